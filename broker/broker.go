@@ -1,0 +1,319 @@
+package broker
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/streambus/streambus/broker/fetch"
+	"github.com/streambus/streambus/broker/handler"
+	"github.com/streambus/streambus/broker/replica"
+	"github.com/streambus/streambus/broker/server"
+	"github.com/streambus/streambus/raftmeta"
+	"github.com/streambus/streambus/raftmeta/control"
+	"github.com/streambus/streambus/raftmeta/image"
+	"github.com/streambus/streambus/raftmeta/wal"
+	"github.com/streambus/streambus/storage"
+	"github.com/streambus/streambus/storage/vfs"
+)
+
+const (
+	drainTime        = 10 * time.Second // what a clean stop waits for answers
+	registerTime     = time.Minute      // what a start waits for the controller
+	producerIDBlock  = 1000             // as in Apache Kafka
+	requestMemory    = 256 << 20
+	maxPipelined     = 512
+	maxPipelinedHeld = 16 << 20
+)
+
+// Disk is where a broker keeps things: files through a file system, and the
+// raft log, which maps its own file and so cannot go through one.
+type Disk struct {
+	FS      vfs.FS
+	RaftLog func(dir string) (wal.Log, error)
+}
+
+// OpenRaftLog opens the raft log on the machine's disk.
+func OpenRaftLog(dir string) (wal.Log, error) { return wal.Open(dir) }
+
+// Broker is one node: a controller and a broker in one process.
+type Broker struct {
+	cfg       Config
+	log       *slog.Logger
+	identity  storage.Identity
+	endpoints []image.Endpoint
+
+	dir        *storage.Dir
+	raftLog    wal.Log
+	controller *raftmeta.Controller
+	view       *raftmeta.View
+	replicas   *replica.Manager
+	fetcher    *fetch.Fetcher
+	server     *server.Server
+	metrics    *prometheus.Registry
+
+	listeners []net.Listener // by the order of listenAddrs
+	names     []string       // their names
+	admin     net.Listener
+	ready     chan struct{} // closed when clients can be served
+}
+
+// New opens the data directory and binds the listeners. Nothing is served yet.
+// Close must be called if Run is not.
+func New(cfg Config, disk Disk, log *slog.Logger) (_ *Broker, err error) {
+	b := &Broker{cfg: cfg, log: log, metrics: prometheus.NewRegistry(), view: raftmeta.NewView(), ready: make(chan struct{})}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, b.Close())
+		}
+	}()
+	b.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if b.dir, err = storage.OpenDir(disk.FS, cfg.DataDir); err != nil {
+		return nil, err
+	}
+	if b.identity, err = identify(b.dir, cfg.NodeID()); err != nil {
+		return nil, fmt.Errorf("data directory %s: %w", cfg.DataDir, err)
+	}
+	if b.raftLog, err = disk.RaftLog(filepath.Join(cfg.DataDir, "raftmeta")); err != nil {
+		return nil, err
+	}
+	b.controller, err = raftmeta.Open(raftmeta.Config{
+		NodeID: cfg.NodeID(), ClusterID: b.identity.ClusterID, Logger: log, Registerer: b.metrics,
+	}, b.raftLog)
+	if err != nil {
+		return nil, err
+	}
+	if err = b.listen(); err != nil {
+		return nil, err
+	}
+	b.replicas = replica.New(replica.Config{
+		NodeID:             cfg.NodeID(),
+		Defaults:           cfg.topicDefaults(),
+		ProducerExpiration: cfg.millis("producer.id.expiration.ms"),
+	}, b.dir, log, b.metrics)
+	b.fetcher = fetch.New(int32(cfg.number("fetch.max.bytes")))
+	b.server = server.New(server.Config{
+		MaxRequestBytes:   int32(cfg.number("socket.request.max.bytes")),
+		RequestMemory:     max(requestMemory, cfg.number("socket.request.max.bytes")),
+		IdleTimeout:       cfg.millis("connections.max.idle.ms"),
+		MaxPipelined:      maxPipelined,
+		MaxPipelinedBytes: maxPipelinedHeld,
+	}, b.routes(), log, b.metrics)
+	return b, nil
+}
+
+// identify reads who the directory belongs to, or makes it this node's.
+func identify(dir *storage.Dir, node int32) (storage.Identity, error) {
+	id, ok, err := dir.Identity()
+	switch {
+	case err != nil:
+		return id, err
+	case ok && id.NodeID != node:
+		return id, fmt.Errorf("it belongs to node %d, this is node %d: set node.id=%d, or use another --data-dir", id.NodeID, node, id.NodeID)
+	case ok:
+		return id, nil
+	}
+	cluster := newUUID()
+	id = storage.Identity{ClusterID: base64.RawURLEncoding.EncodeToString(cluster[:]), NodeID: node, DirectoryID: newUUID()}
+	return id, dir.Format(id)
+}
+
+// newUUID draws a random UUID (version 4). Like Apache Kafka it avoids those
+// whose text begins with a dash, which command lines take for a flag.
+func newUUID() image.UUID {
+	for {
+		var u image.UUID
+		rand.Read(u[:])
+		u[6], u[8] = u[6]&0x0f|0x40, u[8]&0x3f|0x80
+		if u.String()[0] != '-' {
+			return u
+		}
+	}
+}
+
+// listen binds every listener, so that what is advertised is known before the
+// broker registers.
+func (b *Broker) listen() error {
+	wanted, err := parseListeners(b.cfg.get("listeners"))
+	if err != nil {
+		return err
+	}
+	var bound []listenAddr
+	for _, l := range wanted {
+		ln, err := net.Listen("tcp", net.JoinHostPort(l.host, l.port))
+		if err != nil {
+			return fmt.Errorf("listener %s: %w", l, err)
+		}
+		b.listeners, b.names = append(b.listeners, ln), append(b.names, l.name)
+		if l.port == "0" {
+			_, l.port, _ = net.SplitHostPort(ln.Addr().String())
+		}
+		bound = append(bound, l)
+	}
+	if b.endpoints, err = b.cfg.endpoints(bound); err != nil {
+		return err
+	}
+	if b.admin, err = net.Listen("tcp", b.cfg.AdminListen); err != nil {
+		return fmt.Errorf("admin listener: %w", err)
+	}
+	return nil
+}
+
+// routes puts the handlers together with what they need.
+func (b *Broker) routes() map[int16]server.Handler {
+	ids := &producerIDs{allocate: b.allocateProducerIDs}
+	h := &handler.Broker{
+		NodeID:                   b.cfg.NodeID(),
+		Image:                    b.view.Image,
+		Replicas:                 b.replicas,
+		Fetcher:                  b.fetcher,
+		Now:                      time.Now,
+		Propose:                  b.propose,
+		NewTopicID:               newUUID,
+		ProducerIDs:              ids.take,
+		AutoCreateTopics:         b.cfg.get("auto.create.topics.enable") == "true",
+		NumPartitions:            int32(b.cfg.number("num.partitions")),
+		DefaultReplicationFactor: int16(b.cfg.number("default.replication.factor")),
+	}
+	routes := map[int16]server.Handler{}
+	for key, f := range h.Handlers() {
+		routes[key] = f
+	}
+	return routes
+}
+
+// propose returns when the outcome of cmd is applied on this broker: what it
+// answers after that, others can see.
+func (b *Broker) propose(ctx context.Context, cmd control.Command) (any, error) {
+	o := b.controller.Submit(ctx, cmd)[0]
+	if o.Err != nil {
+		return nil, o.Err
+	}
+	if err := b.view.Wait(ctx, o.Index); err != nil {
+		return nil, err
+	}
+	return o.Reply, nil
+}
+
+func (b *Broker) allocateProducerIDs(ctx context.Context) (first, count int64, err error) {
+	me, ok := b.view.Image().Broker(b.cfg.NodeID())
+	if !ok {
+		return 0, 0, errors.New("this broker is not registered")
+	}
+	reply, err := b.propose(ctx, &control.AllocateProducerIDs{BrokerID: me.ID, BrokerEpoch: me.Epoch, Count: producerIDBlock})
+	if err != nil {
+		return 0, 0, err
+	}
+	block := reply.(*control.ProducerIDBlock)
+	return block.First, int64(block.Count), nil
+}
+
+// Run serves until ctx ends, or until a part fails. The order of stopping is
+// that of the comments: nobody is answered by something that is gone already.
+func (b *Broker) Run(ctx context.Context) error {
+	defer b.closeListeners()
+	// Parts outlive ctx: they end when the last answer has left.
+	parts, stopParts := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopParts()
+	g, failed := errgroup.WithContext(parts)
+	g.Go(func() error { return b.controller.Run(failed) })
+	g.Go(func() error {
+		return b.view.Follow(failed, b.identity.ClusterID, b.controller.Units, func(_ *image.Image, d *image.Delta) { b.replicas.Apply(d) })
+	})
+	g.Go(func() error { return b.replicas.Run(failed) })
+	g.Go(func() error { return serveAdmin(failed, b.admin, adminHandler(b.metrics, b.isReady)) })
+
+	begun := time.Now()
+	b.log.Info("starting", "version", b.cfg.Version, "node", b.cfg.NodeID(), "cluster", b.identity.ClusterID,
+		"data", b.cfg.DataDir, "metrics", "http://"+b.admin.Addr().String()+"/metrics")
+	if err := b.register(failed); err != nil {
+		stopParts()
+		return errors.Join(err, g.Wait(), b.Close())
+	}
+	for i, ln := range b.listeners {
+		g.Go(func() error { return b.server.Serve(parts, ln, b.names[i]) })
+	}
+	for _, e := range b.endpoints {
+		b.log.Info("listening", "listener", e.Name, "advertised", fmt.Sprintf("%s:%d", e.Host, e.Port))
+	}
+	close(b.ready)
+	b.log.Info("started", "took", time.Since(begun))
+
+	select {
+	case <-ctx.Done():
+		b.log.Info("stopping")
+	case <-failed.Done():
+	}
+	b.closeListeners() // 1. no further connections
+	b.fetcher.Close()  // 2. waiting fetches get what there is
+	drain, cancel := context.WithTimeout(failed, drainTime)
+	b.server.Shutdown(drain) // 3. what was read is answered
+	cancel()
+	stopParts() // 4. the flusher, then the controller's loop
+	err := g.Wait()
+	return errors.Join(err, b.Close()) // 5. the data directory, clean
+}
+
+// register makes the broker known, and returns when the image that knows it is
+// applied here: every log it leads is then recovered.
+func (b *Broker) register(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, registerTime)
+	defer cancel()
+	_, err := b.propose(ctx, &control.RegisterBroker{
+		ID: b.cfg.NodeID(), Incarnation: newUUID(), Listeners: b.endpoints,
+		Dirs: []image.UUID{b.identity.DirectoryID},
+	})
+	if err != nil {
+		return fmt.Errorf("the broker could not register with the controller: %w", err)
+	}
+	return nil
+}
+
+// Ready is closed when clients can be served.
+func (b *Broker) Ready() <-chan struct{} { return b.ready }
+
+func (b *Broker) isReady() error {
+	select {
+	case <-b.ready:
+		return nil
+	default:
+		return errors.New("starting: logs are being recovered")
+	}
+}
+
+// Endpoints is where clients connect, as advertised.
+func (b *Broker) Endpoints() []image.Endpoint { return b.endpoints }
+
+func (b *Broker) closeListeners() {
+	for _, ln := range b.listeners {
+		ln.Close()
+	}
+}
+
+// Close gives back what New took: cleanly, if the directory has not failed.
+func (b *Broker) Close() error {
+	var errs []error
+	b.closeListeners()
+	if b.admin != nil {
+		b.admin.Close()
+	}
+	if b.raftLog != nil {
+		errs = append(errs, b.raftLog.Close())
+		b.raftLog = nil
+	}
+	if b.dir != nil {
+		errs = append(errs, b.dir.Close(time.Now()))
+		b.dir = nil
+	}
+	return errors.Join(errs...)
+}

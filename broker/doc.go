@@ -1,0 +1,75 @@
+// Package broker puts the parts of a node together and runs them. It is the
+// only package that knows all of them, and this page is the map of the house.
+//
+// # Packages
+//
+//	cmd/streambus       serve, version, health
+//	broker              builds the parts and runs them
+//	  server            listeners, connections, ordered answers, dispatch
+//	  handler           one file per API; errcode.go turns errors into codes
+//	  fetch             passes of reads, waiting, the answer written by hand
+//	  replica           shell: logs, flusher, produce waits
+//	  partition   pure  one partition: epochs, watermark, whom to wake
+//	raftmeta            shell: the goroutine that owns the raft node
+//	  quorum      pure  raft, units, barrier
+//	  follow      pure  committed units in, images out
+//	  control     pure  decisions: commands in, records out
+//	  image       pure  the metadata as a value; records, codec, replay, delta
+//	  wal               the raft log on bbolt, and in memory for tests
+//	storage             partition logs on disk
+//	  batch             record batch v2: view, check, stamp
+//	  vfs               the file calls storage makes: real, memory, faulty
+//	protocol            frames, headers, the API table, codec, error codes
+//
+// A test in this package holds the imports of every package against a table.
+// storage, raftmeta and protocol import nothing of one another: a record batch
+// is wire format and disk format at once, and protocol carries it as bytes.
+//
+// # Who owns what
+//
+//	a connection's socket     its reader; the write side, whoever claimed it
+//	a partition               replica.Replica's lock
+//	a log's files             storage.Log's lock
+//	what is dirty             storage.Dir's lock; syncing, the flusher goroutine
+//	the raft node             the controller's goroutine
+//	the image                 nobody: it never changes; View holds the newest
+//
+// Goroutines: one per connection (its reader) and one more while it writes;
+// per node the controller's loop, the follower of the committed units, the
+// flusher, the recovery points, one per listener, the admin server. Nothing
+// runs per partition, and a waiting fetch or produce holds none.
+//
+// # One produce request
+//
+// The reader decodes the frame (records alias it), checks each batch, and
+// appends it under the partition's lock: the core says whether it may, storage
+// stamps offset and epoch in place and writes once. The request is registered
+// for the end of its batch and the handler returns; the next request is read
+// while this one waits. The flusher syncs everything dirty in one round and
+// tells each partition how far it is durable; the high watermark moves, the
+// waits below it end, and the last one of a request completes its answer,
+// which a writer sends in its turn.
+//
+// # Guarantees
+//
+// An answer to acks=1 or acks=all leaves after a sync that covers its records,
+// the names of the files they are in, and the metadata that gives the topic
+// its place. Topics with streambus.flush=os give that up, as their name says.
+// A change of metadata is answered with success when it is applied on the
+// broker that answers. A failed flush closes the data directory until the next
+// start: no later sync can tell what the failed one lost.
+//
+// # Decisions
+//
+// A panic ends the process. What was acknowledged is on disk and comes back
+// with the next start; a process that goes on after an invariant broke could
+// acknowledge what is not.
+//
+// Metadata requests that create a topic wait for it, at most a second. Apache
+// Kafka answers at once that the topic is unknown, and every client then waits
+// for its retry back-off.
+//
+// The metadata of cmd (cobra), waits (x/sync) and the persistent map of the
+// image (benbjohnson/immutable) are libraries: none of them is what this
+// project is about.
+package broker

@@ -1,0 +1,89 @@
+package handler
+
+import (
+	"context"
+	"errors"
+
+	"github.com/streambus/streambus/broker/partition"
+	"github.com/streambus/streambus/broker/replica"
+	"github.com/streambus/streambus/protocol"
+	"github.com/streambus/streambus/raftmeta/control"
+	"github.com/streambus/streambus/storage/batch"
+)
+
+var (
+	errUnknownTopic    = errors.New("the topic does not exist")
+	errUnknownTopicID  = errors.New("no topic has this id")
+	errRequiredAcks    = errors.New("acks must be 0, 1 or -1")
+	errNoTransactions  = errors.New("transactions are not served")
+	errLookupByTime    = errors.New("looking up offsets by time is not served")
+	errTransactionalID = errors.New("transactional producers are not served")
+	errVersion         = errors.New("Produce before version 3 is not served")
+	errZstdVersion     = errors.New("zstd needs Produce version 7")
+)
+
+// codes says which Kafka error an error is. The first that matches counts.
+var codes = []struct {
+	err  error
+	code protocol.ErrorCode
+}{
+	{errUnknownTopic, protocol.UnknownTopicOrPartition},
+	{errUnknownTopicID, protocol.UnknownTopicID},
+	{errRequiredAcks, protocol.InvalidRequiredAcks},
+	{errNoTransactions, protocol.InvalidTxnState},
+	{errLookupByTime, protocol.UnsupportedVersion},
+	{errTransactionalID, protocol.TransactionalIDAuthorizationFailed},
+	{errVersion, protocol.UnsupportedVersion},
+	{errZstdVersion, protocol.UnsupportedCompression},
+	{replica.ErrUnknownPartition, protocol.UnknownTopicOrPartition},
+	{replica.ErrTimedOut, protocol.RequestTimedOut},
+	{replica.ErrBatchTooLarge, protocol.MessageTooLarge},
+	{replica.ErrSegmentTooSmall, protocol.RecordListTooLarge},
+	{replica.ErrOffsetOutOfRange, protocol.OffsetOutOfRange},
+	{replica.ErrOutOfOrder, protocol.OutOfOrderSequence},
+	{replica.ErrProducerEpoch, protocol.InvalidProducerEpoch},
+	{replica.ErrStorage, protocol.KafkaStorageError},
+	{partition.ErrNotLeader, protocol.NotLeaderOrFollower},
+	{partition.ErrNotEnoughReplicas, protocol.NotEnoughReplicas},
+	{partition.ErrFencedEpoch, protocol.FencedLeaderEpoch},
+	{partition.ErrUnknownEpoch, protocol.UnknownLeaderEpoch},
+	{context.DeadlineExceeded, protocol.RequestTimedOut},
+}
+
+var refusals = map[control.Code]protocol.ErrorCode{
+	control.TopicExists:              protocol.TopicAlreadyExists,
+	control.InvalidTopicName:         protocol.InvalidTopic,
+	control.InvalidPartitions:        protocol.InvalidPartitions,
+	control.InvalidReplicationFactor: protocol.InvalidReplicationFactor,
+	control.InvalidReplicaAssignment: protocol.InvalidReplicaAssignment,
+	control.InvalidConfig:            protocol.InvalidConfig,
+	control.PolicyViolation:          protocol.PolicyViolation,
+}
+
+// errorCode is the one place where errors become Kafka error codes. What it
+// does not know is UNKNOWN_SERVER_ERROR: a wrong code would be acted upon.
+func errorCode(err error) protocol.ErrorCode {
+	if err == nil {
+		return protocol.None
+	}
+	if r, ok := errors.AsType[*control.Refusal](err); ok {
+		if code, known := refusals[r.Code]; known {
+			return code
+		}
+	}
+	if _, ok := errors.AsType[invalidError](err); ok {
+		return protocol.InvalidRequest
+	}
+	if _, ok := errors.AsType[*batch.CorruptError](err); ok {
+		return protocol.CorruptMessage
+	}
+	if _, ok := errors.AsType[*batch.InvalidError](err); ok {
+		return protocol.InvalidRecord
+	}
+	for _, c := range codes {
+		if errors.Is(err, c.err) {
+			return c.code
+		}
+	}
+	return protocol.UnknownServerError
+}

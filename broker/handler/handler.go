@@ -1,0 +1,67 @@
+// Package handler answers Kafka requests, one file per API. A handler reads the
+// request, asks the parts of the broker that own the state, and builds the
+// answer; it owns nothing itself.
+package handler
+
+import (
+	"context"
+	"time"
+
+	"github.com/streambus/streambus/broker/fetch"
+	"github.com/streambus/streambus/broker/replica"
+	"github.com/streambus/streambus/protocol"
+	"github.com/streambus/streambus/raftmeta/control"
+	"github.com/streambus/streambus/raftmeta/image"
+)
+
+// Broker is what handlers need of the rest: a few functions and values, filled
+// where the broker is put together.
+type Broker struct {
+	NodeID   int32
+	Image    func() *image.Image
+	Replicas *replica.Manager
+	Fetcher  *fetch.Fetcher
+	Now      func() time.Time
+	// Propose submits a command to the controller and returns when its outcome
+	// is applied on this broker. A refusal is a *control.Refusal.
+	Propose func(ctx context.Context, cmd control.Command) (reply any, err error)
+	// NewTopicID draws a topic id that was never used.
+	NewTopicID func() image.UUID
+	// ProducerIDs hands out producer ids, each once for ever.
+	ProducerIDs func(ctx context.Context) (int64, error)
+
+	AutoCreateTopics         bool  // auto.create.topics.enable
+	NumPartitions            int32 // num.partitions
+	DefaultReplicationFactor int16 // default.replication.factor
+}
+
+// Func is the form of every handler; see server.Handler for its contract.
+type Func = func(ctx context.Context, r *protocol.Request, done func(*protocol.Response))
+
+// Handlers is the handler of each API.
+func (b *Broker) Handlers() map[int16]Func {
+	return map[int16]Func{
+		protocol.KeyProduce:        b.produce,
+		protocol.KeyFetch:          b.fetch,
+		protocol.KeyListOffsets:    b.listOffsets,
+		protocol.KeyMetadata:       b.metadata,
+		protocol.KeyApiVersions:    apiVersions,
+		protocol.KeyCreateTopics:   b.createTopics,
+		protocol.KeyInitProducerId: b.initProducerID,
+	}
+}
+
+// find resolves a partition by topic name, or by topic id where byID is set.
+// An unknown partition of a known topic is ErrUnknownPartition as well.
+func (b *Broker) find(img *image.Image, name string, id image.UUID, byID bool, index int32) (*replica.Replica, error) {
+	t, ok := img.Topic(name)
+	if byID {
+		if t, ok = img.TopicByID(id); !ok {
+			return nil, errUnknownTopicID
+		}
+	}
+	if !ok {
+		return nil, errUnknownTopic
+	}
+	return b.Replicas.Find(t.ID, index)
+}

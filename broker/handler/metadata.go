@@ -1,0 +1,177 @@
+package handler
+
+import (
+	"context"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/streambus/streambus/protocol"
+	"github.com/streambus/streambus/raftmeta/control"
+	"github.com/streambus/streambus/raftmeta/image"
+)
+
+// What every client may do while there is no authorizer, as bits of Kafka's
+// operation numbers: create, delete, alter, describe, read, write and the two
+// of configs for a topic; create, alter, describe, cluster action, idempotent
+// write and the two of configs for the cluster.
+const (
+	allTopicOperations   = 1<<3 | 1<<4 | 1<<5 | 1<<6 | 1<<7 | 1<<8 | 1<<10 | 1<<11
+	allClusterOperations = 1<<5 | 1<<7 | 1<<8 | 1<<9 | 1<<10 | 1<<11 | 1<<12
+	notAsked             = math.MinInt32
+)
+
+// createWait bounds how long a Metadata request waits for a topic that it
+// creates. Apache Kafka does not wait: it answers UNKNOWN_TOPIC_OR_PARTITION
+// and lets the client ask again, which costs the client its retry back-off.
+const createWait = time.Second
+
+// metadata tells brokers and topics (versions 0-13; 10 topic ids, 12 lookup by
+// id). A null list of topics means all (in version 0 the empty list does),
+// naming a topic may create it.
+func (b *Broker) metadata(ctx context.Context, r *protocol.Request, done func(*protocol.Response)) {
+	req := r.Body.(*kmsg.MetadataRequest)
+	resp := req.ResponseKind().(*kmsg.MetadataResponse)
+	create := b.AutoCreateTopics && (req.Version < 4 || req.AllowAutoTopicCreation)
+	var refused map[string]error
+	if create {
+		refused = b.createMissing(ctx, req)
+	}
+	img := b.Image()
+	cluster := img.ClusterID()
+	resp.ClusterID = &cluster
+	resp.ControllerID = b.NodeID
+	for _, node := range img.Brokers() {
+		if e, ok := endpoint(node, r.Conn.Listener); ok {
+			rb := kmsg.NewMetadataResponseBroker()
+			rb.NodeID, rb.Host, rb.Port = node.ID, e.Host, int32(e.Port)
+			resp.Brokers = append(resp.Brokers, rb)
+		}
+	}
+	operations := int32(notAsked)
+	if req.IncludeTopicAuthorizedOperations {
+		operations = allTopicOperations
+	}
+	resp.AuthorizedOperations = notAsked
+	if req.IncludeClusterAuthorizedOperations {
+		resp.AuthorizedOperations = allClusterOperations
+	}
+	resp.Topics = []kmsg.MetadataResponseTopic{}
+	if req.Topics == nil || (req.Version == 0 && len(req.Topics) == 0) {
+		for t := range img.Topics() {
+			resp.Topics = append(resp.Topics, describe(img, t, r.Conn.Listener, operations))
+		}
+	} else {
+		resp.Topics = b.asked(img, req, r.Conn.Listener, operations, refused)
+	}
+	done(&protocol.Response{Body: resp})
+}
+
+// asked answers each topic that was asked for once, in the request's order.
+func (b *Broker) asked(img *image.Image, req *kmsg.MetadataRequest, listener string, operations int32, refused map[string]error) []kmsg.MetadataResponseTopic {
+	rows := []kmsg.MetadataResponseTopic{}
+	seen := map[image.UUID]bool{}
+	names := map[string]bool{}
+	for i := range req.Topics {
+		q := &req.Topics[i]
+		var t *image.Topic
+		var ok bool
+		if q.Topic != nil {
+			t, ok = img.Topic(*q.Topic)
+		} else {
+			t, ok = img.TopicByID(q.TopicID)
+		}
+		switch {
+		case ok:
+			if !seen[t.ID] {
+				seen[t.ID] = true
+				rows = append(rows, describe(img, t, listener, operations))
+			}
+		case q.Topic != nil:
+			if !names[*q.Topic] {
+				names[*q.Topic] = true
+				rows = append(rows, missing(q, refused[*q.Topic]))
+			}
+		default:
+			rows = append(rows, missing(q, errUnknownTopicID))
+		}
+	}
+	return rows
+}
+
+func missing(q *kmsg.MetadataRequestTopic, err error) kmsg.MetadataResponseTopic {
+	row := kmsg.NewMetadataResponseTopic()
+	row.Topic, row.TopicID, row.AuthorizedOperations = q.Topic, q.TopicID, notAsked
+	switch {
+	case err != nil:
+		row.ErrorCode = int16(errorCode(err))
+	case control.ValidateTopicName(*q.Topic) != nil:
+		row.ErrorCode = int16(protocol.InvalidTopic)
+	default:
+		row.ErrorCode = int16(protocol.UnknownTopicOrPartition)
+	}
+	return row
+}
+
+func describe(img *image.Image, t *image.Topic, listener string, operations int32) kmsg.MetadataResponseTopic {
+	row := kmsg.NewMetadataResponseTopic()
+	name := t.Name
+	row.Topic, row.TopicID, row.AuthorizedOperations = &name, t.ID, operations
+	row.Partitions = make([]kmsg.MetadataResponseTopicPartition, t.NumPartitions())
+	for i := range t.NumPartitions() {
+		s, _ := t.Partition(i)
+		p := &row.Partitions[i]
+		p.Default()
+		p.Partition = i
+		p.Leader, p.LeaderEpoch = s.Leader, s.LeaderEpoch
+		p.Replicas, p.ISR = slices.Clone(s.Replicas), slices.Clone(s.ISR)
+		leader, ok := img.Broker(s.Leader)
+		if ok {
+			_, ok = endpoint(leader, listener)
+			p.ErrorCode = int16(protocol.ListenerNotFound)
+		} else {
+			p.Leader, p.LeaderEpoch = -1, -1
+			p.ErrorCode = int16(protocol.LeaderNotAvailable)
+		}
+		if ok {
+			p.ErrorCode = int16(protocol.None)
+		}
+	}
+	return row
+}
+
+func endpoint(b *image.Broker, listener string) (image.Endpoint, bool) {
+	i := slices.IndexFunc(b.Listeners, func(e image.Endpoint) bool { return e.Name == listener })
+	if i < 0 {
+		return image.Endpoint{}, false
+	}
+	return b.Listeners[i], true
+}
+
+// createMissing creates the topics that are named and do not exist, and returns
+// why one could not be. A topic that another request creates meanwhile is no
+// failure.
+func (b *Broker) createMissing(ctx context.Context, req *kmsg.MetadataRequest) map[string]error {
+	refused := map[string]error{}
+	ctx, cancel := context.WithTimeout(ctx, createWait)
+	defer cancel()
+	for i := range req.Topics {
+		name := req.Topics[i].Topic
+		if name == nil {
+			continue
+		}
+		if _, ok := b.Image().Topic(*name); ok {
+			continue
+		}
+		_, err := b.Propose(ctx, &control.CreateTopic{
+			Name: *name, ID: b.NewTopicID(),
+			Partitions: b.NumPartitions, ReplicationFactor: b.DefaultReplicationFactor,
+		})
+		if code := errorCode(err); err != nil && code != protocol.TopicAlreadyExists && code != protocol.RequestTimedOut {
+			refused[*name] = err
+		}
+	}
+	return refused
+}

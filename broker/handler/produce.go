@@ -1,0 +1,136 @@
+package handler
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/streambus/streambus/broker/partition"
+	"github.com/streambus/streambus/broker/replica"
+	"github.com/streambus/streambus/protocol"
+	"github.com/streambus/streambus/raftmeta/image"
+	"github.com/streambus/streambus/storage/batch"
+)
+
+// produce appends one batch to each partition named and answers when all of
+// them are as durable as acks asks.
+//
+// Versions 0-2 are advertised, since librdkafka reads compression support off
+// them, and refused in every partition as Apache Kafka 4 does; 5 adds the log
+// start offset, 8 record errors, 10 the current leader (KIP-951), 13 topic ids.
+func (b *Broker) produce(_ context.Context, r *protocol.Request, done func(*protocol.Response)) {
+	req := r.Body.(*kmsg.ProduceRequest)
+	p := &produce{req: req, resp: req.ResponseKind().(*kmsg.ProduceResponse)}
+	for i := range req.Topics {
+		t := &req.Topics[i]
+		rt := kmsg.NewProduceResponseTopic()
+		rt.Topic, rt.TopicID = t.Topic, t.TopicID
+		rt.Partitions = make([]kmsg.ProduceResponseTopicPartition, len(t.Partitions))
+		p.resp.Topics = append(p.resp.Topics, rt)
+		p.partitions += len(t.Partitions)
+	}
+	p.wait = replica.NewWait(p.partitions)
+	now, img, n := b.Now(), b.Image(), 0
+	for i := range req.Topics {
+		for j := range req.Topics[i].Partitions {
+			p.append(b, img, &req.Topics[i], j, &p.resp.Topics[i].Partitions[j], &p.wait.Items[n], now)
+			n++
+		}
+	}
+	timeout := time.Duration(max(req.TimeoutMillis, 0)) * time.Millisecond
+	p.wait.Begin(timeout, func() { done(p.answer()) })
+}
+
+// produce is a request under way. It holds nothing of the records.
+type produce struct {
+	req        *kmsg.ProduceRequest
+	resp       *kmsg.ProduceResponse
+	partitions int
+	wait       *replica.Wait
+}
+
+func (p *produce) append(b *Broker, img *image.Image, t *kmsg.ProduceRequestTopic, j int,
+	row *kmsg.ProduceResponseTopicPartition, item *replica.WaitItem, now time.Time) {
+	rp := &t.Partitions[j]
+	row.Default()
+	row.Partition = rp.Partition
+	at, err := p.write(b, img, t, rp, item, now)
+	rp.Records = nil // they alias the frame, which is reused from here on
+	if err != nil {
+		item.Err = err
+		return
+	}
+	row.BaseOffset, row.LogStartOffset = at.Base, at.LogStart
+}
+
+func (p *produce) write(b *Broker, img *image.Image, t *kmsg.ProduceRequestTopic, rp *kmsg.ProduceRequestTopicPartition,
+	item *replica.WaitItem, now time.Time) (replica.Appended, error) {
+	acks := partition.Acks(p.req.Acks)
+	if p.req.Version < 3 {
+		return replica.Appended{}, errVersion
+	}
+	if acks < partition.AcksAll || acks > partition.AcksLeader {
+		return replica.Appended{}, errRequiredAcks
+	}
+	rep, err := b.find(img, t.Topic, t.TopicID, p.req.Version >= 13, rp.Partition)
+	if err != nil {
+		return replica.Appended{}, err
+	}
+	if err := rep.CheckAppend(acks); err != nil {
+		return replica.Appended{}, err
+	}
+	if err := batch.Check(rp.Records); err != nil {
+		return replica.Appended{}, err
+	}
+	h, err := batch.DecodeHeader(rp.Records)
+	if err != nil {
+		return replica.Appended{}, err
+	}
+	if h.IsTransactional() || p.req.TransactionID != nil {
+		return replica.Appended{}, errNoTransactions
+	}
+	if h.Codec() == batch.Zstd && p.req.Version < 7 {
+		return replica.Appended{}, errZstdVersion
+	}
+	return rep.Append(rp.Records, acks, item, now)
+}
+
+// answer is built when nothing is pending any more. With acks=0 there is none;
+// a failure ends the connection, which is all that such a producer can notice.
+func (p *produce) answer() *protocol.Response {
+	n, failed := 0, false
+	for i := range p.resp.Topics {
+		for j := range p.resp.Topics[i].Partitions {
+			if err := p.wait.Items[n].Err; err != nil {
+				refuse(&p.resp.Topics[i].Partitions[j], err)
+				failed = true
+			}
+			n++
+		}
+	}
+	if p.req.Acks == 0 {
+		if failed {
+			return &protocol.Response{Close: true}
+		}
+		return nil
+	}
+	return &protocol.Response{Body: p.resp}
+}
+
+func refuse(row *kmsg.ProduceResponseTopicPartition, err error) {
+	index := row.Partition
+	row.Default()
+	row.Partition, row.BaseOffset = index, -1
+	row.ErrorCode = int16(errorCode(err))
+	if invalid, ok := errors.AsType[*batch.InvalidError](err); ok {
+		message := invalid.Error()
+		row.ErrorMessage = &message
+		if invalid.Record >= 0 {
+			e := kmsg.NewProduceResponseTopicPartitionErrorRecord()
+			e.RelativeOffset, e.ErrorMessage = int32(invalid.Record), &message
+			row.ErrorRecords = append(row.ErrorRecords, e)
+		}
+	}
+}

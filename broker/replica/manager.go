@@ -1,0 +1,248 @@
+// Package replica is the shell around the partitions of one broker: it owns
+// their logs, runs the flusher and the recovery points, and turns what the
+// pure core decides into finished requests.
+//
+// # The flusher
+//
+// One goroutine makes everything durable that was appended to the data
+// directory while its previous round ran. An append marks its log dirty and
+// returns; a round syncs whatever is dirty, tells each partition how far it is
+// durable now, and with that ends the produce requests that waited for it. An
+// error of a round is final: the kernel may have dropped the pages it could
+// not write, so a second sync that succeeds would prove nothing. Every
+// partition of the directory refuses from then on, until a restart has read
+// back what is really there.
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/streambus/streambus/broker/partition"
+	"github.com/streambus/streambus/raftmeta/image"
+	"github.com/streambus/streambus/storage"
+)
+
+// Errors beside those of partition and ErrTimedOut. They wrap what storage
+// said.
+var (
+	ErrUnknownPartition = errors.New("this broker has no replica of the partition")
+	ErrBatchTooLarge    = errors.New("the batch is too large")
+	ErrSegmentTooSmall  = errors.New("the batch is larger than a segment")
+	ErrOffsetOutOfRange = errors.New("the offset is not in the log")
+	ErrOutOfOrder       = errors.New("out of order sequence number")
+	ErrProducerEpoch    = errors.New("a newer epoch of the producer is known")
+	ErrStorage          = errors.New("storage error")
+)
+
+// storageError translates what storage says, which the layers above do not
+// know, into the errors above.
+func storageError(err error) error {
+	kind := ErrStorage
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, storage.ErrOffsetOutOfRange):
+		kind = ErrOffsetOutOfRange
+	case errors.Is(err, storage.ErrTooLarge):
+		kind = ErrSegmentTooSmall
+	case is[*storage.OutOfOrderSequenceError](err):
+		kind = ErrOutOfOrder
+	case is[*storage.InvalidProducerEpochError](err):
+		kind = ErrProducerEpoch
+	}
+	return fmt.Errorf("%w: %w", kind, err)
+}
+
+func is[T error](err error) bool {
+	_, ok := errors.AsType[T](err)
+	return ok
+}
+
+// checkpointInterval is how often recovery points are written while they move:
+// it bounds what a start after a crash has to verify.
+const checkpointInterval = 5 * time.Second
+
+// Config is what the manager needs to know.
+type Config struct {
+	NodeID             int32
+	Defaults           map[string]string // the broker's values behind topic keys, by topic key
+	ProducerExpiration time.Duration     // producer.id.expiration.ms
+}
+
+type key struct {
+	topic     image.UUID
+	partition int32
+}
+
+// Manager has the replicas of one broker in one data directory.
+type Manager struct {
+	cfg     Config
+	dir     *storage.Dir
+	log     *slog.Logger
+	metrics *metrics
+	dirty   chan struct{} // holds one token while something may be dirty
+
+	mu    sync.RWMutex // guards the following
+	parts map[key]*Replica
+	logs  map[*storage.Log]*Replica
+}
+
+// New makes a manager without replicas: they come with the image.
+func New(cfg Config, dir *storage.Dir, log *slog.Logger, reg prometheus.Registerer) *Manager {
+	return &Manager{
+		cfg: cfg, dir: dir, log: log, metrics: newMetrics(reg),
+		dirty: make(chan struct{}, 1),
+		parts: map[key]*Replica{}, logs: map[*storage.Log]*Replica{},
+	}
+}
+
+// Find returns the replica of a partition.
+func (m *Manager) Find(topic image.UUID, partition int32) (*Replica, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if r := m.parts[key{topic, partition}]; r != nil {
+		return r, nil
+	}
+	return nil, ErrUnknownPartition
+}
+
+// Apply follows the image: it makes and updates the replicas that a change
+// gives to this broker. Logs without a directory stay without one until their
+// first append, so this opens and syncs nothing for new partitions.
+func (m *Manager) Apply(d *image.Delta) {
+	local := d.Local(m.cfg.NodeID)
+	for _, c := range local.Leaders {
+		set := m.settings(c.Topic)
+		r, err := m.obtain(c.Topic, c.Index, set)
+		if err != nil {
+			m.log.Error("a partition cannot be opened and stays unavailable", "partition", name(c.Topic, c.Index), "error", err)
+			continue
+		}
+		r.update(c.Topic, c.Partition, set)
+	}
+}
+
+// obtain finds or makes a replica. One whose log cannot be opened is kept, so
+// that it answers why.
+func (m *Manager) obtain(t *image.Topic, index int32, set settings) (*Replica, error) {
+	k := key{t.ID, index}
+	m.mu.RLock()
+	r := m.parts[k]
+	m.mu.RUnlock()
+	if r != nil {
+		return r, nil
+	}
+	r = &Replica{m: m, part: partition.New(m.cfg.NodeID)}
+	log, rec, err := m.dir.OpenLog(name(t, index), set.log, time.Now())
+	if err != nil {
+		r.broken = storageError(err)
+	} else {
+		r.log = log
+		m.recovered(name(t, index), rec)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.parts[k] = r
+	m.logs[log] = r
+	return r, err
+}
+
+// recovered tells of a log that a crash left to be verified.
+func (m *Manager) recovered(name string, r storage.Recovery) {
+	if r.TruncatedBytes > 0 {
+		m.log.Warn("a torn tail was cut off a log; nothing in it was acknowledged", "partition", name, "bytes", r.TruncatedBytes)
+	}
+}
+
+func name(t *image.Topic, index int32) string { return fmt.Sprintf("%s-%d", t.Name, index) }
+
+// Run flushes and checkpoints until ctx ends.
+func (m *Manager) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return m.flusher(ctx) })
+	g.Go(func() error { return m.checkpoints(ctx) })
+	return g.Wait()
+}
+
+func (m *Manager) wakeFlusher() {
+	select {
+	case m.dirty <- struct{}{}:
+	default:
+	}
+}
+
+func (m *Manager) flusher(ctx context.Context) error {
+	for {
+		select {
+		case <-m.dirty:
+			m.flush()
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// flush runs one round.
+func (m *Manager) flush() {
+	round := m.dir.BeginFlush()
+	if round == nil {
+		return
+	}
+	begun := time.Now()
+	err := inParallel(round.Syncs())
+	took := time.Since(begun)
+	m.metrics.flushSeconds.Observe(took.Seconds())
+	flushed := round.Done(took, err)
+	if err != nil {
+		m.failed(fmt.Errorf("%w: a flush failed; the data directory is closed for reading and writing until the broker is restarted: %w", ErrStorage, err))
+		return
+	}
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	for _, f := range flushed {
+		m.logs[f.Log].flushed(f.Offset)
+	}
+}
+
+func inParallel(syncs []func() error) error {
+	if len(syncs) == 1 {
+		return syncs[0]()
+	}
+	var g errgroup.Group
+	for _, sync := range syncs {
+		g.Go(sync)
+	}
+	return g.Wait()
+}
+
+func (m *Manager) failed(err error) {
+	m.log.Error("the data directory has failed", "error", err)
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	for _, r := range m.parts {
+		r.fail(err)
+	}
+}
+
+func (m *Manager) checkpoints(ctx context.Context) error {
+	tick := time.NewTicker(checkpointInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if err := m.dir.Checkpoint(); err != nil {
+				m.log.Error("recovery points were not written; a start after a crash will verify more", "error", err)
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}

@@ -1,0 +1,233 @@
+package replica
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/streambus/streambus/broker/partition"
+	"github.com/streambus/streambus/raftmeta/image"
+	"github.com/streambus/streambus/storage"
+)
+
+// Replica is one partition on this broker: its log, and the core that decides.
+type Replica struct {
+	m *Manager
+
+	mu       sync.Mutex // guards the following; order: Manager.mu before it, storage's locks after it
+	part     *partition.Partition
+	log      *storage.Log // nil when broken at opening
+	broken   error        // why nothing can be read or written here any more
+	watchers []*Watcher
+	maxBatch int64 // max.message.bytes
+}
+
+// Appended tells where a batch stands in the log.
+type Appended struct {
+	Base, LogStart int64
+}
+
+// Append writes one checked batch as the leader. Where item is given and the
+// batch is not yet as durable as acks asks, item is pending when Append
+// returns. A repeated batch is not written again: it gets its first offset and
+// waits for that.
+func (r *Replica) Append(batch []byte, acks partition.Acks, item *WaitItem, now time.Time) (Appended, error) {
+	r.mu.Lock()
+	a, e, err := r.append(batch, acks, item, now)
+	r.notify(e)
+	r.mu.Unlock()
+	complete(e, nil)
+	return a, err
+}
+
+// append is Append under r.mu.
+func (r *Replica) append(batch []byte, acks partition.Acks, item *WaitItem, now time.Time) (Appended, partition.Effects, error) {
+	var e partition.Effects
+	if err := r.checkAppend(acks); err != nil {
+		return Appended{}, e, err
+	}
+	if int64(len(batch)) > r.maxBatch {
+		return Appended{}, e, fmt.Errorf("%w: %d bytes, max.message.bytes is %d", ErrBatchTooLarge, len(batch), r.maxBatch)
+	}
+	at, err := r.log.Append(batch, r.part.LeaderEpoch(), now)
+	if err != nil {
+		return Appended{}, e, storageError(err)
+	}
+	if !at.Duplicate {
+		e = r.part.Appended(at.Last + 1)
+		r.m.wakeFlusher()
+	}
+	if item != nil && r.part.Await(at.Last+1, acks, item) {
+		item.register()
+	}
+	return Appended{Base: at.Base, LogStart: r.log.StartOffset()}, e, nil
+}
+
+// CheckAppend refuses what Append would refuse whatever the batch is.
+func (r *Replica) CheckAppend(acks partition.Acks) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.checkAppend(acks)
+}
+
+func (r *Replica) checkAppend(acks partition.Acks) error {
+	if r.broken != nil {
+		return r.broken
+	}
+	return r.part.CheckAppend(acks)
+}
+
+// View is what a reader gets.
+type View struct {
+	HighWatermark, LogStart int64
+	Records                 storage.Region
+}
+
+// Read gives whole batches below the high watermark, from the one that holds
+// offset on, as far as maxBytes goes; with atLeastOne the first batch is given
+// whatever its size. Between the high watermark and the log end there is
+// nothing to see yet. The view's offsets are filled in on ErrOffsetOutOfRange
+// as well.
+func (r *Replica) Read(offset int64, leaderEpoch int32, maxBytes int64, atLeastOne bool) (View, error) {
+	log, v, err := r.look(leaderEpoch)
+	if err != nil {
+		return v, err
+	}
+	if offset > v.HighWatermark && offset <= log.EndOffset() {
+		return v, nil
+	}
+	v.Records, err = log.Read(offset, v.HighWatermark, maxBytes, atLeastOne)
+	return v, storageError(err)
+}
+
+// look is the part of a read that needs the lock.
+func (r *Replica) look(leaderEpoch int32) (*storage.Log, View, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	none := View{HighWatermark: -1, LogStart: -1}
+	if r.broken != nil {
+		return nil, none, r.broken
+	}
+	if err := r.part.CheckLeader(leaderEpoch); err != nil {
+		return nil, none, err
+	}
+	return r.log, View{HighWatermark: r.part.HighWatermark(), LogStart: r.log.StartOffset()}, nil
+}
+
+// Position is an offset and the leader epoch its record was written in, -1
+// where there is none.
+type Position struct {
+	Offset int64
+	Epoch  int32
+}
+
+// Earliest and Latest are the ends of what a consumer can see.
+func (r *Replica) Earliest(leaderEpoch int32) (Position, error) {
+	log, v, err := r.look(leaderEpoch)
+	if err != nil {
+		return Position{-1, -1}, err
+	}
+	return Position{v.LogStart, log.EpochAt(v.LogStart)}, nil
+}
+
+// Latest is the high watermark.
+func (r *Replica) Latest(leaderEpoch int32) (Position, error) {
+	log, v, err := r.look(leaderEpoch)
+	if err != nil {
+		return Position{-1, -1}, err
+	}
+	return Position{v.HighWatermark, log.EpochAt(v.HighWatermark)}, nil
+}
+
+// update takes over a state from the image.
+func (r *Replica) update(t *image.Topic, s *image.Partition, set settings) {
+	r.mu.Lock()
+	if r.broken != nil {
+		r.mu.Unlock()
+		return
+	}
+	r.log.SetConfig(set.log)
+	r.maxBatch = set.maxBatch
+	e := r.part.Update(s, set.partition, r.log.EndOffset(), r.log.FlushedOffset())
+	r.notify(e)
+	r.mu.Unlock()
+	complete(e, partition.ErrNotLeader)
+}
+
+// flushed says that the log is durable below end.
+func (r *Replica) flushed(end int64) {
+	r.mu.Lock()
+	e := r.part.Flushed(end)
+	r.notify(e)
+	r.mu.Unlock()
+	complete(e, nil)
+}
+
+// fail ends all use of the replica.
+func (r *Replica) fail(err error) {
+	r.mu.Lock()
+	r.broken = err
+	e := partition.Effects{Failed: r.part.Fail(), Moved: true}
+	r.notify(e)
+	r.mu.Unlock()
+	complete(e, err)
+}
+
+// complete ends waits. No replica's lock is held: an answer may be built here.
+func complete(e partition.Effects, failure error) {
+	for _, t := range e.Done {
+		t.(*WaitItem).complete(nil)
+	}
+	for _, t := range e.Failed {
+		t.(*WaitItem).complete(failure)
+	}
+}
+
+// Watcher is told when a partition may have something new for a reader.
+type Watcher struct {
+	wake  func()
+	fired atomic.Bool
+}
+
+// NewWatcher makes a watcher that calls wake on a goroutine of its own, once
+// until it is armed again.
+func NewWatcher(wake func()) *Watcher { return &Watcher{wake: wake} }
+
+// Arm must precede the look that decides whether to go on waiting: what
+// happens after it is told again.
+func (w *Watcher) Arm() { w.fired.Store(false) }
+
+// Watch adds w to those who are told.
+func (r *Replica) Watch(w *Watcher) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.watchers = append(r.watchers, w)
+}
+
+// Unwatch removes w.
+func (r *Replica) Unwatch(w *Watcher) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i, x := range r.watchers {
+		if x == w {
+			last := len(r.watchers) - 1
+			r.watchers[i] = r.watchers[last]
+			r.watchers[last] = nil
+			r.watchers = r.watchers[:last]
+			return
+		}
+	}
+}
+
+// notify tells the watchers. r.mu is held.
+func (r *Replica) notify(e partition.Effects) {
+	if !e.Moved && e.Failed == nil {
+		return
+	}
+	for _, w := range r.watchers {
+		if w.fired.CompareAndSwap(false, true) {
+			go w.wake()
+		}
+	}
+}

@@ -1,0 +1,147 @@
+// Package server runs listeners and connections: it reads frames, dispatches
+// requests to handlers by the API table, and sends the answers of each
+// connection in the order of its requests.
+//
+// # What a handler may rely on
+//
+// Requests of one connection are started one after the other, on the
+// connection's reader. A handler returns when whatever later requests must
+// find done has been done in order; what is then still due (replication, data,
+// time) completes later, from any goroutine, by calling done exactly once.
+// So produce requests of one connection pipeline while their answers keep
+// their order. The bytes that a request's body aliases are reused when the
+// handler returns.
+package server
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/streambus/streambus/protocol"
+)
+
+// Handler starts a request on the connection's reader. done is called exactly
+// once, from any goroutine; done(nil) means that no answer is due (acks=0).
+// ctx ends with the connection.
+type Handler func(ctx context.Context, r *protocol.Request, done func(*protocol.Response))
+
+// Config is what a server needs to know. Zero values are not defaulted.
+type Config struct {
+	MaxRequestBytes   int32         // socket.request.max.bytes
+	RequestMemory     int64         // bytes that arriving requests may hold over all connections
+	IdleTimeout       time.Duration // connections.max.idle.ms
+	MaxPipelined      int           // requests of one connection that may wait for their answers
+	MaxPipelinedBytes int64         // bytes of completed answers that may wait behind a slower one
+}
+
+// Server accepts connections and answers them.
+type Server struct {
+	cfg     Config
+	routes  map[int16]Handler
+	log     *slog.Logger
+	memory  *frameMemory
+	metrics *metrics
+	nextID  atomic.Uint64
+
+	conns sync.WaitGroup
+	mu    sync.Mutex // guards the following
+	open  map[*conn]struct{}
+	down  bool
+}
+
+// New makes a server that answers with these handlers, by API key. There is
+// one for each key of protocol.APIs.
+func New(cfg Config, routes map[int16]Handler, log *slog.Logger, reg prometheus.Registerer) *Server {
+	s := &Server{cfg: cfg, routes: routes, log: log, memory: newFrameMemory(cfg.RequestMemory), open: map[*conn]struct{}{}}
+	s.metrics = newMetrics(reg, s.connections)
+	return s
+}
+
+// Serve accepts connections of one listener until ln is closed.
+func (s *Server) Serve(ctx context.Context, ln net.Listener, listener string) error {
+	for {
+		nc, err := ln.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			// Out of descriptors, or the peer has gone again: the next one may do.
+			s.log.Error("accept failed", "listener", listener, "error", err)
+			select {
+			case <-time.After(50 * time.Millisecond):
+				continue
+			case <-ctx.Done():
+				return nil
+			}
+		}
+		s.accept(ctx, nc, listener)
+	}
+}
+
+func (s *Server) accept(ctx context.Context, nc net.Conn, listener string) {
+	peer, _ := netip.ParseAddrPort(nc.RemoteAddr().String()) // zero for a pipe
+	ctx, cancel := context.WithCancel(ctx)
+	c := &conn{
+		srv: s, nc: nc, in: bufio.NewReader(nc), log: s.log, cancel: cancel,
+		info: protocol.ConnInfo{ID: s.nextID.Add(1), Listener: listener, Principal: "User:ANONYMOUS", Peer: peer},
+	}
+	s.mu.Lock()
+	down := s.down
+	if !down {
+		s.open[c] = struct{}{}
+		s.conns.Add(1)
+	}
+	s.mu.Unlock()
+	if down {
+		cancel()
+		nc.Close()
+		return
+	}
+	go func() {
+		defer s.conns.Done()
+		c.serve(ctx)
+	}()
+}
+
+// Shutdown stops reading requests and returns when those already read are
+// answered, or when ctx ends; then connections are cut. The listeners are
+// closed before, by their owner.
+func (s *Server) Shutdown(ctx context.Context) {
+	s.mu.Lock()
+	s.down = true
+	for c := range s.open {
+		c.stop()
+	}
+	s.mu.Unlock()
+	cut := context.AfterFunc(ctx, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for c := range s.open {
+			c.nc.Close()
+			c.cancel()
+		}
+	})
+	defer cut()
+	s.conns.Wait()
+}
+
+func (s *Server) forget(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.open, c)
+}
+
+func (s *Server) connections() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.open)
+}

@@ -1,0 +1,75 @@
+package protocol
+
+import "github.com/twmb/franz-go/pkg/kmsg"
+
+// API keys, in Kafka's numbering.
+const (
+	KeyProduce        int16 = 0
+	KeyFetch          int16 = 1
+	KeyListOffsets    int16 = 2
+	KeyMetadata       int16 = 3
+	KeyApiVersions    int16 = 18
+	KeyCreateTopics   int16 = 19
+	KeyInitProducerId int16 = 22
+)
+
+// API is one row of the table of what is served. ApiVersions is generated from
+// these rows, so what is not here does not exist for a client.
+type API struct {
+	Key      int16
+	Min, Max int16 // versions served, inclusive
+	// Advertised is the lowest version that ApiVersions tells where that is
+	// below Min. Only Produce needs it: librdkafka reads compression support
+	// off the lowest Produce version (KAFKA-18659).
+	Advertised int16
+	flexible   int16 // first flexible version
+	bulk       bool  // a request may be as large as socket.request.max.bytes
+	shape      Shape
+}
+
+// smallFrame bounds requests that carry no records. CreateTopics with 10,000
+// explicit assignments is 500 KiB; nothing honest comes near it.
+const smallFrame = 8 << 20
+
+// apis is ordered by key. Version notes stand with the handlers.
+var apis = []API{
+	{Key: KeyProduce, Min: 3, Max: 13, Advertised: 0, flexible: 9, bulk: true,
+		shape: shape(`s@3+ h i [s@0-12 u@13+ [i r]]`)},
+	{Key: KeyFetch, Min: 4, Max: 18, Advertised: 4, flexible: 12,
+		shape: shape(`i@0-14 i i i@3+ b@4+ i@7+ i@7+
+			[s@0-12 u@13+ [i i@9+ l i@12+ l@5+ i]]
+			[s@7-12 u@13+ [i]]@7+ s@11+
+			%1{i l}`)},
+	{Key: KeyListOffsets, Min: 1, Max: 9, Advertised: 1, flexible: 6,
+		shape: shape(`i b@2+ [s [i i@4+ l i@0-0]]`)},
+	{Key: KeyMetadata, Min: 0, Max: 13, Advertised: 0, flexible: 9,
+		shape: shape(`[u@10+ s] b@4+ b@8-10 b@8+`)},
+	{Key: KeyApiVersions, Min: 0, Max: 4, Advertised: 0, flexible: 3,
+		shape: shape(`s@3+ s@3+`)},
+	{Key: KeyCreateTopics, Min: 2, Max: 7, Advertised: 2, flexible: 5,
+		shape: shape(`[s i h [i [i]] [s s]] i b@1+`)},
+	{Key: KeyInitProducerId, Min: 0, Max: 5, Advertised: 0, flexible: 2,
+		shape: shape(`s i l@3+ h@3+`)},
+}
+
+// APIs lists what is served, by key.
+func APIs() []API { return apis }
+
+func lookup(key int16) (*API, bool) {
+	for i := range apis {
+		if apis[i].Key == key {
+			return &apis[i], true
+		}
+	}
+	return nil, false
+}
+
+// isFlexible is false for what is not served: such a request is not parsed
+// beyond its correlation id.
+func isFlexible(key, version int16) bool {
+	a, ok := lookup(key)
+	return ok && version >= a.flexible && version <= a.Max
+}
+
+// Name is the API's name, for logs and metrics.
+func (a *API) Name() string { return kmsg.NameForKey(a.Key) }

@@ -1,0 +1,230 @@
+package protocol
+
+import (
+	"encoding/binary"
+	"errors"
+	"math/rand/v2"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// fill sets every field of a kmsg struct to something, so that every branch of
+// its encoding is taken.
+func fill(v reflect.Value, rng *rand.Rand, depth int) {
+	switch v.Kind() {
+	case reflect.Pointer:
+		if rng.IntN(4) > 0 && v.CanSet() {
+			v.Set(reflect.New(v.Type().Elem()))
+			fill(v.Elem(), rng, depth)
+		}
+	case reflect.Struct:
+		if v.Type() == reflect.TypeFor[kmsg.Tags]() {
+			if rng.IntN(3) == 0 && v.CanAddr() {
+				v.Addr().Interface().(*kmsg.Tags).Set(uint32(50+rng.IntN(10)), []byte("unknown"))
+			}
+			return
+		}
+		for i := range v.NumField() {
+			if v.Type().Field(i).Name != "Version" {
+				fill(v.Field(i), rng, depth)
+			}
+		}
+	case reflect.Slice:
+		n := rng.IntN(4)
+		s := reflect.MakeSlice(v.Type(), n, n)
+		for i := range n {
+			fill(s.Index(i), rng, depth+1)
+		}
+		v.Set(s)
+	case reflect.Array:
+		for i := range v.Len() {
+			fill(v.Index(i), rng, depth)
+		}
+	case reflect.String:
+		v.SetString("some text"[:rng.IntN(10)])
+	case reflect.Bool:
+		v.SetBool(rng.IntN(2) == 0)
+	case reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+		v.SetInt(int64(rng.IntN(100)))
+	case reflect.Uint8:
+		v.SetUint(uint64(rng.IntN(256)))
+	case reflect.Uint16, reflect.Uint32:
+		v.SetUint(uint64(rng.IntN(100)))
+	}
+}
+
+func randomRequest(key, version int16, rng *rand.Rand) kmsg.Request {
+	r := kmsg.RequestForKey(key)
+	r.SetVersion(version)
+	fill(reflect.ValueOf(r).Elem(), rng, 0)
+	r.SetVersion(version)
+	return r
+}
+
+// encode is a whole frame without its length.
+func encode(r kmsg.Request, correlationID int32, clientID *string) []byte {
+	f := kmsg.NewRequestFormatter()
+	if clientID != nil {
+		f = kmsg.NewRequestFormatter(kmsg.FormatterClientID(*clientID))
+	}
+	return f.AppendRequest(nil, r, correlationID)[4:]
+}
+
+func eachVersion(f func(a *API, version int16)) {
+	for i := range apis {
+		for v := min(apis[i].Min, apis[i].Advertised); v <= apis[i].Max; v++ {
+			f(&apis[i], v)
+		}
+	}
+}
+
+// A shape that disagrees with kmsg refuses honest requests or walks past lies.
+func TestShapesAgreeWithTheCodec(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	eachVersion(func(a *API, version int16) {
+		for range 200 {
+			r := randomRequest(a.Key, version, rng)
+			body := r.AppendTo(nil)
+			w := walker{src: body, version: version, flexible: r.IsFlexible()}
+			w.structure(a.shape, 0)
+			if w.err != nil || len(w.src) != 0 {
+				t.Fatalf("%s v%d: walked to %d bytes before the end, error %v: %+v", a.Name(), version, len(w.src), w.err, r)
+			}
+			if r.IsFlexible() != isFlexible(a.Key, version) {
+				t.Fatalf("%s v%d: flexible in kmsg: %v", a.Name(), version, r.IsFlexible())
+			}
+		}
+	})
+}
+
+func TestDecodeReturnsWhatWasSent(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 4))
+	name := "a client"
+	for _, clientID := range []*string{nil, &name} {
+		eachVersion(func(a *API, version int16) {
+			sent := randomRequest(a.Key, version, rng)
+			got, correlationID, err := Decode(encode(sent, 77, clientID), &ConnInfo{})
+			if err != nil {
+				t.Fatalf("%s v%d: %v", a.Name(), version, err)
+			}
+			again := got.Body.AppendTo(nil)
+			if correlationID != 77 || got.Version != version || string(again) != string(sent.AppendTo(nil)) {
+				t.Fatalf("%s v%d: decoded %+v of %+v", a.Name(), version, got.Body, sent)
+			}
+		})
+	}
+}
+
+func TestRecordsAliasTheFrame(t *testing.T) {
+	r := kmsg.NewPtrProduceRequest()
+	r.Version = 9
+	topic := kmsg.NewProduceRequestTopic()
+	part := kmsg.NewProduceRequestTopicPartition()
+	part.Records = []byte("record bytes")
+	topic.Partitions = append(topic.Partitions, part)
+	r.Topics = append(r.Topics, topic)
+	frame := encode(r, 1, nil)
+	got, _, err := Decode(frame, &ConnInfo{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range frame {
+		frame[i] = 'x'
+	}
+	if records := got.Body.(*kmsg.ProduceRequest).Topics[0].Partitions[0].Records; string(records) != "xxxxxxxxxxxx" {
+		t.Fatalf("records were copied: %q", records)
+	}
+}
+
+// Eight bytes that claim four billion tagged fields keep kmsg busy for half a
+// minute; a count of a million elements has it allocate a million structs.
+func TestLiesAreRefusedAtOnce(t *testing.T) {
+	header := func(key, version int16) []byte {
+		b := binary.BigEndian.AppendUint16(nil, uint16(key))
+		b = binary.BigEndian.AppendUint16(b, uint16(version))
+		return append(b, 0, 0, 0, 1, 0xff, 0xff, 0)
+	}
+	huge := []byte{0xff, 0xff, 0xff, 0xff, 0x0f}
+	lies := map[string][]byte{
+		"tags of a metadata request":   append(append(header(KeyMetadata, 12), 0, 1, 1), huge...),
+		"tags of the header":           append(header(KeyMetadata, 12)[:10], huge...),
+		"topics of a metadata request": append(header(KeyMetadata, 12), huge...),
+		"tags inside a tagged field": append(append(append(header(KeyFetch, 15),
+			0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1), 1, 1, 17, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), huge...),
+	}
+	for name, frame := range lies {
+		begun := time.Now()
+		_, _, err := Decode(frame, &ConnInfo{})
+		if _, ok := errors.AsType[*MalformedError](err); !ok {
+			t.Errorf("%s: %v", name, err)
+		}
+		if took := time.Since(begun); took > time.Second {
+			t.Errorf("%s: took %v", name, took)
+		}
+	}
+}
+
+func TestEveryPrefixIsRefused(t *testing.T) {
+	rng := rand.New(rand.NewPCG(5, 6))
+	eachVersion(func(a *API, version int16) {
+		frame := encode(randomRequest(a.Key, version, rng), 1, nil)
+		for n := range len(frame) {
+			if _, _, err := Decode(frame[:n], &ConnInfo{}); err == nil {
+				t.Fatalf("%s v%d: the first %d of %d bytes decode", a.Name(), version, n, len(frame))
+			}
+		}
+	})
+}
+
+func TestUnservedVersions(t *testing.T) {
+	frame := func(key, version int16) []byte {
+		b := binary.BigEndian.AppendUint16(nil, uint16(key))
+		b = binary.BigEndian.AppendUint16(b, uint16(version))
+		return append(b, 0, 0, 0, 9, 0xff, 0xff)
+	}
+	for _, version := range []int16{5, 32767} {
+		r, correlationID, err := Decode(frame(KeyApiVersions, version), &ConnInfo{})
+		if err != nil || r.Body != nil || correlationID != 9 {
+			t.Errorf("ApiVersions v%d must come through without a body: %+v, %v", version, r, err)
+		}
+	}
+	for _, kv := range [][2]int16{{KeyApiVersions, -1}, {KeyFetch, 3}, {KeyFetch, 19}, {KeyMetadata, -1}, {4, 0}, {-1, 0}, {999, 0}} {
+		_, _, err := Decode(frame(kv[0], kv[1]), &ConnInfo{})
+		if _, ok := errors.AsType[*UnsupportedError](err); !ok {
+			t.Errorf("key %d version %d: %v", kv[0], kv[1], err)
+		}
+	}
+}
+
+func TestApiVersionsAnswerHasTheOldHeader(t *testing.T) {
+	if got := AppendResponseHeader(nil, KeyApiVersions, 3, 1); len(got) != 4 {
+		t.Errorf("ApiVersions: header of %d bytes", len(got))
+	}
+	if got := AppendResponseHeader(nil, KeyMetadata, 9, 1); len(got) != 5 {
+		t.Errorf("Metadata v9: header of %d bytes", len(got))
+	}
+	if got := AppendResponseHeader(nil, KeyMetadata, 8, 1); len(got) != 4 {
+		t.Errorf("Metadata v8: header of %d bytes", len(got))
+	}
+}
+
+// librdkafka turns compression off unless Produce begins at version 0.
+func TestProduceIsAdvertisedFromZero(t *testing.T) {
+	if a, _ := lookup(KeyProduce); a.Advertised != 0 || a.Min != 3 {
+		t.Errorf("Produce is advertised from %d and served from %d", a.Advertised, a.Min)
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	rng := rand.New(rand.NewPCG(7, 8))
+	eachVersion(func(a *API, version int16) { f.Add(encode(randomRequest(a.Key, version, rng), 1, nil)) })
+	f.Fuzz(func(t *testing.T, frame []byte) {
+		r, _, err := Decode(frame, &ConnInfo{})
+		if err == nil && r.Body != nil {
+			r.Body.AppendTo(nil)
+		}
+	})
+}

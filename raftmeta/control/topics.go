@@ -1,0 +1,200 @@
+package control
+
+import (
+	"bytes"
+	"encoding/binary"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/streambus/streambus/raftmeta/image"
+)
+
+// MaxPartitionsPerCommand bounds one CreateTopic. It is checked before anything is allocated.
+const MaxPartitionsPerCommand = 10_000
+
+// maxTopicName is what leaves room for "-" and a partition number in a directory's name.
+const maxTopicName = 249
+
+// CreateTopic creates a topic with all its partitions.
+type CreateTopic struct {
+	Name              string
+	ID                image.UUID // drawn by the sender, never used before
+	Partitions        int32      // -1 with Assignments
+	ReplicationFactor int16      // -1 with Assignments
+	Assignments       [][]int32  // replicas of each partition, if the sender wants to choose
+	Configs           map[string]string
+	ValidateOnly      bool
+}
+
+// CreatedTopic is the reply.
+type CreatedTopic struct {
+	ID                image.UUID // zero if only validated
+	Partitions        int32
+	ReplicationFactor int16
+}
+
+// Eval implements Command. Checks stand in the order of Kafka's ReplicationControlManager.createTopic.
+func (c *CreateTopic) Eval(m *image.Image, _ time.Time) (Result, error) {
+	if err := ValidateTopicName(c.Name); err != nil {
+		return Result{}, err
+	}
+	if err := c.checkCollision(m); err != nil {
+		return Result{}, err
+	}
+	if err := image.ValidateTopicConfig(c.Configs); err != nil {
+		return refuse(InvalidConfig, "%v", err)
+	}
+	assignments := c.Assignments
+	if assignments == nil {
+		var err error
+		if assignments, err = c.place(m); err != nil {
+			return Result{}, err
+		}
+	} else if err := checkAssignments(m, assignments); err != nil {
+		return Result{}, err
+	}
+	reply := &CreatedTopic{Partitions: int32(len(assignments)), ReplicationFactor: int16(len(assignments[0]))}
+	if c.ValidateOnly {
+		return Result{Reply: reply}, nil
+	}
+	reply.ID = c.ID
+	return Result{Records: c.records(m, assignments), Reply: reply}, nil
+}
+
+// ValidateTopicName refuses names that Kafka refuses: they are names of directories and of metrics.
+func ValidateTopicName(name string) error {
+	legal := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '_' || r == '-'
+	}
+	reason := ""
+	switch {
+	case name == "":
+		reason = "the name is empty"
+	case name == "." || name == "..":
+		reason = "'.' and '..' are no topic names"
+	case len(name) > maxTopicName:
+		reason = "the name is longer than 249 characters"
+	case strings.ContainsFunc(name, func(r rune) bool { return !legal(r) }):
+		reason = "the name has other characters than ASCII letters and digits, '.', '_' and '-'"
+	default:
+		return nil
+	}
+	_, err := refuse(InvalidTopicName, "Topic name is invalid: %s", reason)
+	return err
+}
+
+// checkCollision refuses a name that exists, and one that metrics could not tell from another: in their names '.'
+// becomes '_'.
+func (c *CreateTopic) checkCollision(m *image.Image) error {
+	var err error
+	if _, exists := m.Topic(c.Name); exists {
+		_, err = refuse(TopicExists, "Topic '%s' already exists.", c.Name)
+		return err
+	}
+	if !strings.ContainsAny(c.Name, "._") {
+		return nil
+	}
+	folded := strings.ReplaceAll(c.Name, ".", "_")
+	for t := range m.Topics() {
+		if strings.ReplaceAll(t.Name, ".", "_") == folded {
+			_, err = refuse(InvalidTopicName, "Topic '%s' collides with existing topic: %s", c.Name, t.Name)
+			return err
+		}
+	}
+	return nil
+}
+
+// place spreads replicas over the brokers in turn. Where it begins follows from the topic id, so that topics of one
+// partition do not all land on the first broker.
+func (c *CreateTopic) place(m *image.Image) ([][]int32, error) {
+	var nodes []int32
+	for _, b := range m.Brokers() {
+		if !b.Fenced {
+			nodes = append(nodes, b.ID)
+		}
+	}
+	var err error
+	switch {
+	case c.Partitions <= 0:
+		_, err = refuse(InvalidPartitions, "Number of partitions was set to an invalid non-positive value.")
+	case c.ReplicationFactor <= 0:
+		_, err = refuse(InvalidReplicationFactor, "Replication factor must be larger than 0, or -1 to use the default value.")
+	case c.Partitions > MaxPartitionsPerCommand:
+		_, err = tooMany(int(c.Partitions))
+	case int(c.ReplicationFactor) > len(nodes):
+		_, err = refuse(InvalidReplicationFactor, "Unable to replicate the partition %d time(s): %d broker(s) are registered.", c.ReplicationFactor, len(nodes))
+	}
+	if err != nil {
+		return nil, err
+	}
+	first := int(binary.BigEndian.Uint32(c.ID[12:]) % uint32(len(nodes)))
+	assignments := make([][]int32, c.Partitions)
+	for i := range assignments {
+		for j := range int(c.ReplicationFactor) {
+			assignments[i] = append(assignments[i], nodes[(first+i+j)%len(nodes)])
+		}
+	}
+	return assignments, nil
+}
+
+func tooMany(n int) (Result, error) {
+	return refuse(PolicyViolation, "%d partitions in one topic: at most %d can be created at once", n, MaxPartitionsPerCommand)
+}
+
+func checkAssignments(m *image.Image, assignments [][]int32) error {
+	var err error
+	if len(assignments) > MaxPartitionsPerCommand {
+		_, err = tooMany(len(assignments))
+		return err
+	}
+	for i, replicas := range assignments {
+		switch {
+		case len(replicas) == 0:
+			_, err = refuse(InvalidReplicaAssignment, "Partition %d has no replica.", i)
+		case len(replicas) != len(assignments[0]):
+			_, err = refuse(InvalidReplicaAssignment, "Partition %d has %d replicas, partition 0 has %d.", i, len(replicas), len(assignments[0]))
+		case len(replicas) > image.MaxReplicas:
+			_, err = refuse(InvalidReplicaAssignment, "Partition %d has %d replicas, at most %d are possible.", i, len(replicas), image.MaxReplicas)
+		}
+		for j, id := range replicas {
+			if b, ok := m.Broker(id); err == nil && (!ok || b.Fenced) {
+				_, err = refuse(InvalidReplicaAssignment, "Partition %d is assigned to broker %d, which is not there.", i, id)
+			}
+			if err == nil && slices.Contains(replicas[:j], id) {
+				_, err = refuse(InvalidReplicaAssignment, "Partition %d is assigned to broker %d twice.", i, id)
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// records creates the topic and, in runs that fit a log entry, its partitions: led by the first replica, all in sync.
+func (c *CreateTopic) records(m *image.Image, assignments [][]int32) []image.Record {
+	topic := &image.TopicRecord{Name: c.Name, ID: c.ID}
+	for _, key := range slices.Sorted(maps.Keys(c.Configs)) {
+		topic.Configs = append(topic.Configs, image.Setting{Key: key, Value: c.Configs[key]})
+	}
+	parts := &image.PartitionsRecord{Topic: c.ID, Partitions: make([]image.Partition, len(assignments))}
+	for i, replicas := range assignments {
+		parts.Partitions[i] = image.Partition{
+			Replicas: replicas, ISR: replicas, Dirs: directories(m, replicas), Leader: replicas[0],
+		}
+	}
+	return []image.Record{topic, parts}
+}
+
+// directories chooses the first directory of each broker; there is one per broker.
+func directories(m *image.Image, replicas []int32) string {
+	places := bytes.Repeat([]byte{image.NoDir}, len(replicas))
+	for i, id := range replicas {
+		if b, ok := m.Broker(id); ok && len(b.Dirs) > 0 {
+			places[i] = b.DirPlace(b.Dirs[0])
+		}
+	}
+	return string(places)
+}

@@ -1,0 +1,73 @@
+// Package follow turns committed units into images. Every broker runs it, whether a controller shares its process or
+// not, and however the units reach it.
+package follow
+
+import (
+	"fmt"
+
+	"github.com/streambus/streambus/raftmeta/image"
+)
+
+// Batch is what a controller gives: a snapshot when the follower is too far behind for units, else units in order.
+type Batch struct {
+	Snapshot []byte
+	Units    []Unit
+}
+
+// Unit is a committed unit in its form in the log.
+type Unit struct {
+	Index uint64
+	Bytes []byte
+}
+
+// State is how far a follower is. Images only ever move forward.
+type State struct {
+	img  *image.Image
+	hash uint32
+}
+
+// Change is the next image and what differs from the one before.
+type Change struct {
+	Image *image.Image
+	Delta *image.Delta
+}
+
+// New knows nothing yet but whose units it takes.
+func New(clusterID string) *State {
+	return &State{img: image.Empty(), hash: image.ClusterHash(clusterID)}
+}
+
+// Index is what the follower has applied.
+func (s *State) Index() uint64 { return s.img.Index() }
+
+// Step applies a batch. An error says that the batch does not continue what was applied, or is damaged; nothing of the
+// piece that it names was applied.
+func (s *State) Step(b Batch) ([]Change, error) {
+	var changes []Change
+	if b.Snapshot != nil {
+		img, err := image.DecodeImage(b.Snapshot)
+		if err != nil {
+			return nil, err
+		}
+		if img.Index() < s.img.Index() {
+			return nil, fmt.Errorf("a metadata snapshot of index %d came after index %d: the controllers have lost committed changes, or are of another cluster", img.Index(), s.img.Index())
+		}
+		changes = append(changes, s.become(img, image.Everything(img)))
+	}
+	for _, raw := range b.Units {
+		u, err := image.DecodeUnit(raw.Bytes, s.hash)
+		if err != nil {
+			return changes, fmt.Errorf("metadata unit %d: %w", raw.Index, err)
+		}
+		if u.Base != s.img.Index() {
+			return changes, fmt.Errorf("metadata unit %d follows %d, and %d is applied here", raw.Index, u.Base, s.img.Index())
+		}
+		changes = append(changes, s.become(image.Apply(s.img, raw.Index, u.Records)))
+	}
+	return changes, nil
+}
+
+func (s *State) become(img *image.Image, d *image.Delta) Change {
+	s.img = img
+	return Change{img, d}
+}

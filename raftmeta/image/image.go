@@ -1,0 +1,203 @@
+package image
+
+import (
+	"cmp"
+	"iter"
+	"slices"
+
+	"github.com/benbjohnson/immutable"
+)
+
+// Level is the metadata level that this release writes: which records and versions may appear in the log.
+const Level uint32 = 1
+
+// Image is the metadata of the cluster after a whole unit. It is immutable, so any number of goroutines may read it.
+type Image struct {
+	index          uint64
+	clusterID      string
+	level          uint32
+	voters         []Voter   // by raft id
+	brokers        []*Broker // by id
+	nextProducerID int64
+	topics         topicTable
+	partitions     int
+}
+
+// Voter binds a raft id, drawn once per directory and never used again, to the node it belongs to.
+type Voter struct {
+	RaftID uint64
+	NodeID int32
+}
+
+// Endpoint is where a broker can be reached, by the name of its listener.
+type Endpoint struct {
+	Name string
+	Host string
+	Port uint16
+}
+
+// Broker is a registered broker.
+type Broker struct {
+	ID          int32
+	Epoch       int64 // raft index of the unit that registered this incarnation
+	Incarnation UUID
+	Listeners   []Endpoint
+	Rack        string // empty when none was given
+	Dirs        []UUID // the directories that this incarnation registered with
+	Fenced      bool
+
+	// dirs holds every directory the broker ever had. Places in it are written into partitions, so it only grows.
+	dirs []UUID
+	tags []Tag
+}
+
+// Dir is the directory that a byte of [Partition.Dirs] stands for; zero for [NoDir].
+func (b *Broker) Dir(place byte) UUID {
+	if int(place) >= len(b.dirs) {
+		return UUID{}
+	}
+	return b.dirs[place]
+}
+
+// DirPlace is the byte that stands for a directory in [Partition.Dirs], [NoDir] for one that was never registered.
+func (b *Broker) DirPlace(dir UUID) byte {
+	if i := slices.Index(b.dirs, dir); i >= 0 {
+		return byte(i)
+	}
+	return NoDir
+}
+
+// KnownDirs is how many directories the broker ever had; the table has [MaxDirs] places.
+func (b *Broker) KnownDirs() int { return len(b.dirs) }
+
+// MaxDirs bounds the directories that one broker id may have over its life.
+const MaxDirs = NoDir
+
+// Topic is a topic with its partitions.
+type Topic struct {
+	Name string
+	ID   UUID
+
+	configs []Setting // by key
+	tags    []Tag
+	slot    int32
+	count   int32
+	blocks  [][]Partition // of blockSize, the last one shorter
+}
+
+// Setting is one configuration value of a topic.
+type Setting struct{ Key, Value string }
+
+// blockSize partitions are copied when one of them changes: large enough that the table of blocks stays small, small
+// enough that one change of a large topic costs a few kilobytes.
+const blockSize = 64
+
+// Empty is the image before the first unit.
+func Empty() *Image {
+	return &Image{topics: topicTable{
+		byName: immutable.NewMap[string, int32](nameHasher{}),
+		byID:   immutable.NewMap[UUID, int32](uuidHasher{}),
+	}}
+}
+
+// Index is the raft index of the last unit in the image.
+func (m *Image) Index() uint64 { return m.index }
+
+// ClusterID is empty until the cluster is formed.
+func (m *Image) ClusterID() string { return m.clusterID }
+
+// Level is the finalized metadata level.
+func (m *Image) Level() uint32 { return m.level }
+
+// NextProducerID is the first producer id that was never handed out.
+func (m *Image) NextProducerID() int64 { return m.nextProducerID }
+
+// Voters are the controllers, ordered by raft id. The slice must not be changed.
+func (m *Image) Voters() []Voter { return m.voters }
+
+// Brokers are the registered brokers, ordered by id. The slice must not be changed.
+func (m *Image) Brokers() []*Broker { return m.brokers }
+
+// Broker finds a registered broker.
+func (m *Image) Broker(id int32) (*Broker, bool) {
+	i, ok := slices.BinarySearchFunc(m.brokers, id, func(b *Broker, id int32) int { return cmp.Compare(b.ID, id) })
+	if !ok {
+		return nil, false
+	}
+	return m.brokers[i], true
+}
+
+// Topic finds a topic by name.
+func (m *Image) Topic(name string) (*Topic, bool) {
+	slot, ok := m.topics.byName.Get(name)
+	if !ok {
+		return nil, false
+	}
+	return m.topics.at(slot), true
+}
+
+// TopicByID finds a topic by id.
+func (m *Image) TopicByID(id UUID) (*Topic, bool) {
+	slot, ok := m.topics.byID.Get(id)
+	if !ok {
+		return nil, false
+	}
+	return m.topics.at(slot), true
+}
+
+// Topics yields all topics in the order of their slots, which is the same on every node.
+func (m *Image) Topics() iter.Seq[*Topic] {
+	return func(yield func(*Topic) bool) {
+		for slot := range m.topics.count {
+			if !yield(m.topics.at(slot)) {
+				return
+			}
+		}
+	}
+}
+
+// NumTopics counts the topics.
+func (m *Image) NumTopics() int { return int(m.topics.count) }
+
+// NumPartitions counts the partitions of all topics.
+func (m *Image) NumPartitions() int { return m.partitions }
+
+// NumPartitions counts the partitions of the topic, numbered from 0.
+func (t *Topic) NumPartitions() int32 { return t.count }
+
+// Partition is the state of partition i, which must not be changed. Any i may be asked for.
+func (t *Topic) Partition(i int32) (*Partition, bool) {
+	if i < 0 || i >= t.count {
+		return nil, false
+	}
+	return &t.blocks[i/blockSize][i%blockSize], true
+}
+
+// Config is the value that was set for the topic itself.
+func (t *Topic) Config(key string) (string, bool) {
+	i, ok := slices.BinarySearchFunc(t.configs, key, func(s Setting, key string) int { return cmp.Compare(s.Key, key) })
+	if !ok {
+		return "", false
+	}
+	return t.configs[i].Value, true
+}
+
+// Configs are the values set for the topic itself, ordered by key. The slice must not be changed.
+func (t *Topic) Configs() []Setting { return t.configs }
+
+// fanout is the width of both levels of the topic table.
+const fanout = 1024
+
+// MaxTopics is what the table holds.
+const MaxTopics = fanout * fanout
+
+// topicTable holds topics in dense slots, two levels deep, so that a change of one topic copies one block of 8 KiB and the
+// list of blocks. The hash maps lead to slots, not topics: only creating a topic touches them.
+type topicTable struct {
+	count  int32
+	blocks []*[fanout]*Topic
+	byName *immutable.Map[string, int32]
+	byID   *immutable.Map[UUID, int32]
+}
+
+func (tt *topicTable) at(slot int32) *Topic { return tt.blocks[slot/fanout][slot%fanout] }

@@ -1,0 +1,126 @@
+package image
+
+import (
+	"math/bits"
+	"slices"
+)
+
+// NoLeader stands in [Partition.Leader] when nobody leads.
+const NoLeader int32 = -1
+
+// MaxReplicas bounds the replicas of one partition: in-sync sets are written as bits over the assignment.
+const MaxReplicas = 64
+
+// NoDir stands in [Partition.Dirs] for a replica whose directory its broker has yet to choose.
+const NoDir = 0xff
+
+// Partition is the state of one partition. It lies in a block that images share, so nobody may change one.
+//
+// ISR and ELR are disjoint subsets of Replicas in the order of Replicas. Leader is in ISR or [NoLeader]. LeaderEpoch and
+// PartitionEpoch never go down; a change of leader raises both. When the last in-sync replica cannot lead it stays in ISR
+// without being the leader: it is the only one known to hold everything acknowledged.
+type Partition struct {
+	Replicas []int32
+	ISR      []int32 // usually all of Replicas, and then the same memory
+	ELR      []int32
+	// Dirs has one byte per replica: the place of its directory in the table of its broker, see [Broker.Dir], or [NoDir].
+	// A million partitions times three replicas times sixteen bytes is what this spares.
+	Dirs           string
+	Leader         int32
+	LeaderEpoch    int32
+	PartitionEpoch int32
+}
+
+// HasReplica reports whether broker id holds a replica.
+func (p *Partition) HasReplica(id int32) bool { return slices.Contains(p.Replicas, id) }
+
+func (p *Partition) equal(q *Partition) bool {
+	return p.Leader == q.Leader && p.LeaderEpoch == q.LeaderEpoch && p.PartitionEpoch == q.PartitionEpoch &&
+		p.Dirs == q.Dirs && slices.Equal(p.Replicas, q.Replicas) && slices.Equal(p.ISR, q.ISR) && slices.Equal(p.ELR, q.ELR)
+}
+
+// minPartitionSize is what the shortest partition takes: counts and positions of one byte each, no replica.
+const minPartitionSize = 6
+
+func appendPartition(b []byte, p *Partition) []byte {
+	b = appendNatural(b, len(p.Replicas))
+	for _, id := range p.Replicas {
+		b = appendNatural(b, id)
+	}
+	b = append(b, p.Dirs...)
+	b = appendUint(b, positions(p.Replicas, p.ISR))
+	b = appendUint(b, positions(p.Replicas, p.ELR))
+	b = appendNatural(b, slices.Index(p.Replicas, p.Leader)+1)
+	b = appendNatural(b, p.LeaderEpoch)
+	return appendNatural(b, p.PartitionEpoch)
+}
+
+// partition reads what appendPartition wrote. Lists equal to those of prev share its memory: neighbours in a topic, and
+// every partition of a cluster of one, have the same ones.
+func (r *reader) partition(prev *Partition) (p Partition) {
+	n := r.count(2)
+	if n > MaxReplicas {
+		r.fail("%d replicas, at most %d", n, MaxReplicas)
+		return Partition{}
+	}
+	var ids [MaxReplicas]int32
+	for i := range n {
+		ids[i] = r.natural32()
+		if slices.Contains(ids[:i], ids[i]) {
+			r.fail("replica %d twice", ids[i])
+			return Partition{}
+		}
+	}
+	if slices.Equal(ids[:n], prev.Replicas) {
+		p.Replicas = prev.Replicas
+	} else {
+		p.Replicas = slices.Clone(ids[:n])
+	}
+	if dirs := r.take(n); string(dirs) == prev.Dirs {
+		p.Dirs = prev.Dirs
+	} else {
+		p.Dirs = string(dirs)
+	}
+	isr, elr := r.uvarint(), r.uvarint()
+	leader := r.uvarint()
+	p.LeaderEpoch = r.natural32()
+	p.PartitionEpoch = r.natural32()
+	p.Leader = NoLeader
+	switch {
+	case r.err != nil:
+		return Partition{}
+	case bits.Len64(isr|elr) > n || isr&elr != 0:
+		r.fail("in-sync set %b and eligible set %b over %d replicas", isr, elr, n)
+		return Partition{}
+	case leader > uint64(n):
+		r.fail("leader at %d of %d replicas", leader, n)
+		return Partition{}
+	case leader > 0:
+		p.Leader = p.Replicas[leader-1]
+	}
+	p.ISR, p.ELR = members(p.Replicas, isr), members(p.Replicas, elr)
+	return p
+}
+
+// positions is the set of ids as bits over replicas.
+func positions(replicas, ids []int32) (set uint64) {
+	for _, id := range ids {
+		set |= 1 << slices.Index(replicas, id) // a stranger panics here: negative shift
+	}
+	return set
+}
+
+func members(replicas []int32, set uint64) []int32 {
+	switch n := bits.OnesCount64(set); n {
+	case 0:
+		return nil
+	case len(replicas):
+		return replicas
+	default:
+		ids := make([]int32, 0, n)
+		for ; set != 0; set &= set - 1 {
+			ids = append(ids, replicas[bits.TrailingZeros64(set)])
+		}
+		return ids
+	}
+}

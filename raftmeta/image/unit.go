@@ -1,0 +1,147 @@
+package image
+
+import "hash/crc32"
+
+const (
+	unitFormat     = 1
+	snapshotFormat = 1
+)
+
+// Unit is what one proposal decided, and why: the piece in which metadata changes and becomes visible.
+type Unit struct {
+	OperationID UUID   // unique: the proposer recognizes its unit by it
+	Actor       string // who asked
+	Cause       string // for what
+	Base        uint64 // index of the image that the unit was decided on
+	Records     []Record
+}
+
+// ClusterHash stands for the cluster in every unit: a log of another cluster is recognized entry by entry.
+func ClusterHash(clusterID string) uint32 { return crc32.Checksum([]byte(clusterID), castagnoli) }
+
+// Encode is the unit's form in the log.
+func (u *Unit) Encode(clusterHash uint32) []byte {
+	b := appendUint([]byte{unitFormat}, uint64(clusterHash))
+	b = append(b, u.OperationID[:]...)
+	b = appendString(b, u.Actor)
+	b = appendString(b, u.Cause)
+	b = appendUint(b, u.Base)
+	b = appendNatural(b, len(u.Records))
+	for _, r := range u.Records {
+		b = appendRecord(b, r)
+	}
+	return seal(b)
+}
+
+// DecodeUnit reads what Encode wrote for the same cluster. Errors are *CorruptError or *UnknownFormatError.
+func DecodeUnit(b []byte, clusterHash uint32) (*Unit, error) {
+	body, err := unseal("unit", b)
+	if err != nil {
+		return nil, err
+	}
+	r := newReader("unit", body)
+	if f := r.uvarint(); f != unitFormat {
+		r.unknown(&UnknownFormatError{What: "unit", Version: f})
+	}
+	if h := r.uint32(); h != clusterHash {
+		r.fail("it belongs to another cluster")
+	}
+	u := &Unit{OperationID: r.uuid(), Actor: r.string(), Cause: r.string(), Base: r.uvarint()}
+	for range r.count(3) {
+		u.Records = append(u.Records, r.record())
+	}
+	return u, r.end()
+}
+
+// RecordsSize is how many bytes records take in a unit.
+func RecordsSize(records []Record) int {
+	n := 0
+	for _, r := range records {
+		n += len(appendRecord(nil, r))
+	}
+	return n
+}
+
+// Encode is the image as a snapshot: equal images have equal bytes.
+func (m *Image) Encode() []byte {
+	b := appendUint([]byte{snapshotFormat}, m.index)
+	b = appendString(b, m.clusterID)
+	b = appendUint(b, uint64(m.level))
+	b = appendNatural(b, m.nextProducerID)
+	b = appendNatural(b, len(m.voters))
+	for _, v := range m.voters {
+		b = appendNatural(appendUint(b, v.RaftID), v.NodeID)
+	}
+	b = appendNatural(b, len(m.brokers))
+	for _, x := range m.brokers {
+		b = appendBroker(b, x)
+	}
+	b = appendNatural(b, m.topics.count)
+	for t := range m.Topics() {
+		b = appendTopic(b, t)
+	}
+	return seal(b)
+}
+
+func appendBroker(b []byte, x *Broker) []byte {
+	b = appendNatural(b, x.ID)
+	b = appendNatural(b, x.Epoch)
+	b = append(b, x.Incarnation[:]...)
+	b = appendEndpoints(b, x.Listeners)
+	b = appendString(b, x.Rack)
+	b = appendUUIDs(b, x.Dirs)
+	b = appendUUIDs(b, x.dirs)
+	return appendTags(appendBool(b, x.Fenced), x.tags)
+}
+
+func appendTopic(b []byte, t *Topic) []byte {
+	b = appendString(b, t.Name)
+	b = append(b, t.ID[:]...)
+	b = appendTags(appendSettings(b, t.configs), t.tags)
+	b = appendNatural(b, t.count)
+	for _, block := range t.blocks {
+		for i := range block {
+			b = appendPartition(b, &block[i])
+		}
+	}
+	return b
+}
+
+// DecodeImage reads what Encode wrote. Errors are *CorruptError or *UnknownFormatError.
+func DecodeImage(b []byte) (*Image, error) {
+	body, err := unseal("snapshot", b)
+	if err != nil {
+		return nil, err
+	}
+	r := newReader("snapshot", body)
+	if f := r.uvarint(); f != snapshotFormat {
+		r.unknown(&UnknownFormatError{What: "snapshot", Version: f})
+	}
+	img := Empty()
+	img.index = r.uvarint()
+	img.clusterID = r.string()
+	img.level = r.uint32()
+	img.nextProducerID = r.natural64()
+	for range r.count(2) {
+		img.voters = append(img.voters, Voter{RaftID: r.uvarint(), NodeID: r.natural32()})
+	}
+	for range r.count(24) {
+		img.brokers = append(img.brokers, &Broker{
+			ID: r.natural32(), Epoch: r.natural64(), Incarnation: r.uuid(), Listeners: r.endpoints(), Rack: r.string(),
+			Dirs: r.uuids(), dirs: r.uuids(), Fenced: r.bool(), tags: r.tags(),
+		})
+	}
+	build := &builder{img: img, delta: &Delta{img: img}, slots: map[int32]bool{}, topics: map[int32]bool{}, blocks: map[blockKey]bool{}}
+	for range r.count(20) {
+		t := &Topic{Name: r.string(), ID: r.uuid(), configs: r.settings(), tags: r.tags()}
+		ps := r.partitions()
+		if r.err != nil {
+			break
+		}
+		build.addTopic(t)
+		for i := range ps {
+			build.addPartition(t, ps[i])
+		}
+	}
+	return img, r.end()
+}

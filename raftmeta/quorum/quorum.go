@@ -1,0 +1,420 @@
+// Package quorum is the controller's core: it drives a raft node, turns waiting commands into units, and applies what
+// is committed. It has no goroutine, clock, file or socket.
+//
+// # Duties of the caller
+//
+//  1. [Core.Enqueue] what is asked for, then [Core.Propose].
+//  2. While [Core.Ready] gives something: make it durable, then [Core.Advance]. Nothing may come between the two that
+//     can block, and there is no third way: what cannot be made durable ends the node.
+//  3. Publish the units that Advance returns, and hand out its answers.
+//
+// # One unit in flight
+//
+// All waiting commands are evaluated in order on the applied image plus what the earlier ones of the batch decided. The
+// records of the batch are one unit, and nothing else is evaluated before it is applied. So nothing is ever decided on
+// state that is not committed, and no state has to be taken back. A unit that does not fit one entry is proposed as a
+// begin, chunks and an end; it exists for nobody before its end is applied.
+package quorum
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.etcd.io/raft/v3"
+	pb "go.etcd.io/raft/v3/raftpb"
+
+	"github.com/streambus/streambus/raftmeta/control"
+	"github.com/streambus/streambus/raftmeta/image"
+)
+
+// ErrUnknown is the outcome of a command that may or may not be carried out: it was handed over, and then this node
+// ceased to hear of it.
+var ErrUnknown = errors.New("the outcome is unknown: the change may or may not have been made")
+
+const (
+	maxEntry       = 256 << 10 // bytes of a unit in one entry; larger ones are cut
+	maxUnit        = 48 << 20  // bytes of a whole unit
+	maxUncommitted = 64 << 20  // what raft holds of entries that are not committed
+)
+
+// Entries are tagged with what part of a unit they are.
+const (
+	entryWhole = iota + 1
+	entryBegin
+	entryChunk
+	entryEnd
+)
+
+// Genesis is the state that a new cluster of one voter begins with: an empty image at index 1.
+func Genesis(raftID uint64) (*pb.HardState, *pb.Snapshot) {
+	one := uint64(1)
+	img, _ := image.Apply(image.Empty(), one, nil)
+	return &pb.HardState{Term: &one, Commit: &one}, &pb.Snapshot{
+		Data:     img.Encode(),
+		Metadata: &pb.SnapshotMetadata{Index: &one, Term: &one, ConfState: &pb.ConfState{Voters: []uint64{raftID}}},
+	}
+}
+
+// Config is what a core starts from. The state is what the raft log holds.
+type Config struct {
+	RaftID    uint64
+	ClusterID string
+	// Origin makes operation ids unique: no two cores ever run with the same.
+	Origin    image.UUID
+	HardState *pb.HardState
+	Snapshot  *pb.Snapshot
+	Entries   []*pb.Entry
+	Logger    raft.Logger
+}
+
+// Core is the raft node and the metadata as applied. One goroutine owns it.
+type Core struct {
+	node    *raft.RawNode
+	storage *raft.MemoryStorage
+	hash    uint32
+	origin  image.UUID
+	units   uint64 // proposed since the start
+	conf    *pb.ConfState
+
+	ready *raft.Ready // given to the caller and not advanced
+	image *image.Image
+	// applied and its term move with every entry, the image's index with whole units only.
+	applied, appliedTerm uint64
+	partial              []byte // of a unit whose end is not applied
+	inUnit               bool
+
+	leader bool
+	// barrier is up until an entry of the own term is applied: before that the image may lack what was committed.
+	barrier bool
+
+	waiting []Proposal
+	flight  *flight
+}
+
+// Proposal is a command that waits. The token comes back with its answer.
+type Proposal struct {
+	Token   any
+	Command control.Command
+}
+
+// Answer is the outcome of a command. Index is what a reader must have applied to see it.
+type Answer struct {
+	Token any
+	Index uint64
+	Reply any
+	Err   error // nil, a *control.Refusal, or ErrUnknown
+}
+
+type flight struct {
+	id      image.UUID
+	answers []Answer
+}
+
+// Persist is what must be durable before Advance.
+type Persist struct {
+	HardState *pb.HardState // nil when unchanged
+	Entries   []*pb.Entry
+	Sync      bool
+}
+
+// Committed is a unit that is applied, in its form in the log.
+type Committed struct {
+	Index uint64
+	Bytes []byte
+}
+
+// Applied is what an Advance did.
+type Applied struct {
+	Units   []Committed
+	Answers []Answer
+}
+
+// New restores a core from its log. A quorum of one elects itself at once.
+func New(cfg Config) (*Core, error) {
+	img, err := image.DecodeImage(cfg.Snapshot.GetData())
+	if err != nil {
+		return nil, fmt.Errorf("snapshot %d: %w", cfg.Snapshot.GetMetadata().GetIndex(), err)
+	}
+	meta := cfg.Snapshot.GetMetadata()
+	c := &Core{
+		storage: raft.NewMemoryStorage(), hash: image.ClusterHash(cfg.ClusterID), origin: cfg.Origin,
+		conf: meta.GetConfState(), image: img, applied: meta.GetIndex(), appliedTerm: meta.GetTerm(), barrier: true,
+	}
+	// The data of the snapshot is in the image; raft needs only where it stands.
+	err = errors.Join(
+		c.storage.ApplySnapshot(&pb.Snapshot{Metadata: meta}),
+		c.storage.SetHardState(cfg.HardState),
+		c.storage.Append(cfg.Entries))
+	if err != nil {
+		return nil, err
+	}
+	c.node, err = raft.NewRawNode(&raft.Config{
+		ID: cfg.RaftID, Storage: c.storage, Applied: c.applied,
+		ElectionTick: 10, HeartbeatTick: 1, PreVote: true, CheckQuorum: true,
+		MaxSizePerMsg: 1 << 20, MaxCommittedSizePerReady: 16 << 20, MaxUncommittedEntriesSize: maxUncommitted,
+		MaxInflightMsgs: 256, MaxInflightBytes: 16 << 20,
+		DisableProposalForwarding: true, StepDownOnRemoval: true, Logger: cfg.Logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(c.conf.GetVoters()) == 1 {
+		err = c.node.Campaign()
+	}
+	return c, err
+}
+
+// Image is the metadata as applied.
+func (c *Core) Image() *image.Image { return c.image }
+
+// Enqueue adds a command to those that wait.
+func (c *Core) Enqueue(p Proposal) { c.waiting = append(c.waiting, p) }
+
+// Waiting counts the commands that wait for their answers.
+func (c *Core) Waiting() int {
+	n := len(c.waiting)
+	if c.flight != nil {
+		n += len(c.flight.answers)
+	}
+	return n
+}
+
+// Propose evaluates what waits, if it may, and proposes the unit. Answers that need no unit come back at once.
+func (c *Core) Propose(now time.Time) []Answer {
+	if !c.leader || c.barrier || c.flight != nil || len(c.waiting) == 0 {
+		return nil
+	}
+	c.units++
+	unit := &image.Unit{OperationID: c.operationID(), Actor: "controller", Cause: fmt.Sprintf("%T", c.waiting[0].Command), Base: c.image.Index()}
+	answers := c.evaluate(unit, now)
+	if len(unit.Records) == 0 {
+		for i := range answers {
+			answers[i].Index = c.image.Index()
+		}
+		return answers
+	}
+	for _, data := range cut(unit.Encode(c.hash)) {
+		if err := c.node.Propose(data); err != nil {
+			return unknown(answers)
+		}
+	}
+	c.flight = &flight{unit.OperationID, answers}
+	return nil
+}
+
+// evaluate takes waiting commands, in order, until the unit is large enough.
+func (c *Core) evaluate(unit *image.Unit, now time.Time) []Answer {
+	var answers []Answer
+	img, size, n := c.image, 0, 0
+	for n < len(c.waiting) && size < maxEntry {
+		p := c.waiting[n]
+		n++
+		a := Answer{Token: p.Token}
+		result, err := p.Command.Eval(img, now)
+		grown := 0
+		if err == nil {
+			if grown = image.RecordsSize(result.Records); grown > maxUnit {
+				err = &control.Refusal{Code: control.PolicyViolation, Message: fmt.Sprintf("the change takes %d bytes, at most %d are possible: split it", grown, maxUnit)}
+			}
+		}
+		if err != nil {
+			// It may have been refused for what an earlier command of this batch decided, so it is answered with them.
+			a.Err = err
+		} else {
+			a.Reply = result.Reply
+			img, _ = image.Apply(img, c.image.Index()+1, result.Records)
+			unit.Records = append(unit.Records, result.Records...)
+			size += grown
+		}
+		answers = append(answers, a)
+	}
+	left := copy(c.waiting, c.waiting[n:])
+	clear(c.waiting[left:])
+	c.waiting = c.waiting[:left]
+	return answers
+}
+
+// operationID is unique as long as Origin is: half of it and a counter.
+func (c *Core) operationID() image.UUID {
+	id := c.origin
+	binary.BigEndian.PutUint64(id[8:], c.units)
+	return id
+}
+
+// cut makes the entries of a unit.
+func cut(unit []byte) [][]byte {
+	if len(unit) <= maxEntry {
+		return [][]byte{append([]byte{entryWhole}, unit...)}
+	}
+	entries := [][]byte{binary.AppendUvarint([]byte{entryBegin}, uint64(len(unit)))}
+	for len(unit) > 0 {
+		n := min(len(unit), maxEntry)
+		entries = append(entries, append([]byte{entryChunk}, unit[:n]...))
+		unit = unit[n:]
+	}
+	return append(entries, []byte{entryEnd})
+}
+
+// Ready is what has to be made durable next; false when there is nothing to do.
+func (c *Core) Ready() (Persist, bool) {
+	if !c.node.HasReady() {
+		return Persist{}, false
+	}
+	rd := c.node.Ready()
+	c.ready = &rd
+	return Persist{HardState: rd.HardState, Entries: rd.Entries, Sync: rd.MustSync}, true
+}
+
+// Advance follows when what Ready gave is durable. An error means that the log holds what this release cannot have
+// written or does not understand; the node must stop.
+func (c *Core) Advance() (Applied, error) {
+	rd := c.ready
+	c.ready = nil
+	if rd.HardState != nil {
+		if err := c.storage.SetHardState(rd.HardState); err != nil {
+			return Applied{}, err
+		}
+	}
+	if err := c.storage.Append(rd.Entries); err != nil {
+		return Applied{}, err
+	}
+	var done Applied
+	c.lead(rd, &done)
+	for _, e := range rd.CommittedEntries {
+		if err := c.apply(e, &done); err != nil {
+			return done, fmt.Errorf("raft entry %d: %w", e.GetIndex(), err)
+		}
+	}
+	c.node.Advance(*rd)
+	return done, nil
+}
+
+// lead follows changes of leadership. What waits when it is lost is answered: nobody here will hear of it.
+func (c *Core) lead(rd *raft.Ready, done *Applied) {
+	if rd.SoftState == nil {
+		return
+	}
+	leads := rd.SoftState.RaftState == raft.StateLeader
+	if c.leader && !leads {
+		if c.flight != nil {
+			done.Answers = append(done.Answers, unknown(c.flight.answers)...)
+			c.flight = nil
+		}
+		done.Answers = append(done.Answers, c.Abandon()...)
+	}
+	if leads && !c.leader {
+		c.barrier = true
+	}
+	c.leader = leads
+}
+
+// Abandon answers what is not decided: the node stops, or does not lead.
+func (c *Core) Abandon() []Answer {
+	var answers []Answer
+	if c.flight != nil {
+		answers = unknown(c.flight.answers)
+		c.flight = nil
+	}
+	for _, p := range c.waiting {
+		answers = append(answers, Answer{Token: p.Token, Err: ErrUnknown})
+	}
+	c.waiting = nil
+	return answers
+}
+
+func unknown(answers []Answer) []Answer {
+	for i := range answers {
+		answers[i] = Answer{Token: answers[i].Token, Err: ErrUnknown}
+	}
+	return answers
+}
+
+func (c *Core) apply(e *pb.Entry, done *Applied) error {
+	c.applied, c.appliedTerm = e.GetIndex(), e.GetTerm()
+	if e.GetType() != pb.EntryNormal {
+		return fmt.Errorf("a change of membership, which this release does not make")
+	}
+	if len(e.GetData()) == 0 { // every leader begins its term with such an entry
+		if c.leader && e.GetTerm() == c.node.BasicStatus().GetTerm() {
+			c.barrier = false
+		}
+		return nil
+	}
+	unit, err := c.assemble(e.GetData())
+	if unit == nil || err != nil {
+		return err
+	}
+	u, err := image.DecodeUnit(unit, c.hash)
+	if err != nil {
+		return err
+	}
+	if u.Base != c.image.Index() {
+		return fmt.Errorf("the unit was decided on index %d, the image is at %d", u.Base, c.image.Index())
+	}
+	c.image, _ = image.Apply(c.image, e.GetIndex(), u.Records)
+	done.Units = append(done.Units, Committed{e.GetIndex(), unit})
+	if c.flight != nil && c.flight.id == u.OperationID {
+		for _, a := range c.flight.answers {
+			a.Index = e.GetIndex()
+			done.Answers = append(done.Answers, a)
+		}
+		c.flight = nil
+	}
+	return nil
+}
+
+// assemble returns a unit once it is whole. One whose leader never finished it is dropped when the next begins.
+func (c *Core) assemble(data []byte) ([]byte, error) {
+	kind, data := data[0], data[1:]
+	switch kind {
+	case entryWhole:
+		c.partial, c.inUnit = nil, false
+		return data, nil
+	case entryBegin:
+		c.partial, c.inUnit = nil, true
+		return nil, nil
+	case entryChunk:
+		if c.inUnit {
+			c.partial = append(c.partial, data...)
+		}
+		if len(c.partial) > maxUnit {
+			return nil, fmt.Errorf("a unit of more than %d bytes", maxUnit)
+		}
+		return nil, nil
+	case entryEnd:
+		unit := c.partial
+		if !c.inUnit {
+			unit = nil
+		}
+		c.partial, c.inUnit = nil, false
+		return unit, nil
+	default:
+		return nil, &image.UnknownFormatError{What: "entry", Version: uint64(kind)}
+	}
+}
+
+// Snapshot is where a snapshot of the image as applied stands; the data is for the caller to add. It is nil in the
+// middle of a unit: a snapshot there would cut the unit in two.
+func (c *Core) Snapshot() *pb.Snapshot {
+	if c.inUnit {
+		return nil
+	}
+	index, term := c.applied, c.appliedTerm
+	return &pb.Snapshot{Metadata: &pb.SnapshotMetadata{Index: &index, Term: &term, ConfState: c.conf}}
+}
+
+// Compact forgets entries that a durable snapshot covers, but for the last keep. It returns up to where.
+func (c *Core) Compact(snap *pb.Snapshot, keep uint64) (uint64, error) {
+	meta := snap.GetMetadata()
+	if _, err := c.storage.CreateSnapshot(meta.GetIndex(), meta.GetConfState(), nil); err != nil {
+		return 0, err
+	}
+	first, err := c.storage.FirstIndex()
+	if err != nil || meta.GetIndex() < first+keep {
+		return 0, err
+	}
+	to := meta.GetIndex() - keep
+	return to, c.storage.Compact(to)
+}

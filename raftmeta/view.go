@@ -1,0 +1,79 @@
+package raftmeta
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+
+	"github.com/streambus/streambus/raftmeta/follow"
+	"github.com/streambus/streambus/raftmeta/image"
+)
+
+// pullBytes is what a follower takes at a time.
+const pullBytes = 4 << 20
+
+// View is a broker's copy of the metadata. Readers take one pointer and no lock.
+type View struct {
+	img atomic.Pointer[image.Image]
+
+	mu   sync.Mutex    // guards the following
+	news chan struct{} // closed and replaced when img moves on
+}
+
+// NewView is a view of nothing yet.
+func NewView() *View {
+	v := &View{news: make(chan struct{})}
+	v.img.Store(image.Empty())
+	return v
+}
+
+// Image is the newest image that is published here.
+func (v *View) Image() *image.Image { return v.img.Load() }
+
+// Wait returns when the image holds everything up to index.
+func (v *View) Wait(ctx context.Context, index uint64) error {
+	for {
+		v.mu.Lock()
+		news := v.news
+		v.mu.Unlock()
+		if v.Image().Index() >= index {
+			return nil
+		}
+		select {
+		case <-news:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Follow pulls committed units until ctx ends. Each image is first published, so that the broker acts on it, and then
+// becomes visible: who waits for an index finds what it gave rise to.
+func (v *View) Follow(ctx context.Context, clusterID string,
+	source func(ctx context.Context, after uint64, maxBytes int) (follow.Batch, error),
+	publish func(*image.Image, *image.Delta)) error {
+	state := follow.New(clusterID)
+	for {
+		batch, err := source(ctx, state.Index(), pullBytes)
+		if ctx.Err() != nil {
+			return nil
+		}
+		changes, stepErr := state.Step(batch)
+		for _, c := range changes {
+			publish(c.Image, c.Delta)
+			v.show(c.Image)
+		}
+		if err = errors.Join(err, stepErr); err != nil {
+			return err
+		}
+	}
+}
+
+func (v *View) show(img *image.Image) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.img.Store(img)
+	close(v.news)
+	v.news = make(chan struct{})
+}

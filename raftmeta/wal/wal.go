@@ -1,0 +1,105 @@
+// Package wal keeps the raft log of one node: entries, hard state, raft id and snapshots. The metadata itself is not
+// here: it lives in memory and in snapshots, since a key per partition would multiply every write.
+//
+// # Duties of the caller
+//
+//  1. Load once before anything else; on an empty log, Form.
+//  2. Save what a Ready holds, with sync as raft asks for it, before sending its messages and before Advance.
+//  3. After an error of Save, stop: what is on the disk is not known any more.
+package wal
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+
+	pb "go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+)
+
+// Log is the raft log. There are two: [Open] on a bbolt file, and one in memory that can lose what was not synced.
+type Log interface {
+	// Load reads everything. RaftID is 0 when the log was never formed.
+	Load() (State, error)
+	// Form makes an empty log that of a new raft node.
+	Form(raftID uint64, hs *pb.HardState, snap *pb.Snapshot) error
+	// Save appends entries and replaces the hard state, in one step; an entry replaces all that stand at its index or
+	// behind. hs may be nil.
+	Save(hs *pb.HardState, entries []*pb.Entry, sync bool) error
+	// SaveSnapshot makes a snapshot durable and then the newest. It may run beside Save.
+	SaveSnapshot(snap *pb.Snapshot) error
+	// Compact forgets the entries up to index, which a snapshot must cover.
+	Compact(index uint64) error
+	Close() error
+}
+
+// State is what a node finds at its start.
+type State struct {
+	RaftID    uint64
+	HardState *pb.HardState
+	Snapshot  *pb.Snapshot
+	Entries   []*pb.Entry // dense, the first one at most one behind the snapshot
+}
+
+// CorruptError is damage that a crash does not explain: the log cannot be used.
+type CorruptError struct {
+	File   string
+	Index  uint64 // of the entry, 0 for something else
+	Reason string
+}
+
+func (e *CorruptError) Error() string {
+	where := ""
+	if e.Index > 0 {
+		where = fmt.Sprintf(", entry %d", e.Index)
+	}
+	return fmt.Sprintf("raft log %s%s: %s; the disk has lost or changed data that was synced: restore the directory, or remove it and let the node join again as a new one", e.File, where, e.Reason)
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// seal is a message with its checksum behind it.
+func seal(m proto.Message) ([]byte, error) {
+	b, err := proto.Marshal(m)
+	if err != nil {
+		return nil, fmt.Errorf("raft log: encoding %T: %w", m, err)
+	}
+	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli)), nil
+}
+
+// unseal reads what seal wrote. The bytes are not kept.
+func unseal(b []byte, m proto.Message) error {
+	if len(b) < 4 {
+		return fmt.Errorf("%d bytes are too few for a checksum", len(b))
+	}
+	body, sum := b[:len(b)-4], binary.BigEndian.Uint32(b[len(b)-4:])
+	if got := crc32.Checksum(body, castagnoli); got != sum {
+		return fmt.Errorf("its checksum is %08x, its contents have %08x", sum, got)
+	}
+	return proto.Unmarshal(body, m)
+}
+
+// Check says what is wrong with a loaded state: entries must be dense and follow the snapshot, and nothing committed
+// may be missing.
+func (s *State) Check(file string) error {
+	if s.RaftID == 0 {
+		return nil
+	}
+	at := s.Snapshot.GetMetadata().GetIndex()
+	if len(s.Entries) > 0 && s.Entries[0].GetIndex() > at+1 {
+		return &CorruptError{File: file, Index: at + 1, Reason: "it is missing behind the snapshot"}
+	}
+	for i, e := range s.Entries {
+		if want := s.Entries[0].GetIndex() + uint64(i); e.GetIndex() != want {
+			return &CorruptError{File: file, Index: want, Reason: "it is missing"}
+		}
+	}
+	last := at
+	if n := len(s.Entries); n > 0 {
+		last = max(at, s.Entries[n-1].GetIndex())
+	}
+	if c := s.HardState.GetCommit(); c > last {
+		return &CorruptError{File: file, Index: last + 1, Reason: fmt.Sprintf("it is missing, and entries up to %d are committed", c)}
+	}
+	return nil
+}

@@ -1,0 +1,127 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/streambus/streambus/storage/vfs"
+)
+
+const (
+	tmpSuffix = ".tmp"
+
+	recoveryPointsName = "recovery-point-offset-checkpoint"
+)
+
+var errCheckpoint = errors.New("not a checkpoint file")
+
+// checkpointLines splits a file of version 0: "0", a count, that many lines.
+// Each ends with a newline, so that a file cut short is noticed.
+func checkpointLines(b []byte) ([]string, error) {
+	lines := strings.Split(string(b), "\n")
+	if len(lines) < 3 || lines[0] != "0" || lines[len(lines)-1] != "" {
+		return nil, errCheckpoint
+	}
+	count, err := strconv.Atoi(lines[1])
+	if err != nil || count != len(lines)-3 {
+		return nil, errCheckpoint
+	}
+	return lines[2 : len(lines)-1], nil
+}
+
+// recoveryPoints are offsets below which logs are durable, by log name.
+type recoveryPoints map[string]int64
+
+func (ps recoveryPoints) encode() []byte {
+	var b strings.Builder
+	fmt.Fprintf(&b, "0\n%d\n", len(ps))
+	for _, name := range slices.Sorted(maps.Keys(ps)) {
+		topic, partition, _ := splitName(name)
+		fmt.Fprintf(&b, "%s %d %d\n", topic, partition, ps[name])
+	}
+	return []byte(b.String())
+}
+
+func decodeRecoveryPoints(b []byte) (recoveryPoints, error) {
+	lines, err := checkpointLines(b)
+	if err != nil {
+		return nil, err
+	}
+	ps := make(recoveryPoints, len(lines))
+	for _, line := range lines {
+		var topic string
+		var partition int32
+		var offset int64
+		if _, err := fmt.Sscanf(line, "%s %d %d", &topic, &partition, &offset); err != nil || partition < 0 || offset < 0 {
+			return nil, errCheckpoint
+		}
+		ps[fmt.Sprintf("%s-%d", topic, partition)] = offset
+	}
+	return ps, nil
+}
+
+// splitName takes apart the name of a log's directory, <topic>-<n>.
+func splitName(name string) (topic string, partition int32, ok bool) {
+	i := strings.LastIndexByte(name, '-')
+	if i <= 0 {
+		return "", 0, false
+	}
+	n, err := strconv.ParseInt(name[i+1:], 10, 32)
+	if err != nil || n < 0 || strconv.FormatInt(n, 10) != name[i+1:] {
+		return "", 0, false
+	}
+	return name[:i], int32(n), true
+}
+
+// replaceFile puts content in the place of a file: whatever happens, the old or
+// the new is there, whole. When it returns nil the new one is durable.
+func replaceFile(fs vfs.FS, name string, content []byte) error {
+	if err := writeFile(fs, name+tmpSuffix, content, true); err != nil {
+		return err
+	}
+	if err := fs.Rename(name+tmpSuffix, name); err != nil {
+		return err
+	}
+	return fs.SyncDir(filepath.Dir(name))
+}
+
+func writeFile(fs vfs.FS, name string, content []byte, sync bool) error {
+	f, err := fs.Create(name)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(content, 0)
+	if err == nil && sync {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+func readFile(fs vfs.FS, name string) ([]byte, error) {
+	f, err := fs.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	size, err := f.Size()
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	b := make([]byte, size)
+	if size > 0 {
+		_, err = f.ReadAt(b, 0)
+	}
+	return b, errors.Join(err, f.Close())
+}
+
+func syncFile(fs vfs.FS, name string) error {
+	f, err := fs.Open(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}

@@ -1,0 +1,519 @@
+package storage
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/streambus/streambus/storage/batch"
+	"github.com/streambus/streambus/storage/batch/batchtest"
+	"github.com/streambus/streambus/storage/vfs"
+)
+
+// seeds is how many random lives a test goes through: few with -short, n
+// otherwise, or what STREAMBUS_CRASH_SEEDS says.
+func seeds(t *testing.T, n int) uint64 {
+	if s := os.Getenv("STREAMBUS_CRASH_SEEDS"); s != "" {
+		n, err := strconv.Atoi(s)
+		must(t, err)
+		return uint64(n)
+	}
+	if testing.Short() {
+		n /= 10
+	}
+	return uint64(n)
+}
+
+// copyTo puts the files of a directory on a new file system.
+func copyTo(t *testing.T, from *vfs.Mem, dir string, to *vfs.Mem) {
+	t.Helper()
+	must(t, to.MkdirAll(dir))
+	names, err := from.List(dir)
+	must(t, err)
+	for _, n := range names {
+		path := filepath.Join(dir, n)
+		info, err := from.Stat(path)
+		must(t, err)
+		if info.IsDir {
+			copyTo(t, from, path, to)
+			continue
+		}
+		b, err := readFile(from, path)
+		must(t, err)
+		must(t, writeFile(to, path, b, false))
+	}
+}
+
+// TestCutAtEveryByte cuts the active segment of a log of 100 batches at each of
+// its bytes. The log is durable to the 50th; for each cut beyond that, recovery
+// finds all whole batches, and finds them again after more appends and another
+// crash. A cut below is a loss and is said to be one.
+func TestCutAtEveryByte(t *testing.T) {
+	for _, segmentBytes := range []int64{1 << 20, 3000} {
+		fs := vfs.NewMem()
+		d := openDir(t, fs, "/data")
+		cfg := small
+		cfg.SegmentBytes = segmentBytes
+		l, _ := openLog(t, d, cfg)
+		all := fill(t, l, 50)
+		flush(t, d)
+		must(t, d.Checkpoint())
+		durable := l.EndOffset()
+		all = append(all, fill(t, l, 50)...)
+		base, size := l.active().base, l.active().size
+		must(t, d.CloseDirty())
+
+		sealed := 0 // batches before the active segment
+		for h, _ := batch.DecodeHeader(all[sealed]); h.BaseOffset < base; h, _ = batch.DecodeHeader(all[sealed]) {
+			sealed++
+		}
+		for cut := range size {
+			disk := vfs.NewMem()
+			copyTo(t, fs, "/data", disk)
+			truncateTo(t, disk, fileName(base), cut)
+			n, at := sealed, int64(0)
+			for ; n < len(all) && at+int64(len(all[n])) <= cut; n++ {
+				at += int64(len(all[n]))
+			}
+			end := int64(0)
+			if n > 0 {
+				h, _ := batch.DecodeHeader(all[n-1])
+				end = h.LastOffset() + 1
+			}
+			d := openDir(t, disk, "/data")
+			l, rec, err := d.OpenLog("t-0", cfg, noon)
+			if end < durable {
+				if _, ok := errors.AsType[*CorruptError](err); !ok {
+					t.Fatalf("cut at %d, below the recovery point: %v", cut, err)
+				}
+				continue
+			}
+			must(t, err)
+			if rec.TruncatedBytes != cut-at {
+				t.Fatalf("cut at %d: %+v, want %d bytes truncated", cut, rec, cut-at)
+			}
+			wantBatches(t, readAll(t, l, 1000), all[:n])
+			more := fill(t, l, 2)
+			must(t, d.CloseDirty())
+			d = openDir(t, disk, "/data")
+			l, _ = openLog(t, d, cfg)
+			wantBatches(t, readAll(t, l, 1000), slices.Concat(all[:n], more))
+		}
+		t.Logf("segments of %d: %d states", segmentBytes, size)
+	}
+}
+
+func fileName(base int64) string { return fmt.Sprintf("/data/t-0/%020d.log", base) }
+
+func truncateTo(t *testing.T, fs vfs.FS, name string, size int64) {
+	t.Helper()
+	f, err := fs.Open(name)
+	must(t, err)
+	must(t, f.Truncate(size))
+	must(t, f.Close())
+}
+
+// TestFlipEveryBit flips each bit of a log that no recovery point covers.
+// Recovery keeps what is before the damage; only the leader epoch, which no CRC
+// covers, may change and stay.
+func TestFlipEveryBit(t *testing.T) {
+	fs := vfs.NewMem()
+	d := openDir(t, fs, "/data")
+	l, _ := openLog(t, d, small)
+	all := fill(t, l, 8)
+	must(t, d.CloseDirty())
+	content := bytes.Join(all, nil)
+	states := 0
+	for bit := range len(content) * 8 {
+		disk := vfs.NewMem()
+		copyTo(t, fs, "/data", disk)
+		b := bytes.Clone(content)
+		b[bit/8] ^= 1 << (bit % 8)
+		must(t, writeFile(disk, fileName(0), b, true))
+		n, at := 0, 0
+		for at+len(all[n]) <= bit/8 {
+			at += len(all[n])
+			n++
+		}
+		d := openDir(t, disk, "/data")
+		l, _ := openLog(t, d, small)
+		got := readAll(t, l, 1000)
+		if in := bit/8 - at; in >= 12 && in < 16 && len(got) > n {
+			wantBatches(t, got[:n], all[:n])
+		} else {
+			wantBatches(t, got, all[:n])
+		}
+		states++
+	}
+	t.Logf("%d states", states)
+}
+
+// world is a data directory with two logs, on a disk that crashes, beside what
+// is known of it. In the model a log is a slice of batches.
+type world struct {
+	t    *testing.T
+	rng  *rand.Rand
+	mem  *vfs.Mem
+	fs   vfs.FS // mem, counting
+	dir  *Dir
+	cfg  LogConfig
+	logs [2]*modelLog
+
+	// countdown is the number of calls after which the power fails; disk is
+	// what is left then. The calls after it go to a machine that is off.
+	countdown int
+	disk      *vfs.Mem
+	states    int
+}
+
+type modelLog struct {
+	name    string
+	log     *Log
+	batches [][]byte
+	durable int64 // as reported before the power failed
+	cached  int64 // what a killed process left in the page cache, while there is power
+	epoch   int32
+}
+
+func newWorld(t *testing.T, seed uint64) *world {
+	rng := rand.New(rand.NewPCG(seed, 7))
+	w := &world{t: t, rng: rng, cfg: LogConfig{
+		SegmentBytes:       1000 + rng.Int64N(20_000),
+		IndexIntervalBytes: 100 + rng.Int64N(2000),
+		SegmentIndexBytes:  100 + rng.Int64N(1000),
+		FlushOS:            rng.IntN(5) == 0,
+		ProducerExpiration: 24 * time.Hour,
+	}}
+	for i := range w.logs {
+		w.logs[i] = &modelLog{name: fmt.Sprint("t-", i)}
+	}
+	w.insert(vfs.NewMem())
+	return w
+}
+
+// insert gives the machine a disk and switches it on.
+func (w *world) insert(disk *vfs.Mem) {
+	w.mem, w.disk = disk, nil
+	for _, m := range w.logs {
+		m.cached = 0
+	}
+	w.fs = vfs.NewFaulty(disk, func(vfs.Op, string) error {
+		if w.countdown--; w.countdown == 0 && w.disk == nil {
+			w.disk = w.mem.Crash(w.rng)
+		}
+		return nil
+	})
+}
+
+func (w *world) off() bool { return w.disk != nil }
+
+// start opens the directory, and checks what is there unless the power fails.
+func (w *world) start() {
+	var err error
+	w.dir, err = OpenDir(w.fs, "/data")
+	must(w.t, err)
+	for _, m := range w.logs {
+		m.log, _, err = w.dir.OpenLog(m.name, w.cfg, noon)
+		must(w.t, err)
+	}
+	if w.off() {
+		return
+	}
+	for _, m := range w.logs {
+		m.check(w.t)
+	}
+	w.states++
+}
+
+// check compares a log just opened with its model: a prefix of it, with all
+// that was durable, and with the producers and epochs of that prefix.
+func (m *modelLog) check(t *testing.T) {
+	t.Helper()
+	got := readAll(t, m.log, math.MaxInt64)
+	if len(got) > len(m.batches) || m.log.EndOffset() < max(m.durable, m.cached) {
+		t.Fatalf("%s: %d batches to offset %d, of %d appended and durable to %d, cached to %d",
+			m.name, len(got), m.log.EndOffset(), len(m.batches), m.durable, m.cached)
+	}
+	m.batches = m.batches[:len(got)]
+	wantBatches(t, got, m.batches)
+	if m.log.StartOffset() != 0 || m.log.FlushedOffset() != m.log.EndOffset() {
+		t.Fatalf("%s: from %d, flushed to %d of %d", m.name, m.log.StartOffset(), m.log.FlushedOffset(), m.log.EndOffset())
+	}
+	m.durable = m.log.EndOffset()
+	if got, want := describe(m.log.producers), m.producers(); got != want {
+		t.Fatalf("%s: producers\n%s, the batches say\n%s", m.name, got, want)
+	}
+	var history epochs
+	for _, b := range m.batches {
+		h, _ := batch.DecodeHeader(b)
+		if len(history) == 0 || history[len(history)-1].epoch != h.LeaderEpoch {
+			history = append(history, epochStart{h.LeaderEpoch, h.BaseOffset})
+		}
+	}
+	if !slices.Equal(m.log.epochs, history) {
+		t.Fatalf("%s: epochs %v, the batches say %v", m.name, m.log.epochs, history)
+	}
+}
+
+func describe(ps producers) string {
+	var lines []string
+	for id, p := range ps {
+		line := fmt.Sprint(id, " ", p.epoch, ":")
+		for _, b := range p.batches {
+			line += fmt.Sprintf(" %d-%d@%d-%d", b.first, b.last, b.baseOffset(), b.lastOffset)
+		}
+		lines = append(lines, line)
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
+}
+
+// producers derives the state from the batches, in the plainest way.
+func (m *modelLog) producers() string {
+	lines := make(map[string][]string) // by "id epoch:"
+	latest := make(map[int64]string)
+	for _, b := range m.batches {
+		h, _ := batch.DecodeHeader(b)
+		if h.ProducerID < 0 {
+			continue
+		}
+		key := fmt.Sprint(h.ProducerID, " ", h.ProducerEpoch, ":")
+		latest[h.ProducerID] = key
+		lines[key] = append(lines[key], fmt.Sprintf(" %d-%d@%d-%d", h.BaseSequence, h.LastSequence(), h.BaseOffset, h.LastOffset()))
+	}
+	var all []string
+	for _, key := range latest {
+		l := lines[key]
+		all = append(all, key+strings.Join(l[max(0, len(l)-5):], ""))
+	}
+	slices.Sort(all)
+	return strings.Join(all, "\n")
+}
+
+// step does one thing that a broker does.
+func (w *world) step() {
+	m := w.logs[w.rng.IntN(len(w.logs))]
+	switch n := w.rng.IntN(20); {
+	case n < 13:
+		w.append(m)
+	case n < 16:
+		w.flush(true)
+	case n < 17:
+		w.flush(false)
+	case n < 18:
+		must(w.t, w.dir.Checkpoint())
+	case n < 19:
+		m.epoch += w.rng.Int32N(3)
+	default:
+		wantBatches(w.t, readAll(w.t, m.log, w.rng.Int64N(5000)), m.batches)
+	}
+}
+
+func (w *world) append(m *modelLog) {
+	b := batchtest.Values(slices.Repeat([]string{strings.Repeat("v", w.rng.IntN(300))}, 1+w.rng.IntN(3))...)
+	if id := w.rng.Int64N(4); id > 0 {
+		b = w.sequenced(m, b, id)
+	}
+	raw := b.Encode()
+	m.batches = append(m.batches, raw) // first: the power may fail in the middle
+	a, err := m.log.Append(raw, m.epoch, noon)
+	must(w.t, err)
+	if a.Duplicate {
+		m.batches = m.batches[:len(m.batches)-1]
+	}
+}
+
+// sequenced makes b the next batch of a producer, in an epoch of its own now
+// and then, or a repetition of its last one.
+func (w *world) sequenced(m *modelLog, b batchtest.Batch, id int64) batchtest.Batch {
+	for _, raw := range slices.Backward(m.batches) {
+		h, _ := batch.DecodeHeader(raw)
+		if h.ProducerID != id {
+			continue
+		}
+		switch w.rng.IntN(10) {
+		case 0:
+			return b.From(id, h.ProducerEpoch+1, 0)
+		case 1:
+			b.Records = slices.Repeat(b.Records[:1], int(h.Count))
+			return b.From(id, h.ProducerEpoch, h.BaseSequence)
+		}
+		return b.From(id, h.ProducerEpoch, batch.AddSequence(h.LastSequence(), 1))
+	}
+	return b.From(id, 0, math.MaxInt32-w.rng.Int32N(20))
+}
+
+// flush runs a round. With appends in between, it does so in the middle of it.
+func (w *world) flush(still bool) {
+	r := w.dir.BeginFlush()
+	if r == nil {
+		return
+	}
+	syncs := r.Syncs()
+	w.rng.Shuffle(len(syncs), func(i, j int) { syncs[i], syncs[j] = syncs[j], syncs[i] })
+	for _, sync := range syncs {
+		if !still {
+			w.append(w.logs[w.rng.IntN(len(w.logs))])
+		}
+		must(w.t, sync())
+	}
+	for _, f := range r.Done(time.Millisecond, nil) {
+		if w.off() {
+			continue // nobody heard of it
+		}
+		for _, m := range w.logs {
+			if m.log == f.Log {
+				m.durable = max(m.durable, f.Offset)
+			}
+		}
+	}
+}
+
+// live starts the machine, works, and stops in one of three ways: power cut,
+// kill, orderly stop. The power may fail anywhere, also during recovery.
+func (w *world) live() {
+	w.countdown = 1 + w.rng.IntN(40<<w.rng.IntN(5))
+	w.start()
+	for range w.rng.IntN(80) {
+		if w.off() {
+			break
+		}
+		w.step()
+	}
+	switch {
+	case w.off():
+	case w.rng.IntN(4) == 0: // killed: what is in the page cache stays
+		must(w.t, w.dir.CloseDirty())
+		for _, m := range w.logs {
+			m.cached = m.log.EndOffset()
+		}
+		return
+	case w.rng.IntN(3) == 0:
+		must(w.t, w.dir.Close(noon))
+		if !w.off() {
+			for _, m := range w.logs {
+				m.durable = m.log.EndOffset()
+			}
+			w.disk = w.mem.Crash(w.rng)
+		}
+	default:
+		w.disk = w.mem.Crash(w.rng)
+	}
+	w.insert(w.disk)
+}
+
+// TestCrash lives many lives in a row on one disk, with a power cut at a random
+// call of each, and crashes twice more in recovery.
+func TestCrash(t *testing.T) {
+	states := 0
+	for seed := range seeds(t, 600) {
+		w := newWorld(t, seed)
+		for range 12 {
+			w.live()
+			if t.Failed() {
+				t.Fatalf("seed %d", seed)
+			}
+			for range w.rng.IntN(3) {
+				w.recoverOnly()
+			}
+		}
+		w.countdown = math.MaxInt
+		w.start()
+		states += w.states
+	}
+	t.Logf("%d recovered states checked", states)
+}
+
+// recoverOnly starts the machine and loses power at once, mostly in recovery.
+func (w *world) recoverOnly() {
+	w.countdown = 1 + w.rng.IntN(40)
+	w.start()
+	if !w.off() {
+		w.disk = w.mem.Crash(w.rng)
+	}
+	w.insert(w.disk)
+}
+
+// TestSameUnderOtherSettings does the same operations on logs with other
+// segments, indexes and restarts: all read the same.
+func TestSameUnderOtherSettings(t *testing.T) {
+	for seed := range seeds(t, 40) {
+		var first [][]byte
+		for variant := range uint64(4) {
+			got := sameOperations(t, seed, variant)
+			if variant == 0 {
+				first = got
+			}
+			if !slices.EqualFunc(got, first, bytes.Equal) {
+				t.Fatalf("seed %d: variant %d reads otherwise", seed, variant)
+			}
+		}
+	}
+}
+
+// sameOperations returns the answers to a seed's operations. The variant decides
+// what must not matter.
+func sameOperations(t *testing.T, seed, variant uint64) (answers [][]byte) {
+	ops, how := rand.New(rand.NewPCG(seed, 1)), rand.New(rand.NewPCG(seed, 100+variant))
+	cfg := LogConfig{
+		SegmentBytes: 2000 << how.IntN(8), IndexIntervalBytes: 50 << how.IntN(8), SegmentIndexBytes: 100 << how.IntN(8),
+		ProducerExpiration: time.Hour,
+	}
+	fs := vfs.NewMem()
+	d := openDir(t, fs, "/data")
+	l, _ := openLog(t, d, cfg)
+	for range 300 {
+		switch how.IntN(40) {
+		case 0:
+			must(t, d.Close(noon))
+			d = openDir(t, fs, "/data")
+			l, _ = openLog(t, d, cfg)
+		case 1:
+			must(t, d.CloseDirty())
+			d = openDir(t, fs, "/data")
+			l, _ = openLog(t, d, cfg)
+		case 2:
+			flush(t, d)
+		case 3:
+			must(t, d.Checkpoint())
+		case 4:
+			cfg.IndexIntervalBytes = 50 << how.IntN(8)
+			l.SetConfig(cfg)
+		}
+		if ops.IntN(3) > 0 {
+			b := batchtest.Values(strings.Repeat("v", ops.IntN(900))).From(3, 0, ops.Int32N(3)+int32(l.EndOffset())).Encode()
+			a, err := l.Append(b, int32(ops.IntN(2))+l.EpochAt(l.EndOffset())+1, noon)
+			answers = append(answers, fmt.Append(nil, a, err))
+			continue
+		}
+		if l.EndOffset() == 0 {
+			continue
+		}
+		// A region may end with its segment, so a read here goes on to a limit.
+		var got []byte
+		for offset, upTo := ops.Int64N(l.EndOffset()), l.EndOffset(); offset < upTo; {
+			r, err := l.Read(offset, upTo, how.Int64N(4000), true)
+			must(t, err)
+			b, err := r.Bytes()
+			must(t, err)
+			batches, err := batchtest.Split(b)
+			must(t, err)
+			h, err := batch.DecodeHeader(batches[len(batches)-1])
+			must(t, err)
+			got = append(got, b...)
+			offset = h.LastOffset() + 1
+		}
+		answers = append(answers, got)
+	}
+	must(t, d.CloseDirty())
+	return answers
+}

@@ -1,0 +1,336 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	iofs "io/fs"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/streambus/streambus/storage/vfs"
+)
+
+const (
+	lockName  = ".lock"
+	cleanName = ".kafka_cleanshutdown"
+	// cleanMarker is Kafka's; -1 says that no broker epoch is known.
+	cleanMarker = `{"version":0,"brokerEpoch":-1}`
+)
+
+// Dir is an open data directory.
+type Dir struct {
+	fs       vfs.FS
+	path     string
+	lock     io.Closer
+	clean    bool
+	files    *files
+	cost     syncCost
+	rebuilds atomic.Int64
+	moved    atomic.Bool // a log became more durable since the last checkpoint
+
+	checkpointMu sync.Mutex // one checkpoint at a time; taken before mu
+
+	mu     sync.Mutex // guards the following
+	logs   map[string]*Log
+	points recoveryPoints // as on disk
+	dirty  []*Log         // what the next round flushes, in the order of becoming so
+	failed error          // a latched *FailedError
+}
+
+// OpenDir opens a data directory, which it makes if need be, and keeps others
+// out of it until it is closed.
+func OpenDir(fs vfs.FS, path string) (*Dir, error) {
+	if err := fs.MkdirAll(path); err != nil {
+		return nil, fmt.Errorf("data directory %s cannot be made: %w", path, err)
+	}
+	lock, err := fs.Lock(filepath.Join(path, lockName))
+	if errors.Is(err, vfs.ErrLocked) {
+		return nil, fmt.Errorf("data directory %s is in use: stop the broker that runs in it, or use another directory: %w", path, err)
+	}
+	if err != nil { // the lock is a file, opened for writing
+		return nil, fmt.Errorf("data directory %s cannot be written to: check its owner and that the file system is not read-only: %w", path, err)
+	}
+	d := &Dir{fs: fs, path: path, lock: lock, files: newFiles(fs), logs: make(map[string]*Log)}
+	if err := d.load(); err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	return d, nil
+}
+
+func (d *Dir) load() error {
+	if err := d.removeLeftovers(); err != nil {
+		return err
+	}
+	name := filepath.Join(d.path, recoveryPointsName)
+	b, err := readFile(d.fs, name)
+	if err == nil {
+		d.points, err = decodeRecoveryPoints(b)
+	}
+	if errors.Is(err, iofs.ErrNotExist) {
+		d.points, err = make(recoveryPoints), nil
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w; if it cannot be restored, remove it: all logs are then verified from their start", name, err)
+	}
+	if d.clean {
+		return nil
+	}
+	// A process that died, unlike a machine, leaves its last writes in the page
+	// cache. Recovery will take them for what is in the log, so they must be on
+	// the disk. One call here saves one for each log.
+	return d.fs.SyncAll(d.path)
+}
+
+// removeLeftovers removes unfinished files and the clean marker, durably, for
+// from here on the directory is not clean.
+func (d *Dir) removeLeftovers() error {
+	names, err := d.fs.List(d.path)
+	if err != nil {
+		return err
+	}
+	removed := false
+	for _, name := range names {
+		if name != cleanName && !strings.HasSuffix(name, tmpSuffix) {
+			continue
+		}
+		if err := d.fs.Remove(filepath.Join(d.path, name)); err != nil {
+			return err
+		}
+		removed = true
+		d.clean = d.clean || name == cleanName
+	}
+	if !removed {
+		return nil
+	}
+	return d.fs.SyncDir(d.path)
+}
+
+// Clean tells whether the directory had been closed, and not left by a crash.
+func (d *Dir) Clean() bool { return d.clean }
+
+// IndexRebuilds counts the indexes that did not fit their segments.
+func (d *Dir) IndexRebuilds() int64 { return d.rebuilds.Load() }
+
+// Partitions lists the log directories that exist, by name.
+func (d *Dir) Partitions() ([]string, error) {
+	names, err := d.fs.List(d.path)
+	if err != nil {
+		return nil, err
+	}
+	var logs []string
+	for _, name := range names {
+		if _, _, ok := splitName(name); !ok {
+			continue
+		}
+		info, err := d.fs.Stat(filepath.Join(d.path, name))
+		if err != nil {
+			return nil, err
+		}
+		if info.IsDir {
+			logs = append(logs, name)
+		}
+	}
+	return logs, nil
+}
+
+// OpenLog opens a log and recovers it if it has a directory. Different logs may
+// be opened at the same time.
+func (d *Dir) OpenLog(name string, cfg LogConfig, now time.Time) (*Log, Recovery, error) {
+	if _, _, ok := splitName(name); !ok {
+		return nil, Recovery{}, fmt.Errorf("%q cannot be the name of a log: it must end in a hyphen and a number", name)
+	}
+	l := &Log{d: d, name: name, cfg: cfg}
+	d.mu.Lock()
+	known := d.logs[name] != nil
+	point := d.points[name]
+	d.mu.Unlock()
+	if known {
+		return nil, Recovery{}, fmt.Errorf("log %s is open already", name)
+	}
+	rec, err := l.open(point, now)
+	if err != nil {
+		return nil, rec, fmt.Errorf("open log %s: %w", name, err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.logs[name] = l
+	return l, rec, nil
+}
+
+func (l *Log) open(point int64, now time.Time) (Recovery, error) {
+	_, err := l.d.fs.Stat(l.path())
+	switch {
+	case errors.Is(err, iofs.ErrNotExist) && point == 0:
+		return Recovery{}, nil
+	case errors.Is(err, iofs.ErrNotExist):
+		// Somebody removed the directory, to begin anew. If its point were still
+		// on disk once there are new records, they would look like a loss.
+		return Recovery{}, l.d.forget(l.name)
+	case err != nil:
+		return Recovery{}, err
+	}
+	return l.recover(point, now)
+}
+
+// Failed returns the *FailedError that ended writing to the directory, or nil.
+func (d *Dir) Failed() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.failed
+}
+
+// fail latches the directory. The first reason stays.
+func (d *Dir) fail(err error) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.failed == nil {
+		d.failed = &FailedError{Dir: d.path, Latched: true, Err: err}
+	}
+	return d.failed
+}
+
+// refused makes an error of the file system that changed nothing a FailedError.
+func (d *Dir) refused(err error) error { return &FailedError{Dir: d.path, Err: err} }
+
+// readError does so for a read, unless the file could be read and is damaged.
+func (d *Dir) readError(err error) error {
+	if _, damaged := errors.AsType[*CorruptError](err); err == nil || damaged {
+		return err
+	}
+	return d.refused(err)
+}
+
+// Checkpoint writes how far each log is durable, if that has changed.
+func (d *Dir) Checkpoint() error {
+	if err := d.Failed(); err != nil {
+		return err
+	}
+	if !d.moved.Swap(false) {
+		return nil
+	}
+	err := d.checkpoint()
+	if err != nil {
+		d.moved.Store(true)
+	}
+	return err
+}
+
+func (d *Dir) checkpoint() error {
+	d.checkpointMu.Lock()
+	defer d.checkpointMu.Unlock()
+	d.mu.Lock()
+	points := maps.Clone(d.points)
+	logs := maps.Clone(d.logs)
+	d.mu.Unlock()
+	for name, l := range logs {
+		if offset := l.FlushedOffset(); offset > 0 {
+			points[name] = offset
+		}
+	}
+	return d.writePoints(points)
+}
+
+// forget removes a log's recovery point.
+func (d *Dir) forget(name string) error {
+	d.checkpointMu.Lock()
+	defer d.checkpointMu.Unlock()
+	d.mu.Lock()
+	points := maps.Clone(d.points)
+	d.mu.Unlock()
+	delete(points, name)
+	return d.writePoints(points)
+}
+
+// writePoints is called with checkpointMu held.
+func (d *Dir) writePoints(points recoveryPoints) error {
+	if err := replaceFile(d.fs, filepath.Join(d.path, recoveryPointsName), points.encode()); err != nil {
+		return d.refused(err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.points = points
+	return nil
+}
+
+// Close makes everything durable and leaves the directory so that the next
+// start has nothing to recover. No round is under way, and none begins.
+func (d *Dir) Close(now time.Time) error {
+	err := d.Failed()
+	if err == nil {
+		err = d.finish(now)
+	}
+	return errors.Join(err, d.CloseDirty())
+}
+
+// finish is a last flush of everything. The marker comes last: it vouches for
+// all the rest.
+func (d *Dir) finish(now time.Time) error {
+	d.mu.Lock()
+	logs := slices.SortedFunc(maps.Values(d.logs), func(a, b *Log) int { return strings.Compare(a.name, b.name) })
+	d.mu.Unlock()
+	ends := make([]int64, len(logs))
+	for i, l := range logs {
+		var err error
+		if ends[i], err = l.complete(now); err != nil {
+			return d.refused(err)
+		}
+	}
+	if err := d.fs.SyncAll(d.path); err != nil {
+		return d.fail(err)
+	}
+	for i, l := range logs {
+		l.durable(ends[i])
+	}
+	if err := d.checkpoint(); err != nil {
+		return err
+	}
+	return replaceFile(d.fs, filepath.Join(d.path, cleanName), []byte(cleanMarker))
+}
+
+// complete writes what the log holds in memory only, and returns its end.
+func (l *Log) complete(now time.Time) (int64, error) {
+	l.appendMu.Lock()
+	defer l.appendMu.Unlock()
+	if len(l.segments) == 0 {
+		return l.end, nil
+	}
+	seg := l.active()
+	seg.tail.addTime()
+	if len(seg.tail.offsets) > 0 || len(seg.tail.times) > 0 {
+		if err := l.spill(seg); err != nil {
+			return 0, err
+		}
+	}
+	return l.end, l.snapshot(l.config(), now)
+}
+
+// CloseDirty lets go of the files and the lock and writes nothing, as a crash
+// of the process would.
+func (d *Dir) CloseDirty() error {
+	d.fail(errClosed)
+	d.mu.Lock()
+	logs := d.logs
+	d.logs, d.dirty = make(map[string]*Log), nil
+	d.mu.Unlock()
+	for _, l := range logs {
+		l.unpin()
+	}
+	d.files.close()
+	return d.lock.Close()
+}
+
+// unpin gives up the files with unsynced writes.
+func (l *Log) unpin() {
+	l.appendMu.Lock()
+	defer l.appendMu.Unlock()
+	p := l.take()
+	for _, f := range p.files {
+		l.d.files.release(f)
+	}
+}

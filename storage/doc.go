@@ -1,0 +1,59 @@
+// Package storage keeps partition logs in a data directory.
+//
+// It knows offsets, batches, leader epochs and producers, and nothing of
+// topics, replicas or the network. It starts no goroutine and reads no clock:
+// the caller owns the loops that flush and checkpoint, and says what time it is.
+//
+// # What the caller does
+//
+//  1. OpenDir, then OpenLog for each partition. Recovery happens there, and
+//     what OpenLog returns is durable to its end.
+//  2. Append checked batches, Read. Both from any goroutine.
+//  3. In one loop: BeginFlush, run what Syncs returns, Done. Only what Done
+//     reports, or FlushedOffset, survives a power cut. An error of a round is
+//     final for the directory, for the kernel may have dropped what it could
+//     not write, and a second sync that succeeds would prove nothing.
+//  4. Now and then, Checkpoint: it bounds what the next recovery has to verify.
+//  5. Close, after the loop has ended.
+//
+// # Promises
+//
+// After a crash, of the process or of the machine, a log is a prefix of what
+// was appended, made of whole batches, and holds everything reported flushed.
+// Only the part that was never known durable may be cut; damage below that is a
+// CorruptError that names file and position, never a silent cut. The state of
+// idempotent producers is what the surviving batches say.
+//
+// # Files
+//
+// They are Apache Kafka's, in names and bytes. In the data directory:
+//
+//	meta.properties                    whose directory this is
+//	.lock                              held while the directory is open
+//	recovery-point-offset-checkpoint   per log, an offset below which it is durable
+//	.kafka_cleanshutdown               present after Close
+//
+// and in each log's directory, called <topic>-<n>, where B is an offset in 20
+// digits:
+//
+//	B.log        a segment: batches, one after the other, from offset B on
+//	B.index      int32 last offset of a batch - B, int32 position of that batch;
+//	             one entry for about each IndexIntervalBytes
+//	B.timeindex  int64 largest timestamp so far, int32 last offset of the batch
+//	             that has it - B
+//	B.snapshot   the producers' state below offset B
+//	leader-epoch-checkpoint   "0", a count, then lines of epoch and first offset
+//
+// The last segment is the active one. Indexes are hints: an entry is used only
+// if a batch with that last offset is where it points, otherwise the index is
+// rebuilt from its segment and counted. The epochs and the snapshots can be
+// derived from the batches too. So a sync of the segments, of the epochs and of
+// the directories' names is all that an append waits for.
+//
+// # Why a crash cannot bring old data back
+//
+// Recovery removes what lies beyond the end it found (a torn tail, later
+// segments, snapshots, temporary files) and makes the removal durable before
+// the log is handed out. Otherwise a second crash, after new appends in the
+// same place, could mix the old with the new.
+package storage

@@ -1,0 +1,88 @@
+package storage
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"sort"
+	"strings"
+
+	"github.com/streambus/streambus/storage/vfs"
+)
+
+const (
+	epochsName = "leader-epoch-checkpoint"
+	noEpoch    = -1
+)
+
+// epochs is a log's history of leaders: from which offset on which epoch wrote.
+// Both rise from entry to entry.
+type epochs []epochStart
+
+type epochStart struct {
+	epoch  int32
+	offset int64
+}
+
+func (es epochs) latest() int32 {
+	if len(es) == 0 {
+		return noEpoch
+	}
+	return es[len(es)-1].epoch
+}
+
+// at returns the epoch that wrote an offset, or would write the next one.
+func (es epochs) at(offset int64) int32 { return es.below(offset + 1).latest() }
+
+// below returns the history of the offsets below end.
+func (es epochs) below(end int64) epochs {
+	n := sort.Search(len(es), func(i int) bool { return es[i].offset >= end })
+	return es[:n:n]
+}
+
+// with returns the history after a batch of an epoch at offset. The receiver is
+// left as it is: readers may have it.
+func (es epochs) with(epoch int32, offset int64) epochs {
+	if epoch <= es.latest() {
+		return es
+	}
+	return append(slices.Clip(es), epochStart{epoch, offset})
+}
+
+func (es epochs) encode() []byte {
+	var b strings.Builder
+	fmt.Fprintf(&b, "0\n%d\n", len(es))
+	for _, e := range es {
+		fmt.Fprintf(&b, "%d %d\n", e.epoch, e.offset)
+	}
+	return []byte(b.String())
+}
+
+func decodeEpochs(b []byte) (epochs, error) {
+	lines, err := checkpointLines(b)
+	if err != nil {
+		return nil, err
+	}
+	var es epochs
+	for _, line := range lines {
+		var e epochStart
+		if _, err := fmt.Sscanf(line, "%d %d", &e.epoch, &e.offset); err != nil {
+			return nil, errCheckpoint
+		}
+		if len(es) > 0 && (e.epoch <= es.latest() || e.offset <= es[len(es)-1].offset) {
+			return nil, errCheckpoint
+		}
+		es = append(es, e)
+	}
+	return es, nil
+}
+
+// replaceEpochs puts a history in the place of the one on disk. It is durable
+// once both its file and the log's directory are synced.
+func replaceEpochs(fs vfs.FS, dir string, es epochs) error {
+	name := filepath.Join(dir, epochsName)
+	if err := writeFile(fs, name+tmpSuffix, es.encode(), false); err != nil {
+		return err
+	}
+	return fs.Rename(name+tmpSuffix, name)
+}

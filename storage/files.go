@@ -1,0 +1,156 @@
+package storage
+
+import (
+	"container/list"
+	"errors"
+	"fmt"
+	iofs "io/fs"
+	"path/filepath"
+	"sync"
+
+	"github.com/streambus/streambus/storage/vfs"
+)
+
+// maxOpenFiles bounds the files a data directory keeps open for nobody, so that
+// it can hold more logs than a process may have descriptors. Files in use or
+// with unsynced writes do not count.
+const maxOpenFiles = 4096
+
+type fileKind uint8
+
+const (
+	logFile fileKind = iota
+	indexFile
+	timeIndexFile
+)
+
+var suffixes = [...]string{".log", ".index", ".timeindex"}
+
+type fileKey struct {
+	log  *Log
+	base int64
+	kind fileKind
+}
+
+func (k fileKey) path() string {
+	return filepath.Join(k.log.path(), fmt.Sprintf("%020d%s", k.base, suffixes[k.kind]))
+}
+
+// files are the open files of a directory. A file that nobody uses stays open
+// until others push it out.
+type files struct {
+	fs    vfs.FS
+	limit int
+
+	mu   sync.Mutex // guards the following, and the handles' fields
+	open map[fileKey]*handle
+	idle *list.List // of *handle without users, the longest idle first
+	shut bool
+}
+
+// handle is an open file with users.
+type handle struct {
+	vfs.File
+	key   fileKey
+	users int
+	elem  *list.Element // in files.idle while users is 0
+}
+
+func newFiles(fs vfs.FS) *files {
+	return &files{fs: fs, limit: maxOpenFiles, open: make(map[fileKey]*handle), idle: list.New()}
+}
+
+// acquire opens a file, or makes it with create. The caller releases it.
+func (c *files) acquire(key fileKey, create bool) (*handle, error) {
+	c.mu.Lock()
+	h, err := c.cached(key)
+	c.mu.Unlock()
+	if h != nil || err != nil {
+		return h, err
+	}
+	f, err := c.fs.Open(key.path()) // not under mu: it may wait for the disk
+	if create && errors.Is(err, iofs.ErrNotExist) {
+		f, err = c.fs.Create(key.path())
+	}
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if h, err := c.cached(key); h != nil || err != nil { // another was faster
+		return h, errors.Join(err, f.Close())
+	}
+	h = &handle{File: f, key: key, users: 1}
+	c.open[key] = h
+	c.evict()
+	return h, nil
+}
+
+// cached counts one more user of an open file. mu is held.
+func (c *files) cached(key fileKey) (*handle, error) {
+	if c.shut {
+		return nil, errClosed
+	}
+	h := c.open[key]
+	if h == nil {
+		return nil, nil
+	}
+	if h.users++; h.elem != nil {
+		c.idle.Remove(h.elem)
+		h.elem = nil
+	}
+	return h, nil
+}
+
+// retain counts one more user of a file in use.
+func (c *files) retain(h *handle) *handle {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	h.users++
+	return h
+}
+
+func (c *files) release(h *handle) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if h.users--; h.users > 0 {
+		return
+	}
+	h.elem = c.idle.PushBack(h)
+	c.evict()
+}
+
+// evict closes idle files down to the limit. Their errors say nothing about
+// data: a log with unsynced writes has a user, and indexes are hints. mu is held.
+func (c *files) evict() {
+	limit := c.limit
+	if c.shut {
+		limit = 0
+	}
+	for c.idle.Len() > limit {
+		c.drop(c.idle.Front().Value.(*handle))
+	}
+}
+
+func (c *files) drop(h *handle) {
+	c.idle.Remove(h.elem)
+	delete(c.open, h.key)
+	h.Close()
+}
+
+// forget closes a file without users that is about to be removed.
+func (c *files) forget(key fileKey) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if h := c.open[key]; h != nil {
+		c.drop(h)
+	}
+}
+
+// close closes what nobody uses, and the rest when it is released.
+func (c *files) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.shut = true
+	c.evict()
+}

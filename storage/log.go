@@ -1,0 +1,356 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/streambus/streambus/storage/batch"
+)
+
+// writebackBytes is how much a log that nobody waits for may leave to the
+// kernel before its write-back is started: a sync of other logs must not find
+// gigabytes of it in its way.
+const writebackBytes = 8 << 20
+
+// LogConfig is what a log needs to know of its topic.
+type LogConfig struct {
+	SegmentBytes       int64 // of the largest segment
+	IndexIntervalBytes int64 // between two index entries
+	SegmentIndexBytes  int64 // of the largest index
+	// FlushOS leaves flushing to the kernel: appends are not made durable by
+	// flush rounds, sealed segments are.
+	FlushOS            bool
+	ProducerExpiration time.Duration // a producer silent for that long is forgotten; 0: never
+}
+
+// Log is one partition's log. All methods may be called from any goroutine.
+//
+// A log without records has no files and no directory; its first append makes
+// them.
+type Log struct {
+	d    *Dir
+	name string
+
+	// appendMu lets one append at a time in, and an index be rebuilt in between.
+	// It guards the following, and may be held during I/O. Locks are taken in
+	// the order appendMu, mu, Dir.mu.
+	appendMu  sync.Mutex
+	producers producers
+	snapshots []int64 // offsets of the producer snapshots on disk, rising
+	writeback int64   // write-back of the active segment was started up to here
+
+	// mu guards the following and the segments' fields, and is never held
+	// during I/O: a read waits for no write. What changes under both locks may
+	// be read under either.
+	mu       sync.Mutex
+	cfg      LogConfig  // mu only
+	segments []*segment // the last one is active; changes under both
+	end      int64      // changes under both
+	epochs   epochs     // changes under both
+	hint     position   // mu only: where the latest read ended
+	flushed  int64      // mu only, as all below
+	unsynced []*segment // with writes no round has taken up yet
+	names    unsyncedNames
+	queued   bool // in Dir.dirty
+}
+
+// segment is a file of batches.
+type segment struct {
+	base    int64
+	next    int64 // offset after the last batch
+	size    int64 // of whole batches
+	entries int64 // in the offset index's file; -1: not looked at yet
+	rebuilt int   // times the index was
+	tail    *indexTail
+	pin     *handle // keeps the file open while it has unsynced writes
+}
+
+// unsyncedNames are names made since the last round took them up.
+type unsyncedNames struct {
+	log   bool // the log's directory in the data directory
+	files bool // files in the log's directory
+	epoch bool // and the epoch file's content
+}
+
+// position is where in a segment an offset is.
+type position struct {
+	base, offset, pos int64
+}
+
+// Appended tells where a batch is. A duplicate was there before.
+type Appended struct {
+	Base, Last int64
+	Duplicate  bool
+}
+
+// Name is the name of the log's directory.
+func (l *Log) Name() string { return l.name }
+
+func (l *Log) path() string { return filepath.Join(l.d.path, l.name) }
+
+// StartOffset is the first offset in the log.
+func (l *Log) StartOffset() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.segments) == 0 {
+		return l.end
+	}
+	return l.segments[0].base
+}
+
+// EndOffset is the offset of the next record.
+func (l *Log) EndOffset() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.end
+}
+
+// FlushedOffset is the end of what survives a power cut. With FlushOS it is
+// that too, and follows far behind.
+func (l *Log) FlushedOffset() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.flushed
+}
+
+// EpochAt returns the leader epoch of an offset, -1 if none is known. For the
+// end of the log it is that of the last record.
+func (l *Log) EpochAt(offset int64) int32 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.epochs.at(offset)
+}
+
+// SetConfig takes effect with the next append.
+func (l *Log) SetConfig(cfg LogConfig) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.cfg = cfg
+	l.queue()
+}
+
+func (l *Log) config() LogConfig {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.cfg
+}
+
+// Append writes a batch that batch.Check has passed at the end of the log. It
+// stamps the offset and the leader epoch into b. A batch that the log has
+// already from this producer is not written again.
+//
+// When Append fails nothing has been appended; unless the error is a latched
+// FailedError, the log goes on.
+func (l *Log) Append(b []byte, leaderEpoch int32, now time.Time) (Appended, error) {
+	h, err := batch.DecodeHeader(b)
+	if err != nil {
+		return Appended{}, err
+	}
+	l.appendMu.Lock()
+	defer l.appendMu.Unlock()
+	if err := l.d.Failed(); err != nil {
+		return Appended{}, err
+	}
+	cfg := l.config()
+	if h.Length > cfg.SegmentBytes {
+		return Appended{}, fmt.Errorf("%w: %d bytes, segments of %s have %d", ErrTooLarge, h.Length, l.name, cfg.SegmentBytes)
+	}
+	if h.HasProducer() {
+		repeated, err := l.producers.check(h)
+		if err != nil {
+			return Appended{}, err
+		}
+		if repeated != nil {
+			return Appended{repeated.baseOffset(), repeated.lastOffset, true}, nil
+		}
+	}
+	if leaderEpoch < l.epochs.latest() {
+		return Appended{}, fmt.Errorf("append to %s with leader epoch %d after %d", l.name, leaderEpoch, l.epochs.latest())
+	}
+
+	batch.Stamp(b, l.end, leaderEpoch)
+	h.BaseOffset, h.LeaderEpoch = l.end, leaderEpoch
+	if err := l.write(b, h, cfg, now); err != nil {
+		return Appended{}, err
+	}
+	l.producers.appended(h, now)
+	return Appended{Base: h.BaseOffset, Last: h.LastOffset()}, nil
+}
+
+// write puts a stamped batch at the end. appendMu is held.
+func (l *Log) write(b []byte, h batch.Header, cfg LogConfig, now time.Time) error {
+	seg, err := l.room(h, cfg, now)
+	if err != nil {
+		return l.d.refused(err)
+	}
+	history := l.epochs.with(h.LeaderEpoch, h.BaseOffset)
+	newEpoch := len(history) > len(l.epochs)
+	if newEpoch {
+		// Before the batch: an epoch without records is dropped in recovery,
+		// records without their epoch would have to be looked for.
+		if err := replaceEpochs(l.d.fs, l.path(), history); err != nil {
+			return l.d.refused(err)
+		}
+	}
+	f, err := l.d.files.acquire(fileKey{l, seg.base, logFile}, false)
+	if err != nil {
+		return l.d.refused(err)
+	}
+	defer l.d.files.release(f)
+	if cfg.FlushOS {
+		defer l.startWriteback(f, seg)
+	}
+	if _, err := f.WriteAt(b, seg.size); err != nil {
+		if cut := f.Truncate(seg.size); cut != nil {
+			// What follows a half-written batch would be cut with it in recovery.
+			return l.d.fail(errors.Join(err, cut))
+		}
+		return l.d.refused(err)
+	}
+
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if newEpoch {
+		l.epochs = history
+		l.names.files, l.names.epoch = true, true
+	}
+	if seg.pin == nil {
+		seg.pin = l.d.files.retain(f)
+		l.unsynced = append(l.unsynced, seg)
+	}
+	seg.tail.add(h, seg.size, cfg.IndexIntervalBytes)
+	seg.size += h.Length
+	seg.next = h.LastOffset() + 1
+	l.end = seg.next
+	l.queue()
+	return nil
+}
+
+// startWriteback gets the active segment of a log that no round syncs on its
+// way to the disk. An error is left to the sync that will meet it.
+func (l *Log) startWriteback(f *handle, seg *segment) {
+	if n := seg.size - l.writeback; n >= writebackBytes {
+		f.StartWriteback(l.writeback, n)
+		l.writeback = seg.size
+	}
+}
+
+// room returns the active segment if the batch fits, otherwise a new one.
+// appendMu is held.
+func (l *Log) room(h batch.Header, cfg LogConfig, now time.Time) (*segment, error) {
+	if len(l.segments) == 0 {
+		if err := l.d.fs.MkdirAll(l.path()); err != nil {
+			return nil, err
+		}
+		return l.roll()
+	}
+	seg := l.active()
+	if len(seg.tail.offsets) >= spillEntries {
+		if err := l.spill(seg); err != nil {
+			return nil, err
+		}
+	}
+	if seg.fits(h, cfg) {
+		return seg, nil
+	}
+	if err := l.seal(seg, cfg, now); err != nil {
+		return nil, err
+	}
+	return l.roll()
+}
+
+func (l *Log) active() *segment { return l.segments[len(l.segments)-1] }
+
+// fits tells whether a batch may go into the segment. Positions and offsets in
+// its indexes are int32.
+func (s *segment) fits(h batch.Header, cfg LogConfig) bool {
+	switch {
+	case s.size == 0:
+		return true
+	case s.size+h.Length > min(cfg.SegmentBytes, math.MaxInt32), h.LastOffset()-s.base > math.MaxInt32:
+		return false
+	case s.tail.since <= cfg.IndexIntervalBytes:
+		return true
+	}
+	// This batch adds an entry to each index, and sealing one for the time.
+	offsets := s.entries + int64(len(s.tail.offsets)) + 1
+	times := s.tail.onDisk + int64(len(s.tail.times)) + 2
+	return max(offsets*entryBytes, times*timeEntryBytes) <= cfg.SegmentIndexBytes
+}
+
+// seal completes what belongs to the active segment before the next one exists.
+// Done twice it changes nothing, should the next one not come to be.
+func (l *Log) seal(seg *segment, cfg LogConfig, now time.Time) error {
+	seg.tail.addTime()
+	if err := l.spill(seg); err != nil {
+		return err
+	}
+	if err := l.snapshot(cfg, now); err != nil {
+		return err
+	}
+	return l.nameFirst()
+}
+
+// nameFirst makes the name of the log's first segment durable before there is a
+// second one. A crash that kept the second name and not the first would leave
+// what looks like a log whose start was moved, and recovery would believe it.
+// Holes further on it can see.
+func (l *Log) nameFirst() error {
+	l.mu.Lock()
+	needed := len(l.segments) == 1 && l.names.files
+	l.mu.Unlock()
+	if !needed {
+		return nil
+	}
+	return l.d.fs.SyncDir(l.path())
+}
+
+// roll makes a new active segment.
+func (l *Log) roll() (*segment, error) {
+	seg := &segment{base: l.end, next: l.end, tail: newIndexTail()}
+	f, err := l.d.files.acquire(fileKey{l, seg.base, logFile}, true)
+	if err != nil {
+		return nil, err
+	}
+	l.d.files.release(f)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.names.log = l.names.log || len(l.segments) == 0
+	l.names.files = true
+	if len(l.segments) > 0 {
+		l.active().tail = nil
+	}
+	l.segments = append(l.segments, seg)
+	l.writeback = 0
+	return seg, nil
+}
+
+// snapshot writes the producers' state at the end of the log and removes older
+// snapshots that no recovery can need: it cuts nothing below the flushed end,
+// so the newest one there will do, and one more in case it is damaged.
+func (l *Log) snapshot(cfg LogConfig, now time.Time) error {
+	if n := len(l.snapshots); n > 0 && l.snapshots[n-1] == l.end {
+		return nil
+	}
+	l.producers.expire(now, cfg.ProducerExpiration)
+	if err := writeFile(l.d.fs, l.snapshotName(l.end), l.producers.encode(), false); err != nil {
+		return err
+	}
+	l.snapshots = append(l.snapshots, l.end)
+	flushed := l.FlushedOffset()
+	for len(l.snapshots) > 2 && l.snapshots[2] <= flushed {
+		if err := l.d.fs.Remove(l.snapshotName(l.snapshots[0])); err != nil {
+			return err
+		}
+		l.snapshots = l.snapshots[1:]
+	}
+	return nil
+}
+
+func (l *Log) snapshotName(offset int64) string {
+	return filepath.Join(l.path(), fmt.Sprintf("%020d.snapshot", offset))
+}
