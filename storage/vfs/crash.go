@@ -20,6 +20,19 @@ const memSectorBytes = 512
 func (m *Mem) Crash(rng *rand.Rand) *Mem {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	return m.crash(rng)
+}
+
+// CutPower is a Crash after which no sync of the receiver succeeds: whoever
+// still works on it can take nothing for durable that the copy may lack.
+func (m *Mem) CutPower(rng *rand.Rand) *Mem {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.cut = true
+	return m.crash(rng)
+}
+
+func (m *Mem) crash(rng *rand.Rand) *Mem {
 	c := &crash{rng: rng, copies: make(map[*memNode]*memNode)}
 	after := NewMem()
 	after.root = c.node(m.root)

@@ -21,7 +21,11 @@ type Mem struct {
 	mu    sync.Mutex // guards everything reachable from here, open files too
 	root  *memNode
 	locks map[string]bool
+	cut   bool // no sync succeeds any more
 }
+
+// ErrPowerCut is what a sync answers after CutPower.
+var ErrPowerCut = errors.New("the power is cut")
 
 // NewMem returns an empty file system with a root directory, "/".
 func NewMem() *Mem {
@@ -277,6 +281,9 @@ func (m *Mem) SyncDir(name string) error {
 	if err != nil {
 		return err
 	}
+	if m.cut {
+		return ErrPowerCut
+	}
 	dir.sync()
 	return nil
 }
@@ -286,6 +293,9 @@ func (m *Mem) SyncAll(name string) error {
 	defer m.mu.Unlock()
 	if _, err := m.directory("sync", name); err != nil {
 		return err
+	}
+	if m.cut {
+		return ErrPowerCut
 	}
 	m.root.syncTree()
 	return nil
@@ -397,6 +407,9 @@ func (f *memFile) Sync() error {
 		return err
 	}
 	defer f.m.mu.Unlock()
+	if f.m.cut {
+		return ErrPowerCut
+	}
 	f.node.sync()
 	return nil
 }
