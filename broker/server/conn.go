@@ -375,6 +375,9 @@ func (w *answerWriter) Write(p []byte) (int, error) {
 
 func (w *answerWriter) append(a *answer) error {
 	r := a.resp
+	if r.Body == nil && r.Head == nil {
+		return nil // only to close the connection
+	}
 	if r.Body != nil {
 		w.buf = protocol.AppendFrame(w.buf, r.Body, a.key, a.version, a.correlationID)
 		return w.flushIfLarge()
