@@ -12,7 +12,7 @@ RACE =
 RACE_NOTE = echo "no C compiler: the race detector was left out"
 endif
 
-.PHONY: build run test lint
+.PHONY: build run test lint bench soak
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/streambus ./cmd/streambus
@@ -28,3 +28,11 @@ lint:
 	@test -z "$$(gofmt -l .)" || { echo "not formatted:"; gofmt -l .; exit 1; }
 	go vet ./...
 	go run $(STATICCHECK) ./...
+
+# Figures of one node beside the machine's own; read them as ratios of one run.
+bench: build
+	go run ./compat-tests/bench
+
+# The long runs: STREAMBUS_KILLS kills of a broker that a producer writes to.
+soak:
+	STREAMBUS_KILLS=$${STREAMBUS_KILLS:-200} go test -count=1 -timeout 60m -run TestKill -v ./broker

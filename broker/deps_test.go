@@ -37,12 +37,12 @@ var layers = map[string]string{
 	"storage/batch/batchtest": "storage/batch",
 	"storage/vfs":             "",
 	"protocol":                "",
-	"compat-tests/bench":      "broker",
+	"compat-tests/bench":      "",
 }
 
 // modules says which packages may use which module from outside.
 var modules = map[string]string{
-	"github.com/twmb/franz-go/pkg/kmsg":   "protocol broker/handler broker/fetch",
+	"github.com/twmb/franz-go/pkg/kmsg":   "protocol broker/handler broker/fetch compat-tests/bench",
 	"github.com/twmb/franz-go/pkg/kgo":    "compat-tests/bench",
 	"go.etcd.io/raft/v3":                  "raftmeta/quorum raftmeta/wal raftmeta/wal/memwal",
 	"go.etcd.io/bbolt":                    "raftmeta/wal",
