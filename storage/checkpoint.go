@@ -78,6 +78,11 @@ func splitName(name string) (topic string, partition int32, ok bool) {
 	return name[:i], int32(n), true
 }
 
+func isLogName(name string) bool {
+	_, _, ok := splitName(name)
+	return ok
+}
+
 // replaceFile puts content in the place of a file: whatever happens, the old or
 // the new is there, whole. When it returns nil the new one is durable.
 func replaceFile(fs vfs.FS, name string, content []byte) error {

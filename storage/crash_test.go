@@ -157,6 +157,40 @@ func TestFlipEveryBit(t *testing.T) {
 	t.Logf("%d states", states)
 }
 
+// TestCrashBeforeTheFirstFlush: of a log whose first segments were never flushed
+// anything may be lost, but not the first one alone.
+func TestCrashBeforeTheFirstFlush(t *testing.T) {
+	fs := vfs.NewMem()
+	d := openDir(t, fs, "/data")
+	must(t, fs.SyncDir("/"))
+	l, _ := openLog(t, d, small)
+	all := fill(t, l, 30)
+	for seed := range seeds(t, 300) {
+		d := openDir(t, fs.Crash(rand.New(rand.NewPCG(seed, 3))), "/data")
+		l, _ := openLog(t, d, small)
+		if l.StartOffset() != 0 {
+			t.Fatalf("seed %d: the log begins at %d", seed, l.StartOffset())
+		}
+		got := readAll(t, l, 1000)
+		wantBatches(t, got, all[:len(got)])
+	}
+}
+
+// TestCrashAfterCleanStart: once a directory has been opened it is not clean.
+func TestCrashAfterCleanStart(t *testing.T) {
+	fs := vfs.NewMem()
+	must(t, openDir(t, fs, "/data").Close(noon))
+	must(t, fs.SyncDir("/"))
+	if d := openDir(t, fs, "/data"); !d.Clean() {
+		t.Fatal("not clean after Close")
+	}
+	for seed := range seeds(t, 100) {
+		if d := openDir(t, fs.Crash(rand.New(rand.NewPCG(seed, 4))), "/data"); d.Clean() {
+			t.Fatalf("seed %d: clean after a crash", seed)
+		}
+	}
+}
+
 // world is a data directory with two logs, on a disk that crashes, beside what
 // is known of it. In the model a log is a slice of batches.
 type world struct {
@@ -172,7 +206,9 @@ type world struct {
 	// what is left then. The calls after it go to a machine that is off.
 	countdown int
 	disk      *vfs.Mem
-	states    int
+	// fault is the number of calls after which one fails.
+	fault  int
+	states int
 }
 
 type modelLog struct {
@@ -206,11 +242,17 @@ func (w *world) insert(disk *vfs.Mem) {
 	for _, m := range w.logs {
 		m.cached = 0
 	}
-	w.fs = vfs.NewFaulty(disk, func(vfs.Op, string) error {
+	w.fs = vfs.NewFaulty(disk, func(op vfs.Op, name string) error {
 		if w.countdown--; w.countdown == 0 && w.disk == nil {
 			w.disk = w.mem.Crash(w.rng)
 		}
-		return nil
+		if w.fault--; w.fault != 0 || op == vfs.OpTruncate || op == vfs.OpSync || op == vfs.OpSyncDir { // those are fatal
+			return nil
+		}
+		if op == vfs.OpWriteAt {
+			return &vfs.ShortWrite{Bytes: w.rng.IntN(50), Err: errFault}
+		}
+		return errFault
 	})
 }
 
@@ -325,12 +367,20 @@ func (w *world) append(m *modelLog) {
 	}
 	raw := b.Encode()
 	m.batches = append(m.batches, raw) // first: the power may fail in the middle
+	if w.rng.IntN(10) == 0 {
+		w.fault = 1 + w.rng.IntN(12)
+	}
 	a, err := m.log.Append(raw, m.epoch, noon)
-	must(w.t, err)
-	if a.Duplicate {
+	w.fault = 0
+	if err != nil && !errors.Is(err, errFault) {
+		w.t.Fatal(err)
+	}
+	if err != nil || a.Duplicate {
 		m.batches = m.batches[:len(m.batches)-1]
 	}
 }
+
+var errFault = errors.New("a call that fails")
 
 // sequenced makes b the next batch of a producer, in an epoch of its own now
 // and then, or a repetition of its last one.

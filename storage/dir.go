@@ -32,7 +32,8 @@ type Dir struct {
 	files    *files
 	cost     syncCost
 	rebuilds atomic.Int64
-	moved    atomic.Bool // a log became more durable since the last checkpoint
+	moved    atomic.Bool                 // a log became more durable since the last checkpoint
+	failed   atomic.Pointer[FailedError] // latched
 
 	checkpointMu sync.Mutex // one checkpoint at a time; taken before mu
 
@@ -40,7 +41,6 @@ type Dir struct {
 	logs   map[string]*Log
 	points recoveryPoints // as on disk
 	dirty  []*Log         // what the next round flushes, in the order of becoming so
-	failed error          // a latched *FailedError
 }
 
 // OpenDir opens a data directory, which it makes if need be, and keeps others
@@ -64,7 +64,11 @@ func OpenDir(fs vfs.FS, path string) (*Dir, error) {
 }
 
 func (d *Dir) load() error {
-	if err := d.removeLeftovers(); err != nil {
+	names, err := d.fs.List(d.path)
+	if err != nil {
+		return err
+	}
+	if err := d.removeLeftovers(names); err != nil {
 		return err
 	}
 	name := filepath.Join(d.path, recoveryPointsName)
@@ -78,7 +82,7 @@ func (d *Dir) load() error {
 	if err != nil {
 		return fmt.Errorf("%s: %w; if it cannot be restored, remove it: all logs are then verified from their start", name, err)
 	}
-	if d.clean {
+	if d.clean || !slices.ContainsFunc(names, isLogName) {
 		return nil
 	}
 	// A process that died, unlike a machine, leaves its last writes in the page
@@ -89,11 +93,7 @@ func (d *Dir) load() error {
 
 // removeLeftovers removes unfinished files and the clean marker, durably, for
 // from here on the directory is not clean.
-func (d *Dir) removeLeftovers() error {
-	names, err := d.fs.List(d.path)
-	if err != nil {
-		return err
-	}
+func (d *Dir) removeLeftovers(names []string) error {
 	removed := false
 	for _, name := range names {
 		if name != cleanName && !strings.HasSuffix(name, tmpSuffix) {
@@ -125,7 +125,7 @@ func (d *Dir) Partitions() ([]string, error) {
 	}
 	var logs []string
 	for _, name := range names {
-		if _, _, ok := splitName(name); !ok {
+		if !isLogName(name) {
 			continue
 		}
 		info, err := d.fs.Stat(filepath.Join(d.path, name))
@@ -142,24 +142,27 @@ func (d *Dir) Partitions() ([]string, error) {
 // OpenLog opens a log and recovers it if it has a directory. Different logs may
 // be opened at the same time.
 func (d *Dir) OpenLog(name string, cfg LogConfig, now time.Time) (*Log, Recovery, error) {
-	if _, _, ok := splitName(name); !ok {
+	if !isLogName(name) {
 		return nil, Recovery{}, fmt.Errorf("%q cannot be the name of a log: it must end in a hyphen and a number", name)
 	}
 	l := &Log{d: d, name: name, cfg: cfg}
 	d.mu.Lock()
 	known := d.logs[name] != nil
 	point := d.points[name]
+	if !known {
+		d.logs[name] = l // before it is open: no other must recover the same files
+	}
 	d.mu.Unlock()
 	if known {
 		return nil, Recovery{}, fmt.Errorf("log %s is open already", name)
 	}
 	rec, err := l.open(point, now)
 	if err != nil {
+		d.mu.Lock()
+		delete(d.logs, name)
+		d.mu.Unlock()
 		return nil, rec, fmt.Errorf("open log %s: %w", name, err)
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.logs[name] = l
 	return l, rec, nil
 }
 
@@ -180,27 +183,32 @@ func (l *Log) open(point int64, now time.Time) (Recovery, error) {
 
 // Failed returns the *FailedError that ended writing to the directory, or nil.
 func (d *Dir) Failed() error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.failed
+	if failed := d.failed.Load(); failed != nil {
+		return failed
+	}
+	return nil
 }
 
 // fail latches the directory. The first reason stays.
 func (d *Dir) fail(err error) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.failed == nil {
-		d.failed = &FailedError{Dir: d.path, Latched: true, Err: err}
-	}
-	return d.failed
+	d.failed.CompareAndSwap(nil, &FailedError{Dir: d.path, Latched: true, Err: err})
+	return d.failed.Load()
 }
 
 // refused makes an error of the file system that changed nothing a FailedError.
-func (d *Dir) refused(err error) error { return &FailedError{Dir: d.path, Err: err} }
+func (d *Dir) refused(err error) error {
+	if failed, ok := errors.AsType[*FailedError](err); ok {
+		return failed
+	}
+	return &FailedError{Dir: d.path, Err: err}
+}
 
 // readError does so for a read, unless the file could be read and is damaged.
 func (d *Dir) readError(err error) error {
-	if _, damaged := errors.AsType[*CorruptError](err); err == nil || damaged {
+	if err == nil {
+		return nil
+	}
+	if _, damaged := errors.AsType[*CorruptError](err); damaged {
 		return err
 	}
 	return d.refused(err)

@@ -70,12 +70,14 @@ func (l *Log) take() flushPart {
 // BeginFlush begins a round. It returns nil if nothing is dirty, or nothing can
 // become durable any more. There is one round at a time.
 func (d *Dir) BeginFlush() *FlushRound {
+	if d.Failed() != nil {
+		return nil
+	}
 	d.mu.Lock()
 	dirty := d.dirty
 	d.dirty = nil
-	failed := d.failed
 	d.mu.Unlock()
-	if len(dirty) == 0 || failed != nil {
+	if len(dirty) == 0 {
 		return nil
 	}
 	r := &FlushRound{d: d}

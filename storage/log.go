@@ -67,6 +67,7 @@ type segment struct {
 	rebuilt int   // times the index was
 	tail    *indexTail
 	pin     *handle // keeps the file open while it has unsynced writes
+	cut     bool    // a failed write was cut back and that is not synced; appendMu
 }
 
 // unsyncedNames are names made since the last round took them up.
@@ -205,10 +206,11 @@ func (l *Log) write(b []byte, h batch.Header, cfg LogConfig, now time.Time) erro
 		defer l.startWriteback(f, seg)
 	}
 	if _, err := f.WriteAt(b, seg.size); err != nil {
+		// What follows a half-written batch would be cut with it in recovery.
 		if cut := f.Truncate(seg.size); cut != nil {
-			// What follows a half-written batch would be cut with it in recovery.
 			return l.d.fail(errors.Join(err, cut))
 		}
+		seg.cut = true
 		return l.d.refused(err)
 	}
 
@@ -292,7 +294,28 @@ func (l *Log) seal(seg *segment, cfg LogConfig, now time.Time) error {
 	if err := l.snapshot(cfg, now); err != nil {
 		return err
 	}
+	if err := l.syncCut(seg); err != nil {
+		return err
+	}
 	return l.nameFirst()
+}
+
+// syncCut makes the cut of a failed write durable. Recovery finds the remains of
+// one at the end of the active segment, and nowhere else.
+func (l *Log) syncCut(seg *segment) error {
+	if !seg.cut {
+		return nil
+	}
+	f, err := l.d.files.acquire(fileKey{l, seg.base, logFile}, false)
+	if err != nil {
+		return err
+	}
+	defer l.d.files.release(f)
+	if err := f.Sync(); err != nil {
+		return l.d.fail(err)
+	}
+	seg.cut = false
+	return nil
 }
 
 // nameFirst makes the name of the log's first segment durable before there is a
@@ -306,7 +329,10 @@ func (l *Log) nameFirst() error {
 	if !needed {
 		return nil
 	}
-	return l.d.fs.SyncDir(l.path())
+	if err := l.d.fs.SyncDir(l.path()); err != nil {
+		return l.d.fail(err)
+	}
+	return nil
 }
 
 // roll makes a new active segment.

@@ -54,7 +54,7 @@ func (l *Log) recover(point int64, now time.Time) (Recovery, error) {
 		}
 	}
 	r.Segments = len(l.segments)
-	l.flushed = l.end
+	l.durable(l.end)
 	return r.Recovery, nil
 }
 

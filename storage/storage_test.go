@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	iofs "io/fs"
 	"math"
+	"math/rand/v2"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -298,6 +299,13 @@ func TestIdentity(t *testing.T) {
 	id := Identity{ClusterID: "5L6g3nShT-eMCtK--X86sw", NodeID: 3, DirectoryID: [16]byte{0xff, 0xfe, 15: 1}}
 	must(t, d.Format(id))
 	must(t, d.Format(id))
+	must(t, fs.SyncDir("/"))
+	for seed := range uint64(50) {
+		d := openDir(t, fs.Crash(rand.New(rand.NewPCG(seed, 5))), "/data")
+		if got, ok, err := d.Identity(); got != id || !ok || err != nil {
+			t.Fatalf("after a crash: %+v, %v, %v", got, ok, err)
+		}
+	}
 	other := id
 	other.NodeID = 4
 	if d.Format(other) == nil {
@@ -515,15 +523,17 @@ func TestIndexDamage(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		counted bool
-		damage  func(b []byte)
+		damage  func(b []byte) []byte
 	}{
-		{"ones", true, func(b []byte) { copy(b, bytes.Repeat([]byte{0xff}, len(b))) }},
-		{"zeros", false, func(b []byte) { clear(b) }}, // "offset 0 is at 0" is no lie, and the segment small
-		{"two offsets", true, func(b []byte) { b[3]++; b[len(b)/2&^7+3]++ }},
-		{"all positions", true, func(b []byte) {
+		{"ones", true, func(b []byte) []byte { return bytes.Repeat([]byte{0xff}, len(b)) }},
+		{"zeros", false, func(b []byte) []byte { return make([]byte, len(b)) }}, // "offset 0 is at 0" is no lie, and the segment small
+		{"longer", true, func(b []byte) []byte { return append(b, bytes.Repeat([]byte{0xff}, len(b))...) }},
+		{"two offsets", true, func(b []byte) []byte { b[3]++; b[len(b)/2&^7+3]++; return b }},
+		{"all positions", true, func(b []byte) []byte {
 			for i := 7; i < len(b); i += 8 {
 				b[i]++
 			}
+			return b
 		}},
 	} {
 		for _, index := range []string{indexes[0], indexes[len(indexes)-1]} {
@@ -531,9 +541,7 @@ func TestIndexDamage(t *testing.T) {
 			file := filepath.Join("/data/t-0", index)
 			b, err := readFile(fs, file)
 			must(t, err)
-			damaged := bytes.Clone(b)
-			c.damage(damaged)
-			must(t, writeFile(fs, file, damaged, false))
+			must(t, writeFile(fs, file, c.damage(bytes.Clone(b)), false))
 			l, _ := openLog(t, d, cfg)
 			for offset := l.EndOffset() - 1; offset >= 0; offset-- {
 				r, err := l.Read(offset, math.MaxInt64, 500, true)
@@ -553,6 +561,40 @@ func TestIndexDamage(t *testing.T) {
 				t.Errorf("%s in %s: not as it was, %v", c.name, index, err)
 			}
 			must(t, writeFile(fs, file, b, false))
+		}
+	}
+}
+
+// TestTimeIndexDamage: what a restart goes on from must be true, or the largest
+// timestamp so far would be made up.
+func TestTimeIndexDamage(t *testing.T) {
+	fs := vfs.NewMem()
+	d := openDir(t, fs, "/data")
+	cfg := small
+	cfg.SegmentBytes = 20_000
+	l, _ := openLog(t, d, cfg)
+	fill(t, l, 100)
+	must(t, d.Close(noon))
+	file := "/data/t-0/00000000000000000000.timeindex"
+	whole, err := readFile(fs, file)
+	must(t, err)
+	for name, damage := range map[string]func(b []byte) []byte{
+		"ones":  func(b []byte) []byte { return bytes.Repeat([]byte{0xff}, len(b)) },
+		"zeros": func(b []byte) []byte { return make([]byte, len(b)) },
+		"timestamps": func(b []byte) []byte {
+			for i := 7; i < len(b); i += 12 {
+				b[i]++
+			}
+			return b
+		},
+		"short": func(b []byte) []byte { return b[:5] },
+	} {
+		must(t, writeFile(fs, file, damage(bytes.Clone(whole)), false))
+		d := openDir(t, fs, "/data")
+		openLog(t, d, cfg)
+		must(t, d.Close(noon))
+		if after, err := readFile(fs, file); d.IndexRebuilds() != 1 || !bytes.Equal(after, whole) {
+			t.Errorf("%s: %d rebuilds, %v, as it was: %v", name, d.IndexRebuilds(), err, bytes.Equal(after, whole))
 		}
 	}
 }
@@ -770,9 +812,9 @@ func TestManyFiles(t *testing.T) {
 func TestConcurrentReaders(t *testing.T) {
 	d := openDir(t, vfs.OS(), t.TempDir())
 	cfg := small
-	cfg.SegmentBytes = 5000
+	cfg.SegmentBytes, cfg.IndexIntervalBytes = 30_000, 60 // entries are spilled often
 	l, _ := openLog(t, d, cfg)
-	const n = 2000
+	const n = 3000
 	var wg sync.WaitGroup
 	for reader := range int64(3) {
 		wg.Go(func() {
@@ -878,8 +920,8 @@ func TestFailedWrites(t *testing.T) {
 // the log goes on when it can.
 func TestFailedRoll(t *testing.T) {
 	boom := errors.New("disk full")
-	for _, op := range []vfs.Op{vfs.OpCreate, vfs.OpWriteAt, vfs.OpSyncDir} {
-		for _, suffix := range []string{".log", ".index", ".timeindex", ".snapshot", "t-0"} {
+	for _, op := range []vfs.Op{vfs.OpCreate, vfs.OpWriteAt} {
+		for _, suffix := range []string{".log", ".index", ".timeindex", ".snapshot"} {
 			failing := false
 			mem := vfs.NewMem()
 			fs := vfs.NewFaulty(mem, func(o vfs.Op, name string) error {
@@ -910,6 +952,26 @@ func TestFailedRoll(t *testing.T) {
 			wantBatches(t, readAll(t, l, 500), want)
 		}
 	}
+}
+
+// TestFailedSyncOutsideARound is as final as one in a round.
+func TestFailedSyncOutsideARound(t *testing.T) {
+	fs := vfs.NewFaulty(vfs.NewMem(), func(op vfs.Op, name string) error {
+		if op == vfs.OpSyncDir && strings.HasSuffix(name, "t-0") {
+			return errors.New("boom")
+		}
+		return nil
+	})
+	l, _ := openLog(t, openDir(t, fs, "/data"), small)
+	for range 100 {
+		_, err := l.Append(batchtest.Values("value").Encode(), 1, noon)
+		if e, ok := errors.AsType[*FailedError](err); ok && e.Latched {
+			return
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Error("a second segment was made after its directory could not be synced")
 }
 
 func TestFailedFlush(t *testing.T) {

@@ -107,7 +107,7 @@ func (h Header) IsLogAppendTime() bool { return h.Attributes&LogAppendTimeBit !=
 // HasProducer tells whether the batch belongs to an idempotent producer.
 func (h Header) HasProducer() bool { return h.ProducerID >= 0 }
 
-// LastSequence is the sequence number of the last record.
+// LastSequence is the sequence number of the last record, if there is a producer.
 func (h Header) LastSequence() int32 { return AddSequence(h.BaseSequence, h.LastOffsetDelta) }
 
 // AddSequence counts n sequence numbers on from s, or back: 0 follows the

@@ -287,7 +287,7 @@ func TestFaulty(t *testing.T) {
 // TestSendToSharesAFile: many connections send from one open file at once, each
 // from places of its own. Every 8 bytes of the file say where they are.
 func TestSendToSharesAFile(t *testing.T) {
-	const size, readers, sends = 4 << 20, 8, 20
+	const size, readers, sends = 1 << 20, 16, 60
 	data := make([]byte, size)
 	for i := 0; i < size; i += 8 {
 		binary.BigEndian.PutUint64(data[i:], uint64(i))
