@@ -65,13 +65,14 @@ type Broker struct {
 	listeners []net.Listener // by the order of listenAddrs
 	names     []string       // their names
 	admin     net.Listener
+	begun     time.Time
 	ready     chan struct{} // closed when clients can be served
 }
 
 // New opens the data directory and binds the listeners. Nothing is served yet.
 // Close must be called if Run is not.
 func New(cfg Config, disk Disk, log *slog.Logger) (_ *Broker, err error) {
-	b := &Broker{cfg: cfg, log: log, metrics: prometheus.NewRegistry(), view: raftmeta.NewView(), ready: make(chan struct{})}
+	b := &Broker{cfg: cfg, log: log, metrics: prometheus.NewRegistry(), view: raftmeta.NewView(), begun: time.Now(), ready: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, b.Close())
@@ -233,7 +234,6 @@ func (b *Broker) Run(ctx context.Context) error {
 	g.Go(func() error { return b.replicas.Run(failed) })
 	g.Go(func() error { return serveAdmin(failed, b.admin, adminHandler(b.metrics, b.isReady)) })
 
-	begun := time.Now()
 	b.log.Info("starting", "version", b.cfg.Version, "node", b.cfg.NodeID(), "cluster", b.identity.ClusterID,
 		"data", b.cfg.DataDir, "metrics", "http://"+b.admin.Addr().String()+"/metrics")
 	if err := b.register(failed); err != nil {
@@ -247,7 +247,7 @@ func (b *Broker) Run(ctx context.Context) error {
 		b.log.Info("listening", "listener", e.Name, "advertised", fmt.Sprintf("%s:%d", e.Host, e.Port))
 	}
 	close(b.ready)
-	b.log.Info("started", "took", time.Since(begun))
+	b.log.Info("started", "took", time.Since(b.begun))
 
 	select {
 	case <-ctx.Done():

@@ -18,7 +18,7 @@ var (
 	errNoTransactions  = errors.New("transactions are not served")
 	errLookupByTime    = errors.New("looking up offsets by time is not served")
 	errTransactionalID = errors.New("transactional producers are not served")
-	errVersion         = errors.New("Produce before version 3 is not served")
+	errVersion         = errors.New("versions of Produce before 3 are not served")
 	errZstdVersion     = errors.New("zstd needs Produce version 7")
 )
 

@@ -129,6 +129,15 @@ func (m *Image) Broker(id int32) (*Broker, bool) {
 
 // Topic finds a topic by name.
 func (m *Image) Topic(name string) (*Topic, bool) {
+	t, ok := m.TopicLike(name)
+	if !ok || t.Name != name {
+		return nil, false
+	}
+	return t, true
+}
+
+// TopicLike finds the topic whose name is name, or differs from it in '.' and '_' only.
+func (m *Image) TopicLike(name string) (*Topic, bool) {
 	slot, ok := m.topics.byName.Get(name)
 	if !ok {
 		return nil, false

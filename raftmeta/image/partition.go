@@ -34,11 +34,6 @@ type Partition struct {
 // HasReplica reports whether broker id holds a replica.
 func (p *Partition) HasReplica(id int32) bool { return slices.Contains(p.Replicas, id) }
 
-func (p *Partition) equal(q *Partition) bool {
-	return p.Leader == q.Leader && p.LeaderEpoch == q.LeaderEpoch && p.PartitionEpoch == q.PartitionEpoch &&
-		p.Dirs == q.Dirs && slices.Equal(p.Replicas, q.Replicas) && slices.Equal(p.ISR, q.ISR) && slices.Equal(p.ELR, q.ELR)
-}
-
 // minPartitionSize is what the shortest partition takes: counts and positions of one byte each, no replica.
 const minPartitionSize = 6
 

@@ -269,8 +269,8 @@ func (r *BrokerRecord) replay(b *builder) {
 }
 
 func (r *TopicRecord) replay(b *builder) {
-	if _, exists := b.img.Topic(r.Name); exists {
-		b.misfit(r, "topic %s exists", r.Name)
+	if t, exists := b.img.TopicLike(r.Name); exists {
+		b.misfit(r, "topic %s exists beside %s", t.Name, r.Name)
 	}
 	if _, exists := b.img.TopicByID(r.ID); exists {
 		b.misfit(r, "topic id %s exists", r.ID)

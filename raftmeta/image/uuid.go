@@ -26,14 +26,43 @@ func ParseUUID(s string) (UUID, error) {
 	return u, nil
 }
 
-// Topics are found through persistent hash maps. The hashes need no seed: a flood of colliding names costs its sender
-// a linear search among its own topics, and a seed would be randomness in a core.
+// Topics are found through persistent hash maps. Names that differ in '.' and '_' only are the same key: metrics cannot
+// tell such topics apart, so at most one of them exists, and whether one does is known without a walk over all topics.
+//
+// The hashes need no seed: a flood of colliding names costs its sender a linear search among its own topics, and a seed
+// would be randomness in a core.
 type (
 	nameHasher struct{}
 	uuidHasher struct{}
 )
 
-func (nameHasher) Hash(s string) uint32   { return crc32.Checksum([]byte(s), castagnoli) }
-func (nameHasher) Equal(a, b string) bool { return a == b }
-func (uuidHasher) Hash(u UUID) uint32     { return crc32.Checksum(u[:], castagnoli) }
-func (uuidHasher) Equal(a, b UUID) bool   { return a == b }
+// Hash is FNV-1a over the folded name.
+func (nameHasher) Hash(s string) uint32 {
+	h := uint32(2166136261)
+	for i := range len(s) {
+		h = (h ^ uint32(fold(s[i]))) * 16777619
+	}
+	return h
+}
+
+func (nameHasher) Equal(a, b string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range len(a) {
+		if fold(a[i]) != fold(b[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func fold(c byte) byte {
+	if c == '.' {
+		return '_'
+	}
+	return c
+}
+
+func (uuidHasher) Hash(u UUID) uint32   { return crc32.Checksum(u[:], castagnoli) }
+func (uuidHasher) Equal(a, b UUID) bool { return a == b }

@@ -1,0 +1,98 @@
+package broker
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/streambus/streambus/storage/vfs"
+)
+
+// startError is what a broker says that must not start.
+func startError(t *testing.T, data string, settings map[string]string) string {
+	t.Helper()
+	cfg := NewConfig()
+	cfg.DataDir, cfg.AdminListen = data, "127.0.0.1:0"
+	if settings["listeners"] == "" {
+		cfg.settings["listeners"] = "PLAINTEXT://127.0.0.1:0"
+	}
+	for key, value := range settings {
+		if err := cfg.Set(key, value); err != nil {
+			return err.Error()
+		}
+	}
+	b, err := New(cfg, Disk{FS: vfs.OS(), RaftLog: OpenRaftLog}, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	if err == nil {
+		b.Close()
+		t.Fatalf("it would start with %v", settings)
+	}
+	return err.Error()
+}
+
+func TestStartsThatAreRefused(t *testing.T) {
+	data := filepath.Join(t.TempDir(), "data")
+	cfg := NewConfig()
+	cfg.DataDir, cfg.AdminListen = data, "127.0.0.1:0"
+	cfg.settings["listeners"] = "PLAINTEXT://127.0.0.1:0"
+	b, err := New(cfg, Disk{FS: vfs.OS(), RaftLog: OpenRaftLog}, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := startError(t, data, nil); !strings.Contains(got, "in use") {
+		t.Errorf("a directory in use: %s", got)
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		settings map[string]string
+		want     string
+	}{
+		{map[string]string{"node.id": "2"}, "belongs to node 1"},
+		{map[string]string{"listeners": "PLAINTEXT://0.0.0.0:0"}, "cannot be advertised"},
+		{map[string]string{"listeners": "SSL://127.0.0.1:0"}, "only PLAINTEXT"},
+		{map[string]string{"listeners": "127.0.0.1:0"}, "NAME://host:port"},
+		{map[string]string{"advertised.listeners": "OTHER://h:1"}, "only PLAINTEXT"},
+		{map[string]string{"num.partitions": "none"}, "whole number"},
+		{map[string]string{"log.segment.bytes": "1"}, "whole number from 1048576"},
+		{map[string]string{"streambus.flush": "never"}, "ack, os"},
+		{map[string]string{"zookeeper.connect": "x"}, "not a setting of this broker"},
+	} {
+		if got := startError(t, data, c.settings); !strings.Contains(got, c.want) {
+			t.Errorf("%v: %s", c.settings, got)
+		}
+	}
+}
+
+func TestAdmin(t *testing.T) {
+	cfg := NewConfig()
+	cfg.DataDir, cfg.AdminListen = t.TempDir(), "127.0.0.1:0"
+	cfg.settings["listeners"] = "PLAINTEXT://127.0.0.1:0"
+	b, err := New(cfg, Disk{FS: vfs.OS(), RaftLog: OpenRaftLog}, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- b.Run(ctx) }()
+	<-b.Ready()
+	for path, want := range map[string]string{"/health/live": "live", "/health/ready": "ready", "/metrics": "streambus_raft_ready_total"} {
+		resp, err := http.Get("http://" + b.admin.Addr().String() + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || resp.StatusCode != http.StatusOK || !strings.Contains(string(text), want) {
+			t.Errorf("%s: %s, %v: %.200s", path, resp.Status, err, text)
+		}
+	}
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
