@@ -157,8 +157,21 @@ type node struct {
 
 func startNode(t *testing.T, disk Disk, port string) *node {
 	t.Helper()
+	return startNodeAt(t, disk, "/data", port)
+}
+
+// memoryLog is a raft log in memory that outlives the broker that opens it.
+func memoryLog() func(string) (wal.Log, error) {
+	log := memwal.New()
+	return func(string) (wal.Log, error) { return log, nil }
+}
+
+func (n *node) addr() string { return fmt.Sprintf("127.0.0.1:%d", n.Endpoints()[0].Port) }
+
+func startNodeAt(t *testing.T, disk Disk, data, port string) *node {
+	t.Helper()
 	cfg := NewConfig()
-	cfg.DataDir, cfg.AdminListen = "/data", "127.0.0.1:0"
+	cfg.DataDir, cfg.AdminListen = data, "127.0.0.1:0"
 	for key, value := range map[string]string{
 		"listeners": "PLAINTEXT://127.0.0.1:" + port, "num.partitions": strconv.Itoa(loadPartitions), "log.segment.bytes": "1048576",
 	} {

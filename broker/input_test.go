@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"math"
 	"net"
@@ -14,8 +13,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/streambus/streambus/protocol"
-	"github.com/streambus/streambus/raftmeta/wal"
-	"github.com/streambus/streambus/raftmeta/wal/memwal"
 	"github.com/streambus/streambus/storage/batch/batchtest"
 	"github.com/streambus/streambus/storage/vfs"
 )
@@ -98,14 +95,14 @@ func isReset(err error) bool {
 
 func memoryNode(t *testing.T) string {
 	t.Helper()
-	n := startNode(t, Disk{FS: vfs.NewMem(), RaftLog: func(string) (wal.Log, error) { return memwal.New(), nil }}, "0")
+	n := startNode(t, Disk{FS: vfs.NewMem(), RaftLog: memoryLog()}, "0")
 	t.Cleanup(func() {
 		n.stop()
 		if err := <-n.done; err != nil {
 			t.Errorf("stopping: %v", err)
 		}
 	})
-	return fmt.Sprintf("127.0.0.1:%d", n.Endpoints()[0].Port)
+	return n.addr()
 }
 
 func createTopic(r *raw, name string) {
