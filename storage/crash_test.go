@@ -176,6 +176,45 @@ func TestCrashBeforeTheFirstFlush(t *testing.T) {
 	}
 }
 
+// TestCrashAfterFailedWrite: the remains of a write that failed and was cut back
+// may come again as long as nothing follows them, and no longer.
+func TestCrashAfterFailedWrite(t *testing.T) {
+	mem := vfs.NewMem()
+	failing := false
+	fs := vfs.NewFaulty(mem, func(op vfs.Op, name string) error {
+		if failing && op == vfs.OpWriteAt && strings.HasSuffix(name, ".log") {
+			return &vfs.ShortWrite{Bytes: 40, Err: errFault}
+		}
+		return nil
+	})
+	d := openDir(t, fs, "/data")
+	l, _ := openLog(t, d, small)
+	all := fill(t, l, 3)
+	flush(t, d)
+	failing = true
+	if _, err := l.Append(batchtest.Values("value").Encode(), 1, noon); !errors.Is(err, errFault) {
+		t.Fatal(err)
+	}
+	failing = false
+	recovers := func(what string) {
+		must(t, d.Checkpoint())
+		for seed := range seeds(t, 200) {
+			d := openDir(t, mem.Crash(rand.New(rand.NewPCG(seed, 6))), "/data")
+			l, _, err := d.OpenLog("t-0", small, noon)
+			if err != nil {
+				t.Fatalf("%s, seed %d: %v", what, seed, err)
+			}
+			wantBatches(t, readAll(t, l, 1000), all)
+		}
+	}
+	recovers("at once")
+	next := batchtest.Values(strings.Repeat("v", 700)).Encode() // of the next segment
+	appendOne(t, l, next)
+	all = append(all, next)
+	flush(t, d)
+	recovers("after a roll")
+}
+
 // TestCrashAfterCleanStart: once a directory has been opened it is not clean.
 func TestCrashAfterCleanStart(t *testing.T) {
 	fs := vfs.NewMem()
@@ -416,6 +455,13 @@ func (w *world) flush(still bool) {
 		}
 		must(w.t, sync())
 	}
+	if w.rng.IntN(50) == 0 {
+		if w.rng.IntN(2) == 0 {
+			w.append(w.logs[0]) // before anybody knows
+		}
+		r.Done(time.Millisecond, errFault)
+		return
+	}
 	for _, f := range r.Done(time.Millisecond, nil) {
 		if w.off() {
 			continue // nobody heard of it
@@ -434,14 +480,14 @@ func (w *world) live() {
 	w.countdown = 1 + w.rng.IntN(40<<w.rng.IntN(5))
 	w.start()
 	for range w.rng.IntN(80) {
-		if w.off() {
+		if w.off() || w.dir.Failed() != nil {
 			break
 		}
 		w.step()
 	}
 	switch {
 	case w.off():
-	case w.rng.IntN(4) == 0: // killed: what is in the page cache stays
+	case w.dir.Failed() != nil || w.rng.IntN(4) == 0: // killed: what is in the page cache stays
 		must(w.t, w.dir.CloseDirty())
 		for _, m := range w.logs {
 			m.cached = m.log.EndOffset()

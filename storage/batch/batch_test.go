@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/streambus/streambus/storage/batch"
@@ -127,7 +128,8 @@ func TestCheck(t *testing.T) {
 		{"a byte after the headers", record(0, 0, 0, 1, 1, 0, 0), invalid, 0},
 		{"no fields", record(), invalid, 0},
 		{"varint without end", record(0, 0x80), invalid, 0},
-		{"offset delta beyond int32", record(0, 0, 0x80, 0x80, 0x80, 0x80, 0x80, 1, 1, 1, 0), invalid, 0},
+		{"offset delta of six bytes", record(0, 0, 0x80, 0x80, 0x80, 0x80, 0x80, 0, 1, 1, 0), invalid, 0},
+		{"timestamp delta of ten bytes", record(0, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0, 0, 1, 1, 0), ok, 0},
 		{"a record less than counted", func(b []byte) []byte {
 			binary.BigEndian.PutUint32(b[57:], 4)
 			binary.BigEndian.PutUint32(b[23:], 3)
@@ -152,6 +154,10 @@ func TestCheck(t *testing.T) {
 		if got != c.want || isInvalid && bad.Record != c.record {
 			t.Errorf("%s: %v", c.name, err)
 		}
+	}
+	err := batch.Check(record(0, 0, 0, 1, 1, 0xfe, 0xff, 0xff, 0xff, 0xf)(sample().Encode()))
+	if err == nil || !strings.Contains(err.Error(), "2147483647 headers in 0 bytes") {
+		t.Errorf("a header count without headers: %v", err)
 	}
 	magic, control := sample().Encode(), sample()
 	magic[16], control.Attributes = 0, batch.ControlBit

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
-	"math"
 )
 
 // CorruptError says that bytes are not what was sent: sending them again may help.
@@ -33,7 +32,7 @@ var (
 )
 
 // Verify checks what must hold of every stored batch: b is exactly one batch of
-// version 2 with a good CRC, and its offsets go forward.
+// version 2 with a good CRC.
 func Verify(b []byte) (Header, error) {
 	h, err := DecodeHeader(b)
 	if err != nil {
@@ -47,9 +46,6 @@ func Verify(b []byte) (Header, error) {
 	}
 	if crc := crc32.Checksum(b[crcStart:], castagnoli); crc != h.CRC {
 		return h, &CorruptError{fmt.Sprintf("CRC says %08x, content has %08x", h.CRC, crc)}
-	}
-	if h.LastOffsetDelta < 0 {
-		return h, &InvalidError{-1, fmt.Sprintf("last offset delta is %d", h.LastOffsetDelta)}
 	}
 	return h, nil
 }
@@ -107,6 +103,7 @@ func checkRecord(body []byte, i int32) string {
 	r.nullable() // key
 	r.nullable() // value
 	headers := r.varint()
+	// Each takes two bytes at least; a number without meaning must not be counted through.
 	if headers < 0 || headers > int64(len(r.b)) {
 		return fmt.Sprintf("it counts %d headers in %d bytes", headers, len(r.b))
 	}
@@ -130,22 +127,18 @@ type reader struct {
 	bad bool
 }
 
-func (r *reader) varlong() int64 {
+func (r *reader) varlong() int64 { return r.number(binary.MaxVarintLen64) }
+func (r *reader) varint() int64  { return r.number(binary.MaxVarintLen32) }
+
+// number reads a number of at most size bytes. Longer ones, padded with zeros,
+// are what Java clients do not read.
+func (r *reader) number(size int) int64 {
 	v, n := binary.Varint(r.b)
-	if n <= 0 {
+	if n <= 0 || n > size {
 		r.b, r.bad = nil, true
 		return 0
 	}
 	r.b = r.b[n:]
-	return v
-}
-
-func (r *reader) varint() int64 {
-	v := r.varlong()
-	if v < math.MinInt32 || v > math.MaxInt32 {
-		r.b, r.bad = nil, true
-		return 0
-	}
 	return v
 }
 
