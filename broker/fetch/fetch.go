@@ -60,18 +60,27 @@ func (f *Fetcher) Start(ctx context.Context, req Request, done func([]Row)) {
 	}
 	w := &waiting{f: f, req: req, done: done}
 	w.watcher = replica.NewWatcher(func() { w.look(false) })
-	if !f.park(w) {
+	if !w.begin(ctx) {
 		done(rows)
 		return
 	}
-	for i := range req.Asks {
-		req.Asks[i].Replica.Watch(w.watcher)
-	}
-	w.mu.Lock()
-	w.deadline = time.AfterFunc(req.MaxWait, func() { w.look(true) })
-	w.detach = context.AfterFunc(ctx, w.abandon)
-	w.mu.Unlock()
 	w.look(false) // what came between the pass and the watching told nobody
+}
+
+// begin makes the request wait, unless the fetcher is closed. Its lock is held
+// throughout: whoever looks meanwhile finds it complete.
+func (w *waiting) begin(ctx context.Context) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.f.park(w) {
+		return false
+	}
+	for i := range w.req.Asks {
+		w.req.Asks[i].Replica.Watch(w.watcher)
+	}
+	w.deadline = time.AfterFunc(w.req.MaxWait, func() { w.look(true) })
+	w.detach = context.AfterFunc(ctx, w.abandon)
+	return true
 }
 
 // Close answers every waiting request with what there is, and lets no further
