@@ -47,7 +47,7 @@ func (c *CreateTopic) Eval(m *image.Image, _ time.Time) (Result, error) {
 		return refuse(InvalidConfig, "%v", err)
 	}
 	assignments := c.Assignments
-	if assignments == nil {
+	if len(assignments) == 0 {
 		var err error
 		if assignments, err = c.place(m); err != nil {
 			return Result{}, err
@@ -88,22 +88,17 @@ func ValidateTopicName(name string) error {
 // checkCollision refuses a name that exists, and one that metrics could not tell from another: in their names '.'
 // becomes '_'.
 func (c *CreateTopic) checkCollision(m *image.Image) error {
-	var err error
-	if _, exists := m.Topic(c.Name); exists {
-		_, err = refuse(TopicExists, "Topic '%s' already exists.", c.Name)
-		return err
-	}
-	if !strings.ContainsAny(c.Name, "._") {
+	t, exists := m.TopicLike(c.Name)
+	if !exists {
 		return nil
 	}
-	folded := strings.ReplaceAll(c.Name, ".", "_")
-	for t := range m.Topics() {
-		if strings.ReplaceAll(t.Name, ".", "_") == folded {
-			_, err = refuse(InvalidTopicName, "Topic '%s' collides with existing topic: %s", c.Name, t.Name)
-			return err
-		}
+	var err error
+	if t.Name == c.Name {
+		_, err = refuse(TopicExists, "Topic '%s' already exists.", c.Name)
+	} else {
+		_, err = refuse(InvalidTopicName, "Topic '%s' collides with existing topic: %s", c.Name, t.Name)
 	}
-	return nil
+	return err
 }
 
 // place spreads replicas over the brokers in turn. Where it begins follows from the topic id, so that topics of one
@@ -123,6 +118,8 @@ func (c *CreateTopic) place(m *image.Image) ([][]int32, error) {
 		_, err = refuse(InvalidReplicationFactor, "Replication factor must be larger than 0, or -1 to use the default value.")
 	case c.Partitions > MaxPartitionsPerCommand:
 		_, err = tooMany(int(c.Partitions))
+	case c.ReplicationFactor > image.MaxReplicas:
+		_, err = refuse(InvalidReplicationFactor, "Unable to replicate the partition %d time(s): at most %d replicas are possible.", c.ReplicationFactor, image.MaxReplicas)
 	case int(c.ReplicationFactor) > len(nodes):
 		_, err = refuse(InvalidReplicationFactor, "Unable to replicate the partition %d time(s): %d broker(s) are registered.", c.ReplicationFactor, len(nodes))
 	}

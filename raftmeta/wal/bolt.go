@@ -1,6 +1,7 @@
 package wal
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -39,87 +41,134 @@ type boltLog struct {
 	dir  string
 	file string
 	db   *bolt.DB
+
+	// hs is the newest hard state that is not written: it goes with the next transaction. The caller of Save owns it.
+	hs *pb.HardState
+	// failed is the first error of a Save. What is on the disk is not known from then on, so there is no second try.
+	failed error
 }
 
-// Open opens or makes the raft log in a directory.
+// Open opens or makes the raft log in a directory, of which the caller holds the lock: bbolt has one too, but takes it
+// only after the pages were checked.
 func Open(dir string) (_ Log, err error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("raft log: %w", err)
-	}
 	l := &boltLog{dir: dir, file: filepath.Join(dir, "log.db")}
 	defer l.named(&err)
-	l.db, err = bolt.Open(l.file, 0o644, &bolt.Options{
+	if err = checkPages(l.file); errors.Is(err, fs.ErrNotExist) {
+		err = l.create()
+	} else if err == nil {
+		err = l.open(l.file)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := l.checkFormat(); err != nil {
+		return nil, errors.Join(err, l.db.Close())
+	}
+	return l, nil
+}
+
+func (l *boltLog) open(file string) (err error) {
+	l.db, err = bolt.Open(file, 0o644, &bolt.Options{
 		Timeout:        lockWait,
 		NoFreelistSync: true,
 		FreelistType:   bolt.FreelistMapType,
 	})
 	if errors.Is(err, bolterrors.ErrTimeout) {
-		return nil, fmt.Errorf("raft log %s is in use by another process: stop it, or use another data directory", l.file)
+		return fmt.Errorf("raft log %s is in use by another process: stop it, or use another data directory", l.file)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("raft log %s: %w", l.file, err)
+		return fmt.Errorf("raft log %s: %w", l.file, err)
 	}
-	return l, l.prepare()
+	return nil
+}
+
+// create makes the file under another name first. A file under its own name is complete then, and whatever it lacks was
+// there once: it is never taken for new.
+func (l *boltLog) create() error {
+	if err := os.MkdirAll(l.dir, 0o755); err != nil {
+		return fmt.Errorf("raft log: %w", err)
+	}
+	tmp := l.file + ".tmp"
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("raft log: %w", err)
+	}
+	if err := l.open(tmp); err != nil {
+		return err
+	}
+	err := l.update(func(tx *bolt.Tx) error {
+		meta, err := tx.CreateBucket(bucketMeta)
+		if err != nil {
+			return err
+		}
+		if _, err := tx.CreateBucket(bucketLog); err != nil {
+			return err
+		}
+		return meta.Put(keyFormat, sealNumber(format))
+	})
+	if err == nil {
+		err = os.Rename(tmp, l.file)
+	}
+	// The directory may be new itself.
+	err = errors.Join(err, syncDir(l.dir), syncDir(filepath.Dir(l.dir)))
+	if err != nil {
+		return errors.Join(fmt.Errorf("raft log: %w", err), l.db.Close())
+	}
+	return nil
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // named turns a panic or a memory fault, which is how bbolt meets a damaged page, into an error that names the file.
 // It is deferred.
 func (l *boltLog) named(err *error) {
 	if r := recover(); r != nil {
-		*err = &CorruptError{File: l.file, Reason: fmt.Sprintf("a page is damaged: %v", r)}
+		*err = l.damaged("a page has changed since it was checked: %v", r)
 	}
 }
 
-func (l *boltLog) prepare() error {
-	var found uint64
-	err := l.db.Update(func(tx *bolt.Tx) error {
-		meta, err := tx.CreateBucketIfNotExists(bucketMeta)
-		if err != nil {
-			return err
+func (l *boltLog) damaged(format string, args ...any) error {
+	return &CorruptError{File: l.file, Reason: fmt.Sprintf(format, args...)}
+}
+
+func (l *boltLog) checkFormat() error {
+	return l.db.View(func(tx *bolt.Tx) error {
+		meta := tx.Bucket(bucketMeta)
+		if meta == nil || tx.Bucket(bucketLog) == nil {
+			return l.damaged("a bucket is missing")
 		}
-		if _, err := tx.CreateBucketIfNotExists(bucketLog); err != nil {
-			return err
+		switch found, err := unsealNumber(meta.Get(keyFormat)); {
+		case err != nil:
+			return l.damaged("the format number: %v", err)
+		case found != format:
+			return fmt.Errorf("raft log %s has format %d, this release knows %d: start the release that wrote it, or a newer one", l.file, found, format)
 		}
-		v := meta.Get(keyFormat)
-		if v == nil {
-			return meta.Put(keyFormat, number(format))
-		}
-		if len(v) != 8 {
-			return &CorruptError{File: l.file, Reason: "its format number is damaged"}
-		}
-		found = binary.BigEndian.Uint64(v)
 		return nil
 	})
-	if err == nil && found > format {
-		err = fmt.Errorf("raft log %s has format %d, this release knows %d: start the release that wrote it, or a newer one", l.file, found, format)
-	}
-	return err
 }
 
 // Load implements Log.
 func (l *boltLog) Load() (s State, err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer l.named(&err)
-	s.HardState = &pb.HardState{}
 	err = l.db.View(func(tx *bolt.Tx) error {
-		meta := tx.Bucket(bucketMeta)
-		id := meta.Get(keyRaftID)
-		if id == nil {
-			return nil
-		}
-		s.RaftID = binary.BigEndian.Uint64(id)
-		if err := unseal(meta.Get(keyHardState), s.HardState); err != nil {
-			return &CorruptError{File: l.file, Reason: "the hard state: " + err.Error()}
-		}
-		m := &pb.SnapshotMetadata{}
-		if err := unseal(meta.Get(keySnapshot), m); err != nil {
-			return &CorruptError{File: l.file, Reason: "the snapshot pointer: " + err.Error()}
-		}
-		var err error
-		if s.Snapshot, err = l.readSnapshot(m); err != nil {
+		formed, err := l.loadMeta(tx.Bucket(bucketMeta), &s)
+		if err != nil {
 			return err
 		}
-		return tx.Bucket(bucketLog).ForEach(func(k, v []byte) error {
+		log := tx.Bucket(bucketLog)
+		if k, _ := log.Cursor().First(); k != nil && !formed {
+			return l.damaged("it has entries and no raft id")
+		}
+		return log.ForEach(func(k, v []byte) error {
+			if len(k) != 8 {
+				return l.damaged("an entry has %x for its index", k)
+			}
 			e := &pb.Entry{}
 			index := binary.BigEndian.Uint64(k)
 			if err := unseal(v, e); err != nil {
@@ -138,6 +187,37 @@ func (l *boltLog) Load() (s State, err error) {
 	return s, s.Check(l.file)
 }
 
+// loadMeta reads all keys or, in a log that was never formed, none. Anything in between is damage: to take it for a new
+// log would forget the cluster.
+func (l *boltLog) loadMeta(meta *bolt.Bucket, s *State) (formed bool, err error) {
+	var keys [][]byte
+	err = meta.ForEach(func(k, _ []byte) error {
+		keys = append(keys, k)
+		return nil
+	})
+	s.HardState = &pb.HardState{}
+	switch known := [][]byte{keyFormat, keyHardState, keyRaftID, keySnapshot}; {
+	case err != nil:
+		return false, err
+	case slices.EqualFunc(keys, known[:1], bytes.Equal):
+		return false, nil
+	case !slices.EqualFunc(keys, known, bytes.Equal):
+		return false, l.damaged("it has keys %q where %q belong", keys, known)
+	}
+	if s.RaftID, err = unsealNumber(meta.Get(keyRaftID)); err != nil {
+		return false, l.damaged("the raft id: %v", err)
+	}
+	if err := unseal(meta.Get(keyHardState), s.HardState); err != nil {
+		return false, l.damaged("the hard state: %v", err)
+	}
+	m := &pb.SnapshotMetadata{}
+	if err := unseal(meta.Get(keySnapshot), m); err != nil {
+		return false, l.damaged("the snapshot pointer: %v", err)
+	}
+	s.Snapshot, err = l.readSnapshot(m)
+	return true, err
+}
+
 // Form implements Log.
 func (l *boltLog) Form(raftID uint64, hs *pb.HardState, snap *pb.Snapshot) error {
 	if err := l.writeSnapshot(snap); err != nil {
@@ -145,19 +225,23 @@ func (l *boltLog) Form(raftID uint64, hs *pb.HardState, snap *pb.Snapshot) error
 	}
 	return l.update(func(tx *bolt.Tx) error {
 		meta := tx.Bucket(bucketMeta)
-		return errors.Join(meta.Put(keyRaftID, number(raftID)), put(meta, keyHardState, hs), put(meta, keySnapshot, snap.GetMetadata()))
+		return errors.Join(meta.Put(keyRaftID, sealNumber(raftID)), put(meta, keyHardState, hs), put(meta, keySnapshot, snap.GetMetadata()))
 	})
 }
 
-// Save implements Log. Without sync only the commit index has moved: raft finds it out again after a crash, so that is
-// not worth a write at all.
+// Save implements Log. Without sync only the commit index has moved. That is not worth a write, since raft finds it out
+// again after a crash; nor may it be one that is not synced, since then the page that points to the others could reach the
+// disk before them.
 func (l *boltLog) Save(hs *pb.HardState, entries []*pb.Entry, sync bool) error {
-	if !sync && len(entries) == 0 {
-		return nil
+	if hs != nil {
+		l.hs = hs
 	}
-	return l.update(func(tx *bolt.Tx) error {
-		if hs != nil {
-			if err := put(tx.Bucket(bucketMeta), keyHardState, hs); err != nil {
+	if l.failed != nil || !sync && len(entries) == 0 {
+		return l.failed
+	}
+	l.failed = l.update(func(tx *bolt.Tx) error {
+		if l.hs != nil {
+			if err := put(tx.Bucket(bucketMeta), keyHardState, l.hs); err != nil {
 				return err
 			}
 		}
@@ -179,6 +263,10 @@ func (l *boltLog) Save(hs *pb.HardState, entries []*pb.Entry, sync bool) error {
 		}
 		return nil
 	})
+	if l.failed == nil {
+		l.hs = nil
+	}
+	return l.failed
 }
 
 // SaveSnapshot implements Log. Two snapshots are kept.
@@ -222,8 +310,10 @@ func (l *boltLog) Compact(index uint64) error {
 	return nil
 }
 
-// Close implements Log.
-func (l *boltLog) Close() error { return l.db.Close() }
+// Close implements Log. After an orderly end the commit index is where it was.
+func (l *boltLog) Close() error {
+	return errors.Join(l.Save(nil, nil, l.hs != nil), l.db.Close())
+}
 
 func (l *boltLog) update(f func(tx *bolt.Tx) error) (err error) {
 	defer l.named(&err)
@@ -241,13 +331,11 @@ func put(b *bolt.Bucket, key []byte, m proto.Message) error {
 	return b.Put(key, v)
 }
 
-func number(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
-
 func (l *boltLog) snapshotName(m *pb.SnapshotMetadata) string {
 	return filepath.Join(l.dir, fmt.Sprintf("%020d-%020d.snapshot", m.GetIndex(), m.GetTerm()))
 }
 
-// writeSnapshot makes the file durable under its name. The data has a checksum of its own.
+// writeSnapshot makes the file durable under its name.
 func (l *boltLog) writeSnapshot(snap *pb.Snapshot) error {
 	name := l.snapshotName(snap.GetMetadata())
 	tmp := name + ".tmp"
@@ -255,18 +343,14 @@ func (l *boltLog) writeSnapshot(snap *pb.Snapshot) error {
 	if err != nil {
 		return fmt.Errorf("snapshot: %w", err)
 	}
-	_, err = f.Write(snap.GetData())
+	_, err = f.Write(sealBytes(snap.GetData()))
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return fmt.Errorf("snapshot %s: %w", tmp, err)
 	}
-	if err := os.Rename(tmp, name); err != nil {
+	if err := errors.Join(os.Rename(tmp, name), syncDir(l.dir)); err != nil {
 		return fmt.Errorf("snapshot: %w", err)
 	}
-	d, err := os.Open(l.dir)
-	if err != nil {
-		return fmt.Errorf("snapshot: %w", err)
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return nil
 }
 
 func (l *boltLog) readSnapshot(m *pb.SnapshotMetadata) (*pb.Snapshot, error) {
@@ -276,6 +360,9 @@ func (l *boltLog) readSnapshot(m *pb.SnapshotMetadata) (*pb.Snapshot, error) {
 	}
 	if err != nil {
 		return nil, fmt.Errorf("snapshot: %w", err)
+	}
+	if data, err = unsealBytes(data); err != nil {
+		return nil, &CorruptError{File: l.snapshotName(m), Reason: err.Error()}
 	}
 	return &pb.Snapshot{Data: data, Metadata: m}, nil
 }

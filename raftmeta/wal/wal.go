@@ -64,19 +64,46 @@ func seal(m proto.Message) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("raft log: encoding %T: %w", m, err)
 	}
-	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli)), nil
+	return sealBytes(b), nil
 }
 
 // unseal reads what seal wrote. The bytes are not kept.
 func unseal(b []byte, m proto.Message) error {
+	body, err := unsealBytes(b)
+	if err != nil {
+		return err
+	}
+	return proto.Unmarshal(body, m)
+}
+
+func sealNumber(n uint64) []byte { return sealBytes(number(n)) }
+
+func unsealNumber(b []byte) (uint64, error) {
+	body, err := unsealBytes(b)
+	if err != nil {
+		return 0, err
+	}
+	if len(body) != 8 {
+		return 0, fmt.Errorf("%d bytes are not a number", len(body))
+	}
+	return binary.BigEndian.Uint64(body), nil
+}
+
+func number(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
+
+func sealBytes(b []byte) []byte {
+	return binary.BigEndian.AppendUint32(b[:len(b):len(b)], crc32.Checksum(b, castagnoli))
+}
+
+func unsealBytes(b []byte) ([]byte, error) {
 	if len(b) < 4 {
-		return fmt.Errorf("%d bytes are too few for a checksum", len(b))
+		return nil, fmt.Errorf("%d bytes are too few for a checksum", len(b))
 	}
 	body, sum := b[:len(b)-4], binary.BigEndian.Uint32(b[len(b)-4:])
 	if got := crc32.Checksum(body, castagnoli); got != sum {
-		return fmt.Errorf("its checksum is %08x, its contents have %08x", sum, got)
+		return nil, fmt.Errorf("its checksum is %08x, its contents have %08x", sum, got)
 	}
-	return proto.Unmarshal(body, m)
+	return body, nil
 }
 
 // Check says what is wrong with a loaded state: entries must be dense and follow the snapshot, and nothing committed
