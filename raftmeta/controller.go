@@ -3,6 +3,7 @@
 package raftmeta
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -26,11 +27,10 @@ var ErrUnknown = quorum.ErrUnknown
 
 const (
 	inboxSize = 1024
-	// snapshotBytes of new units are worth a snapshot: by bytes, since that is what a start has to replay.
-	snapshotBytes = 64 << 20
-	// keepEntries stay in the log behind a snapshot, keepUnits bytes of units for followers that are a little late.
-	keepEntries = 10_000
-	keepUnits   = 16 << 20
+	// Of the entries that a snapshot covers so many stay in the log, and so many bytes of units in memory, for followers
+	// that are a little late.
+	keepEntries, keepEntryBytes = 10_000, 16 << 20
+	keepUnits                   = 16 << 20
 )
 
 // Config is what a controller needs to know.
@@ -39,7 +39,11 @@ type Config struct {
 	ClusterID  string
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
+	// SnapshotBytes of new log are worth a snapshot: bytes are what a start has to replay. 0 means 64 MiB.
+	SnapshotBytes int
 }
+
+const defaultSnapshotBytes = 64 << 20
 
 // Outcome is what became of a command: nil and a reply, a *control.Refusal, or ErrUnknown. Index is what a reader must
 // have applied to see it.
@@ -78,6 +82,7 @@ func Open(cfg Config, log wal.Log) (*Controller, error) {
 			return nil, fmt.Errorf("forming the cluster: %w", err)
 		}
 	}
+	cfg.SnapshotBytes = cmp.Or(cfg.SnapshotBytes, defaultSnapshotBytes)
 	var origin image.UUID
 	rand.Read(origin[:])
 	core, err := quorum.New(quorum.Config{
@@ -87,6 +92,9 @@ func Open(cfg Config, log wal.Log) (*Controller, error) {
 	})
 	if err != nil {
 		return nil, fmt.Errorf("raft: %w", err)
+	}
+	if id := core.Image().ClusterID(); id != "" && id != cfg.ClusterID {
+		return nil, fmt.Errorf("the metadata log is of cluster %s, this node is of cluster %s: its directory was put together from two", id, cfg.ClusterID)
 	}
 	c := &Controller{
 		cfg: cfg, log: log, core: core, voter: image.Voter{RaftID: state.RaftID, NodeID: cfg.NodeID},
@@ -121,21 +129,27 @@ func (c *Controller) Run(ctx context.Context) error {
 	defer close(c.stopped)
 	defer func() { answer(c.core.Abandon()) }()
 	c.core.Enqueue(quorum.Proposal{Command: &control.FormCluster{ClusterID: c.cfg.ClusterID, Voter: c.voter}})
-	var written int
 	snapshots := make(chan snapshotDone, 1)
 	writing := false
+	defer func() {
+		if writing {
+			<-snapshots // the log may be closed once Run has returned
+		}
+	}()
+	written := 0
 	for {
 		n, err := c.settle()
 		if err != nil {
 			return err
 		}
-		if written += n; written > snapshotBytes && !writing {
+		if written += n; written > c.cfg.SnapshotBytes && !writing {
 			if snap := c.core.Snapshot(); snap != nil {
 				written, writing = 0, true
 				img := c.core.Image()
 				go func() {
 					snap.Data = img.Encode()
-					snapshots <- snapshotDone{compact: func() (uint64, error) { return c.core.Compact(snap, keepEntries) }, err: c.log.SaveSnapshot(snap)}
+					err := c.log.SaveSnapshot(snap)
+					snapshots <- snapshotDone{snap, err}
 				}()
 			}
 		}
@@ -153,10 +167,10 @@ func (c *Controller) Run(ctx context.Context) error {
 	}
 }
 
-// snapshotDone comes back from the goroutine that wrote a snapshot; compact runs on the loop.
+// snapshotDone comes back from the goroutine that wrote a snapshot.
 type snapshotDone struct {
-	compact func() (uint64, error)
-	err     error
+	snap *quorum.Snapshot
+	err  error
 }
 
 func (c *Controller) compact(done snapshotDone) error {
@@ -164,7 +178,7 @@ func (c *Controller) compact(done snapshotDone) error {
 		c.cfg.Logger.Error("a metadata snapshot was not written; the raft log grows until the next one is", "error", done.err)
 		return nil
 	}
-	to, err := done.compact()
+	to, err := c.core.Compact(done.snap, keepEntries, keepEntryBytes)
 	if err != nil || to == 0 {
 		return err
 	}

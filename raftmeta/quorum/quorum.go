@@ -20,10 +20,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/streambus/streambus/raftmeta/control"
 	"github.com/streambus/streambus/raftmeta/image"
@@ -35,7 +37,7 @@ var ErrUnknown = errors.New("the outcome is unknown: the change may or may not h
 
 const (
 	maxEntry       = 256 << 10 // bytes of a unit in one entry; larger ones are cut
-	maxUnit        = 48 << 20  // bytes of a whole unit
+	maxUnit        = 48 << 20  // bytes of the records of a whole unit
 	maxUncommitted = 64 << 20  // what raft holds of entries that are not committed
 )
 
@@ -46,6 +48,9 @@ const (
 	entryChunk
 	entryEnd
 )
+
+// Snapshot is what is kept of a snapshot: raft's form, by a name for those who must not know raft.
+type Snapshot = pb.Snapshot
 
 // Genesis is the state that a new cluster of one voter begins with: an empty image at index 1.
 func Genesis(raftID uint64) (*pb.HardState, *pb.Snapshot) {
@@ -142,10 +147,14 @@ func New(cfg Config) (*Core, error) {
 		storage: raft.NewMemoryStorage(), hash: image.ClusterHash(cfg.ClusterID), origin: cfg.Origin,
 		conf: meta.GetConfState(), image: img, applied: meta.GetIndex(), appliedTerm: meta.GetTerm(), barrier: true,
 	}
+	// A commit index alone is never synced, so the stored one may lie before the snapshot. Raft panics at that, and the
+	// snapshot vouches for what it holds.
+	hs := proto.Clone(cfg.HardState).(*pb.HardState)
+	hs.Commit = new(max(hs.GetCommit(), meta.GetIndex()))
 	// The data of the snapshot is in the image; raft needs only where it stands.
 	err = errors.Join(
 		c.storage.ApplySnapshot(&pb.Snapshot{Metadata: meta}),
-		c.storage.SetHardState(cfg.HardState),
+		c.storage.SetHardState(hs),
 		c.storage.Append(cfg.Entries))
 	if err != nil {
 		return nil, err
@@ -204,13 +213,13 @@ func (c *Core) Propose(now time.Time) []Answer {
 	return nil
 }
 
-// evaluate takes waiting commands, in order, until the unit is large enough.
+// evaluate takes waiting commands, in order, as long as their records fit one entry. Only a command that alone is larger
+// than that makes a unit of several entries.
 func (c *Core) evaluate(unit *image.Unit, now time.Time) []Answer {
 	var answers []Answer
 	img, size, n := c.image, 0, 0
 	for n < len(c.waiting) && size < maxEntry {
 		p := c.waiting[n]
-		n++
 		a := Answer{Token: p.Token}
 		result, err := p.Command.Eval(img, now)
 		grown := 0
@@ -219,6 +228,10 @@ func (c *Core) evaluate(unit *image.Unit, now time.Time) []Answer {
 				err = &control.Refusal{Code: control.PolicyViolation, Message: fmt.Sprintf("the change takes %d bytes, at most %d are possible: split it", grown, maxUnit)}
 			}
 		}
+		if size > 0 && size+grown > maxEntry {
+			break // it is evaluated again, for a unit of its own
+		}
+		n++
 		if err != nil {
 			// It may have been refused for what an earlier command of this batch decided, so it is answered with them.
 			a.Err = err
@@ -298,10 +311,6 @@ func (c *Core) lead(rd *raft.Ready, done *Applied) {
 	}
 	leads := rd.SoftState.RaftState == raft.StateLeader
 	if c.leader && !leads {
-		if c.flight != nil {
-			done.Answers = append(done.Answers, unknown(c.flight.answers)...)
-			c.flight = nil
-		}
 		done.Answers = append(done.Answers, c.Abandon()...)
 	}
 	if leads && !c.leader {
@@ -379,8 +388,8 @@ func (c *Core) assemble(data []byte) ([]byte, error) {
 		if c.inUnit {
 			c.partial = append(c.partial, data...)
 		}
-		if len(c.partial) > maxUnit {
-			return nil, fmt.Errorf("a unit of more than %d bytes", maxUnit)
+		if len(c.partial) > maxUnit+maxEntry { // maxUnit is that of the records
+			return nil, fmt.Errorf("a unit of more than %d bytes", maxUnit+maxEntry)
 		}
 		return nil, nil
 	case entryEnd:
@@ -397,7 +406,7 @@ func (c *Core) assemble(data []byte) ([]byte, error) {
 
 // Snapshot is where a snapshot of the image as applied stands; the data is for the caller to add. It is nil in the
 // middle of a unit: a snapshot there would cut the unit in two.
-func (c *Core) Snapshot() *pb.Snapshot {
+func (c *Core) Snapshot() *Snapshot {
 	if c.inUnit {
 		return nil
 	}
@@ -405,16 +414,31 @@ func (c *Core) Snapshot() *pb.Snapshot {
 	return &pb.Snapshot{Metadata: &pb.SnapshotMetadata{Index: &index, Term: &term, ConfState: c.conf}}
 }
 
-// Compact forgets entries that a durable snapshot covers, but for the last keep. It returns up to where.
-func (c *Core) Compact(snap *pb.Snapshot, keep uint64) (uint64, error) {
+// Compact forgets entries that a durable snapshot covers, but for the last ones: at most keep, and of at most keepBytes. It
+// returns up to where, 0 for nothing to forget.
+func (c *Core) Compact(snap *Snapshot, keep, keepBytes uint64) (uint64, error) {
 	meta := snap.GetMetadata()
 	if _, err := c.storage.CreateSnapshot(meta.GetIndex(), meta.GetConfState(), nil); err != nil {
 		return 0, err
 	}
 	first, err := c.storage.FirstIndex()
-	if err != nil || meta.GetIndex() < first+keep {
+	if err != nil {
 		return 0, err
 	}
-	to := meta.GetIndex() - keep
+	to := meta.GetIndex()
+	for ; to >= first && keep > 0; to, keep = to-1, keep-1 {
+		e, err := c.storage.Entries(to, to+1, math.MaxUint64)
+		if err != nil {
+			return 0, err
+		}
+		size := uint64(len(e[0].GetData()))
+		if size > keepBytes {
+			break
+		}
+		keepBytes -= size
+	}
+	if to < first {
+		return 0, nil
+	}
 	return to, c.storage.Compact(to)
 }

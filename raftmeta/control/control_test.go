@@ -1,0 +1,273 @@
+package control
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/streambus/streambus/raftmeta/image"
+)
+
+func id(n int) (u image.UUID) {
+	u[0], u[15] = 1, byte(n)
+	return u
+}
+
+// cluster is an image that commands built: brokers 1 to n, each with one directory.
+func cluster(t *testing.T, n int) *image.Image {
+	t.Helper()
+	img := apply(t, image.Empty(), &FormCluster{ClusterID: "c", Voter: image.Voter{RaftID: 7, NodeID: 1}})
+	for i := 1; i <= n; i++ {
+		img = apply(t, img, &RegisterBroker{ID: int32(i), Incarnation: id(i), Dirs: []image.UUID{id(100 + i)}})
+	}
+	return img
+}
+
+// apply evaluates a command that must not be refused.
+func apply(t *testing.T, img *image.Image, c Command) *image.Image {
+	t.Helper()
+	r, err := c.Eval(img, time.Time{})
+	if err != nil {
+		t.Fatalf("%+v: %v", c, err)
+	}
+	if len(r.Records) == 0 {
+		return img
+	}
+	next, _ := image.Apply(img, img.Index()+1, r.Records)
+	return next
+}
+
+// change gives a partition another state, as a later command would.
+func change(t *testing.T, img *image.Image, topic string, i int32, edit func(*image.Partition)) *image.Image {
+	t.Helper()
+	tp, _ := img.Topic(topic)
+	p, _ := tp.Partition(i)
+	next := *p
+	next.PartitionEpoch++
+	edit(&next)
+	img, _ = image.Apply(img, img.Index()+1, []image.Record{&image.PartitionChangeRecord{Topic: tp.ID, Index: i, Partition: next}})
+	return img
+}
+
+func TestRefusals(t *testing.T) {
+	three := cluster(t, 3)
+	used := apply(t, three, &CreateTopic{Name: "a.b", ID: id(1), Partitions: 1, ReplicationFactor: 1})
+	fenced, _ := image.Apply(three, 90, []image.Record{&image.BrokerRecord{ID: 3, Fenced: true}})
+	crowd := cluster(t, image.MaxReplicas+1)
+	many := three
+	for i := range 127 {
+		many = apply(t, many, &RegisterBroker{ID: 1, Incarnation: id(i % 250), Dirs: []image.UUID{{1: 1, 2: byte(i)}, {1: 2, 2: byte(i)}}})
+	}
+	epoch := func(img *image.Image, id int32) int64 { b, _ := img.Broker(id); return b.Epoch }
+	short := func(partitions int32, rf int16) *CreateTopic {
+		return &CreateTopic{Name: "t", ID: id(1), Partitions: partitions, ReplicationFactor: rf}
+	}
+	chosen := func(a ...[]int32) *CreateTopic {
+		return &CreateTopic{Name: "t", ID: id(1), Partitions: -1, ReplicationFactor: -1, Assignments: a}
+	}
+	named := func(name string) *CreateTopic {
+		return &CreateTopic{Name: name, ID: id(2), Partitions: 1, ReplicationFactor: 1}
+	}
+	for name, c := range map[string]struct {
+		img  *image.Image
+		cmd  Command
+		code Code
+		text string
+	}{
+		"other cluster":     {three, &FormCluster{ClusterID: "d", Voter: image.Voter{RaftID: 7, NodeID: 1}}, WrongCluster, "cluster c"},
+		"other voter":       {three, &FormCluster{ClusterID: "c", Voter: image.Voter{RaftID: 8, NodeID: 1}}, WrongCluster, ""},
+		"name empty":        {three, named(""), InvalidTopicName, "empty"},
+		"name dot":          {three, named("."), InvalidTopicName, "'.'"},
+		"name dots":         {three, named(".."), InvalidTopicName, "'..'"},
+		"name long":         {three, named(strings.Repeat("x", 250)), InvalidTopicName, "249"},
+		"name slash":        {three, named("a/b"), InvalidTopicName, "ASCII"},
+		"name beyond ASCII": {three, named("é"), InvalidTopicName, "ASCII"},
+		"topic exists":      {used, named("a.b"), TopicExists, "'a.b'"},
+		"topic collides":    {used, named("a_b"), InvalidTopicName, "collides with existing topic: a.b"},
+		"unknown config":    {three, &CreateTopic{Name: "t", Partitions: 1, ReplicationFactor: 1, Configs: map[string]string{"x.y": "1"}}, InvalidConfig, "x.y"},
+		"bad config":        {three, &CreateTopic{Name: "t", Partitions: 1, ReplicationFactor: 1, Configs: map[string]string{"segment.bytes": "1"}}, InvalidConfig, "segment.bytes=1"},
+		"partitions 0":      {three, short(0, 1), InvalidPartitions, ""},
+		"partitions -1":     {three, short(-1, 1), InvalidPartitions, ""},
+		"partitions 10,001": {three, short(10_001, 1), PolicyViolation, "10000"},
+		"partitions max":    {three, short(1<<31-1, 3), PolicyViolation, ""},
+		"factor 0":          {three, short(1, 0), InvalidReplicationFactor, ""},
+		"factor -1":         {three, short(1, -1), InvalidReplicationFactor, ""},
+		"factor 4 of 3":     {three, short(1, 4), InvalidReplicationFactor, "3 broker(s)"},
+		"factor 3 of 2":     {fenced, short(1, 3), InvalidReplicationFactor, "2 broker(s)"},
+		"factor 65":         {crowd, short(1, image.MaxReplicas+1), InvalidReplicationFactor, "at most 64"},
+		"no brokers":        {cluster(t, 0), short(1, 1), InvalidReplicationFactor, "0 broker(s)"},
+		"no replica":        {three, chosen([]int32{}), InvalidReplicaAssignment, "Partition 0 has no replica"},
+		"other length":      {three, chosen([]int32{1, 2}, []int32{1}), InvalidReplicaAssignment, "Partition 1 has 1 replicas"},
+		"unknown broker":    {three, chosen([]int32{1, 9}), InvalidReplicaAssignment, "broker 9"},
+		"negative broker":   {three, chosen([]int32{-1}), InvalidReplicaAssignment, "broker -1"},
+		"fenced broker":     {fenced, chosen([]int32{3}), InvalidReplicaAssignment, "broker 3"},
+		"broker twice":      {three, chosen([]int32{1, 2, 1}), InvalidReplicaAssignment, "broker 1 twice"},
+		"too many chosen":   {three, chosen(make([][]int32, 10_001)...), PolicyViolation, "10000"},
+		"too many replicas": {crowd, chosen(slices.Repeat([]int32{1}, 65)), InvalidReplicaAssignment, "at most 64"},
+		"unknown sender":    {three, &AllocateProducerIDs{BrokerID: 9, Count: 1}, StaleBrokerEpoch, ""},
+		"old epoch":         {three, &AllocateProducerIDs{BrokerID: 1, BrokerEpoch: epoch(three, 1) - 1, Count: 1}, StaleBrokerEpoch, ""},
+		"no ids":            {three, &AllocateProducerIDs{BrokerID: 1, BrokerEpoch: epoch(three, 1)}, PolicyViolation, ""},
+		"directories":       {many, &RegisterBroker{ID: 1, Incarnation: id(255), Dirs: []image.UUID{id(1)}}, TooManyDirectories, "node.id"},
+	} {
+		r, err := c.cmd.Eval(c.img, time.Time{})
+		var refusal *Refusal
+		if !errors.As(err, &refusal) || refusal.Code != c.code || !strings.Contains(refusal.Message, c.text) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if r.Records != nil || r.Reply != nil {
+			t.Errorf("%s: refused, and there is a result: %+v", name, r)
+		}
+	}
+}
+
+func TestFormClusterAgain(t *testing.T) {
+	img := cluster(t, 0)
+	if img.ClusterID() != "c" || img.Level() != image.Level || !slices.Equal(img.Voters(), []image.Voter{{RaftID: 7, NodeID: 1}}) {
+		t.Fatalf("cluster %q, level %d, voters %v", img.ClusterID(), img.Level(), img.Voters())
+	}
+	r, err := (&FormCluster{ClusterID: "c", Voter: image.Voter{RaftID: 7, NodeID: 1}}).Eval(img, time.Time{})
+	if err != nil || len(r.Records) > 0 {
+		t.Fatalf("formed again: %+v, %v", r, err)
+	}
+}
+
+func TestPlacement(t *testing.T) {
+	img := cluster(t, 5)
+	leaders, replicas := map[int32]int{}, map[int32]int{}
+	for n := range 50 {
+		img = apply(t, img, &CreateTopic{Name: fmt.Sprintf("t%d", n), ID: id(n), Partitions: 2, ReplicationFactor: 3})
+	}
+	for tp := range img.Topics() {
+		for i := range tp.NumPartitions() {
+			p, _ := tp.Partition(i)
+			leaders[p.Leader]++
+			for j, r := range p.Replicas {
+				if replicas[r]++; slices.Contains(p.Replicas[:j], r) {
+					t.Fatalf("%s-%d is at %v", tp.Name, i, p.Replicas)
+				}
+				b, _ := img.Broker(r)
+				if b.Dir(p.Dirs[j]) != b.Dirs[0] {
+					t.Fatalf("%s-%d has directory %s at broker %d", tp.Name, i, b.Dir(p.Dirs[j]), r)
+				}
+			}
+			if p.Leader != p.Replicas[0] || !slices.Equal(p.ISR, p.Replicas) || len(p.ELR) > 0 || p.LeaderEpoch != 0 || p.PartitionEpoch != 0 {
+				t.Fatalf("%s-%d begins as %+v", tp.Name, i, p)
+			}
+		}
+	}
+	for b := int32(1); b <= 5; b++ {
+		if leaders[b] < 15 || replicas[b] < 50 {
+			t.Fatalf("leaders %v, replicas %v: uneven", leaders, replicas)
+		}
+	}
+}
+
+func TestCreateTopicReplies(t *testing.T) {
+	img := cluster(t, 3)
+	c := &CreateTopic{Name: "t", ID: id(1), Assignments: [][]int32{{3, 1}, {2, 3}}, Configs: map[string]string{"segment.bytes": "2000000", "max.message.bytes": "9"}}
+	c.ValidateOnly = true
+	r, err := c.Eval(img, time.Time{})
+	if err != nil || len(r.Records) > 0 || *r.Reply.(*CreatedTopic) != (CreatedTopic{Partitions: 2, ReplicationFactor: 2}) {
+		t.Fatalf("only validated: %+v, %v", r, err)
+	}
+	c.ValidateOnly = false
+	r, err = c.Eval(img, time.Time{})
+	if err != nil || *r.Reply.(*CreatedTopic) != (CreatedTopic{ID: id(1), Partitions: 2, ReplicationFactor: 2}) {
+		t.Fatalf("created: %+v, %v", r, err)
+	}
+	tp, _ := apply(t, img, c).Topic("t")
+	if !slices.Equal(tp.Configs(), []image.Setting{{Key: "max.message.bytes", Value: "9"}, {Key: "segment.bytes", Value: "2000000"}}) {
+		t.Fatalf("configs %v", tp.Configs())
+	}
+	if p, _ := tp.Partition(1); p.Leader != 2 || !slices.Equal(p.Replicas, []int32{2, 3}) {
+		t.Fatalf("partition 1 is %+v", p)
+	}
+}
+
+func TestProducerIDsAreHandedOutOnce(t *testing.T) {
+	img := cluster(t, 2)
+	next := int64(0)
+	for i := range 10 {
+		b, _ := img.Broker(int32(i%2 + 1))
+		c := &AllocateProducerIDs{BrokerID: b.ID, BrokerEpoch: b.Epoch, Count: 1000}
+		r, err := c.Eval(img, time.Time{})
+		if err != nil || *r.Reply.(*ProducerIDBlock) != (ProducerIDBlock{First: next, Count: 1000}) {
+			t.Fatalf("%+v, %v", r.Reply, err)
+		}
+		img = apply(t, img, c)
+		next += 1000
+	}
+}
+
+// The states of a partition before and after broker 1 comes back, with its directory and without.
+func TestRestart(t *testing.T) {
+	const gone = image.NoLeader
+	for name, c := range map[string]struct {
+		isr, elr []int32
+		leader   int32
+		wiped    bool // broker 1 comes back with another directory
+		lost     bool // broker 2 did so before
+
+		wantISR, wantELR      []int32
+		wantLeader            int32
+		leaderUp, partitionUp int32
+	}{
+		"leads":                      {isr: []int32{1, 2, 3}, leader: 1, wantISR: []int32{1, 2, 3}, wantLeader: 1, leaderUp: 1, partitionUp: 1},
+		"follows":                    {isr: []int32{1, 2, 3}, leader: 2, wantISR: []int32{1, 2, 3}, wantLeader: 2},
+		"follows out of sync":        {isr: []int32{2, 3}, leader: 2, wantISR: []int32{2, 3}, wantLeader: 2},
+		"could have led":             {isr: []int32{1}, leader: gone, wantISR: []int32{1}, wantLeader: 1, leaderUp: 1, partitionUp: 1},
+		"could not have led":         {isr: []int32{2}, leader: gone, wantISR: []int32{2}, wantLeader: gone},
+		"wiped, leads":               {isr: []int32{1, 2, 3}, leader: 1, wiped: true, wantISR: []int32{2, 3}, wantLeader: 2, leaderUp: 1, partitionUp: 1},
+		"wiped, leads, 2 lost":       {isr: []int32{1, 2, 3}, leader: 1, wiped: true, lost: true, wantISR: []int32{2, 3}, wantLeader: 3, leaderUp: 1, partitionUp: 1},
+		"wiped, follows":             {isr: []int32{1, 2, 3}, leader: 2, wiped: true, wantISR: []int32{2, 3}, wantLeader: 2, partitionUp: 1},
+		"wiped, eligible":            {isr: []int32{2}, elr: []int32{1, 3}, leader: 2, wiped: true, wantISR: []int32{2}, wantELR: []int32{3}, wantLeader: 2, partitionUp: 1},
+		"wiped, out of sync":         {isr: []int32{2, 3}, leader: 2, wiped: true, wantISR: []int32{2, 3}, wantLeader: 2},
+		"wiped, the last one":        {isr: []int32{1}, leader: 1, wiped: true, wantISR: []int32{1}, wantLeader: gone, leaderUp: 1, partitionUp: 1},
+		"wiped, the last one, again": {isr: []int32{1}, leader: gone, wiped: true, wantISR: []int32{1}, wantLeader: gone},
+	} {
+		t.Run(name, func(t *testing.T) {
+			img := apply(t, cluster(t, 3), &CreateTopic{Name: "t", ID: id(1), Assignments: [][]int32{{1, 2, 3}}})
+			img = change(t, img, "t", 0, func(p *image.Partition) { p.ISR, p.ELR, p.Leader, p.LeaderEpoch = c.isr, c.elr, c.leader, 5 })
+			if c.lost {
+				img, _ = image.Apply(img, img.Index()+1, []image.Record{&image.BrokerRecord{ID: 2, Dirs: []image.UUID{id(99)}}})
+			}
+			old, _ := img.Topic("t")
+			before, _ := old.Partition(0)
+			again := &RegisterBroker{ID: 1, Incarnation: id(50), Dirs: []image.UUID{id(101)}}
+			if c.wiped {
+				again.Dirs = []image.UUID{id(201)}
+			}
+			img = apply(t, img, again)
+			tp, _ := img.Topic("t")
+			p, _ := tp.Partition(0)
+			if !slices.Equal(p.ISR, c.wantISR) || !slices.Equal(p.ELR, c.wantELR) || p.Leader != c.wantLeader ||
+				p.LeaderEpoch != before.LeaderEpoch+c.leaderUp || p.PartitionEpoch != before.PartitionEpoch+c.partitionUp {
+				t.Fatalf("%+v became %+v", before, p)
+			}
+			if b, _ := img.Broker(1); b.Epoch != int64(img.Index()) || b.Incarnation != id(50) {
+				t.Fatalf("broker %+v at index %d", b, img.Index())
+			}
+			if r, err := again.Eval(img, time.Time{}); err != nil || len(r.Records) > 0 {
+				t.Fatalf("the same incarnation again: %+v, %v", r, err)
+			}
+		})
+	}
+}
+
+// A directory that comes back finds its replicas where they were.
+func TestDirectoryComesBack(t *testing.T) {
+	img := apply(t, cluster(t, 1), &CreateTopic{Name: "t", ID: id(1), Partitions: 1, ReplicationFactor: 1})
+	for i, want := range []struct {
+		dir    image.UUID
+		leader int32
+	}{{id(101), 1}, {id(201), image.NoLeader}, {id(101), 1}} {
+		img = apply(t, img, &RegisterBroker{ID: 1, Incarnation: id(60 + i), Dirs: []image.UUID{want.dir}})
+		tp, _ := img.Topic("t")
+		if p, _ := tp.Partition(0); p.Leader != want.leader {
+			t.Fatalf("with directory %s the leader is %d", want.dir, p.Leader)
+		}
+	}
+}

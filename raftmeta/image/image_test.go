@@ -1,0 +1,563 @@
+package image
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"testing"
+)
+
+func uuid(n int) (u UUID) {
+	u[0], u[14], u[15] = 1, byte(n>>8), byte(n)
+	return u
+}
+
+// everyRecord has each type once, with all its fields and a tagged one.
+func everyRecord() []Record {
+	tags := []Tag{{ID: 3, Data: []byte("three")}, {ID: 300, Data: []byte{}}}
+	p := Partition{Replicas: []int32{3, 1, 2}, ISR: []int32{3, 2}, ELR: []int32{1}, Dirs: "\x00\xff\x01", Leader: 2, LeaderEpoch: 4, PartitionEpoch: 9}
+	return []Record{
+		&ClusterRecord{ClusterID: "cluster", Level: 1, Tags: tags},
+		&VoterRecord{Voter: Voter{RaftID: 1<<63 | 5, NodeID: 1}, Tags: tags},
+		&BrokerRecord{ID: 1, Incarnation: uuid(1), Listeners: []Endpoint{{"PLAIN", "host", 9092}, {"X", "::1", 65535}}, Rack: "r", Dirs: []UUID{uuid(2), uuid(3)}, Fenced: true, Tags: tags},
+		&TopicRecord{Name: "a.topic", ID: uuid(4), Configs: []Setting{{"a", "1"}, {"b", ""}}, Tags: tags},
+		&PartitionsRecord{Topic: uuid(4), Partitions: []Partition{p, p, {Replicas: []int32{7}, ISR: []int32{7}, Dirs: "\x00", Leader: NoLeader}}, Tags: tags},
+		&PartitionChangeRecord{Topic: uuid(4), Index: 2, Partition: p, Tags: tags},
+		&ProducerIDsRecord{Next: 1 << 62, Tags: tags},
+	}
+}
+
+func everyUnit() *Unit {
+	return &Unit{OperationID: uuid(9), Actor: "me", Cause: "a test", Base: 12, Records: everyRecord()}
+}
+
+const hash = 77
+
+func TestUnitRoundTrip(t *testing.T) {
+	u := everyUnit()
+	b := u.Encode(hash)
+	got, err := DecodeUnit(b, hash)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again := got.Encode(hash); !bytes.Equal(again, b) {
+		t.Fatalf("encoded again:\n%x, was\n%x", again, b)
+	}
+	for i, r := range got.Records {
+		if want := u.Records[i]; fmt.Sprintf("%+v", r) != fmt.Sprintf("%+v", want) {
+			t.Errorf("record %d\n  %+v, want\n  %+v", i, r, want)
+		}
+	}
+	if len(u.Encode(hash)) <= RecordsSize(u.Records) {
+		t.Error("a unit is smaller than its records")
+	}
+}
+
+func TestForeignAndNewerUnitsAreRefused(t *testing.T) {
+	good := everyUnit().Encode(hash)
+	if _, err := DecodeUnit(good, hash+1); err == nil {
+		t.Error("a unit of another cluster was taken")
+	}
+	for name, body := range map[string][]byte{
+		"unit":   {2},
+		"record": append(emptyUnit(), 1 /* record */, 99 /* of this type */, 0, 1, 0),
+	} {
+		var unknown *UnknownFormatError
+		if _, err := DecodeUnit(seal(body), hash); !errors.As(err, &unknown) || unknown.What != name {
+			t.Errorf("a newer %s: %v", name, err)
+		}
+	}
+	version := append(emptyUnit(), 1, typeTopic, 1, 1, 0)
+	var unknown *UnknownFormatError
+	if _, err := DecodeUnit(seal(version), hash); !errors.As(err, &unknown) || unknown.Type != typeTopic || unknown.Version != 1 {
+		t.Errorf("a newer version of a record: %v", err)
+	}
+}
+
+// emptyUnit is a unit up to the count of its records.
+func emptyUnit() []byte {
+	b := (&Unit{}).Encode(hash)
+	return b[: len(b)-5 : len(b)-5]
+}
+
+// Equal values have equal bytes: a number has one form only.
+func TestNumbersAreShort(t *testing.T) {
+	for _, b := range [][]byte{{0x80, 0}, {0xff, 0x80, 0}, {0x80}, {}, {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2}} {
+		r := newReader("test", b)
+		if v := r.uvarint(); r.err == nil {
+			t.Errorf("%x was read as %d", b, v)
+		}
+	}
+	r := newReader("test", []byte{0x80, 1, 0})
+	if a, b := r.uvarint(), r.uvarint(); a != 128 || b != 0 || r.end() != nil {
+		t.Errorf("128 and 0 were read as %d and %d", a, b)
+	}
+}
+
+// Whatever was damaged is found by the checksum; and without it nothing panics, see the fuzz targets.
+func TestEveryFlipOfAUnitIsFound(t *testing.T) {
+	good := everyUnit().Encode(hash)
+	for bit := range len(good) * 8 {
+		bad := slices.Clone(good)
+		bad[bit/8] ^= 1 << (bit % 8)
+		if _, err := DecodeUnit(bad, hash); !errors.As(err, new(*CorruptError)) {
+			t.Fatalf("bit %d: %v", bit, err)
+		}
+	}
+	for n := range good {
+		if _, err := DecodeUnit(good[:n], hash); !errors.As(err, new(*CorruptError)) {
+			t.Fatalf("cut to %d: %v", n, err)
+		}
+	}
+}
+
+// FuzzUnit decodes what no checksum protects. What is accepted is encoded to the same bytes.
+func FuzzUnit(f *testing.F) {
+	good := everyUnit().Encode(hash)
+	f.Add(good[:len(good)-4])
+	for _, r := range everyRecord() {
+		b := (&Unit{Records: []Record{r}}).Encode(hash)
+		f.Add(b[:len(b)-4])
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		b := seal(slices.Clone(body))
+		u, err := DecodeUnit(b, hash)
+		if err == nil && !bytes.Equal(u.Encode(hash), b) {
+			t.Fatalf("%x\nwas accepted and is written as\n%x", b, u.Encode(hash))
+		}
+	})
+}
+
+// FuzzImage does the same with snapshots.
+func FuzzImage(f *testing.F) {
+	small, _ := Apply(Empty(), 9, everyRecord()[:5])
+	for _, img := range []*Image{Empty(), small} {
+		b := img.Encode()
+		f.Add(b[:len(b)-4])
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		b := seal(slices.Clone(body))
+		img, err := DecodeImage(b)
+		if err == nil && !bytes.Equal(img.Encode(), b) {
+			t.Fatalf("%x\nwas accepted and is written as\n%x", b, img.Encode())
+		}
+	})
+}
+
+func random(seed uint64, steps int) *Image {
+	m := newModel(seed)
+	for range steps {
+		m.step()
+	}
+	return m.img
+}
+
+// model is the image in ordinary maps, and a source of units that fit it.
+type model struct {
+	rng    *rand.Rand
+	img    *Image
+	delta  *Delta
+	topics map[string][]Partition
+	ids    map[string]UUID
+	names  []string
+	next   int64
+	epochs map[int32]int64
+	// changed is what the last unit changed: "topic-partition".
+	changed map[string]bool
+}
+
+func newModel(seed uint64) *model {
+	return &model{rng: rand.New(rand.NewPCG(seed, 1)), img: Empty(), topics: map[string][]Partition{}, ids: map[string]UUID{}, epochs: map[int32]int64{}}
+}
+
+func (m *model) partition() Partition {
+	n := m.rng.IntN(3) + 1
+	var replicas []int32
+	for _, r := range m.rng.Perm(5)[:n] {
+		replicas = append(replicas, int32(r))
+	}
+	p := Partition{Replicas: replicas, ISR: replicas, Dirs: "\x00\x01\xff"[:n], Leader: replicas[0]}
+	if n > 1 && m.rng.IntN(2) == 0 {
+		p.ISR, p.ELR = replicas[:n-1], replicas[n-1:]
+	}
+	if m.rng.IntN(8) == 0 {
+		p.Leader = NoLeader
+	}
+	return p
+}
+
+// step applies a unit of a few records.
+func (m *model) step() {
+	index := m.img.Index() + 1 + uint64(m.rng.IntN(3))
+	m.changed = map[string]bool{}
+	var records []Record
+	for range m.rng.IntN(4) + 1 {
+		records = append(records, m.record(index)...)
+	}
+	m.img, m.delta = Apply(m.img, index, records)
+}
+
+func (m *model) record(index uint64) []Record {
+	switch kind := m.rng.IntN(10); {
+	case kind < 3 || len(m.names) == 0:
+		name := fmt.Sprintf("topic-%d", len(m.names))
+		id := uuid(len(m.names))
+		m.names, m.ids[name] = append(m.names, name), id
+		m.topics[name] = nil
+		return []Record{&TopicRecord{Name: name, ID: id, Configs: []Setting{{"k", name}}}, m.grow(name, m.rng.IntN(200))}
+	case kind < 5:
+		return []Record{m.grow(m.names[m.rng.IntN(len(m.names))], m.rng.IntN(100))}
+	case kind < 8:
+		name := m.names[m.rng.IntN(len(m.names))]
+		if len(m.topics[name]) == 0 {
+			return nil
+		}
+		i := m.rng.IntN(len(m.topics[name]))
+		p := m.partition()
+		old := &m.topics[name][i]
+		p.LeaderEpoch, p.PartitionEpoch = old.LeaderEpoch+int32(m.rng.IntN(2)), old.PartitionEpoch+1
+		*old = p
+		m.changed[fmt.Sprintf("%s-%d", name, i)] = true
+		return []Record{&PartitionChangeRecord{Topic: m.ids[name], Index: int32(i), Partition: p}}
+	case kind < 9:
+		m.next += int64(m.rng.IntN(1000)) + 1
+		return []Record{&ProducerIDsRecord{Next: m.next}}
+	default:
+		id := int32(m.rng.IntN(5))
+		m.epochs[id] = int64(index)
+		return []Record{&BrokerRecord{ID: id, Incarnation: uuid(int(index)), Dirs: []UUID{uuid(m.rng.IntN(4))}}}
+	}
+}
+
+func (m *model) grow(name string, n int) Record {
+	r := &PartitionsRecord{Topic: m.ids[name], First: int32(len(m.topics[name]))}
+	for range n {
+		m.changed[fmt.Sprintf("%s-%d", name, len(m.topics[name]))] = true
+		p := m.partition()
+		r.Partitions = append(r.Partitions, p)
+		m.topics[name] = append(m.topics[name], p)
+	}
+	return r
+}
+
+// check compares everything that can be asked of an image.
+func (m *model) check(t *testing.T, img *Image) {
+	t.Helper()
+	total := 0
+	for _, name := range m.names {
+		tp, ok := img.Topic(name)
+		byID, ok2 := img.TopicByID(m.ids[name])
+		if !ok || !ok2 || tp != byID || int(tp.NumPartitions()) != len(m.topics[name]) {
+			t.Fatalf("topic %s: %v %v", name, tp, byID)
+		}
+		if v, ok := tp.Config("k"); v != name || !ok {
+			t.Fatalf("topic %s has k=%s", name, v)
+		}
+		for j := range m.topics[name] {
+			if p, ok := tp.Partition(int32(j)); !ok || !reflect.DeepEqual(p, &m.topics[name][j]) {
+				t.Fatalf("%s-%d is %+v, want %+v", name, j, p, m.topics[name][j])
+			}
+		}
+		for _, j := range []int32{-1, -1 << 31, tp.NumPartitions(), 1<<31 - 1} {
+			if p, ok := tp.Partition(j); ok || p != nil {
+				t.Fatalf("%s has a partition %d", name, j)
+			}
+		}
+		total += len(m.topics[name])
+	}
+	var order []string
+	for tp := range img.Topics() {
+		order = append(order, tp.Name)
+	}
+	if !slices.Equal(order, m.names) || img.NumTopics() != len(m.names) || img.NumPartitions() != total || img.NextProducerID() != m.next {
+		t.Fatalf("%d topics in order %v, %d partitions, next producer id %d", img.NumTopics(), order, img.NumPartitions(), img.NextProducerID())
+	}
+	for id, epoch := range m.epochs {
+		if b, ok := img.Broker(id); !ok || b.Epoch != epoch {
+			t.Fatalf("broker %d is %+v, want epoch %d", id, b, epoch)
+		}
+	}
+	if len(img.Brokers()) != len(m.epochs) || !slices.IsSortedFunc(img.Brokers(), func(a, b *Broker) int { return int(a.ID - b.ID) }) {
+		t.Fatalf("brokers %v", img.Brokers())
+	}
+}
+
+// checkDelta wants each partition that changed once or more, as it is now, at the brokers that hold it.
+func (m *model) checkDelta(t *testing.T, d *Delta, changed func(string) bool) {
+	t.Helper()
+	for node := range int32(5) {
+		local := d.Local(node)
+		got := map[string]bool{}
+		for _, l := range slices.Concat(local.Leaders, local.Followers) {
+			name := fmt.Sprintf("%s-%d", l.Topic.Name, l.Index)
+			if !changed(name) || !reflect.DeepEqual(l.Partition, &m.topics[l.Topic.Name][l.Index]) {
+				t.Fatalf("the delta of %s has %+v, want %+v", name, l.Partition, m.topics[l.Topic.Name][l.Index])
+			}
+			got[name] = true
+		}
+		for _, l := range local.Leaders {
+			if l.Partition.Leader != node {
+				t.Fatalf("%s-%d is not led by %d", l.Topic.Name, l.Index, node)
+			}
+		}
+		for name, ps := range m.topics {
+			for i := range ps {
+				if key := fmt.Sprintf("%s-%d", name, i); changed(key) && ps[i].HasReplica(node) && !got[key] {
+					t.Fatalf("the delta lacks %s at broker %d", key, node)
+				}
+			}
+		}
+	}
+}
+
+func TestImageAgainstMaps(t *testing.T) {
+	for seed := range uint64(5) {
+		m := newModel(seed)
+		for range 40 {
+			before, bytesBefore := m.img, m.img.Encode()
+			m.step()
+			m.check(t, m.img)
+			m.checkDelta(t, m.delta, func(s string) bool { return m.changed[s] })
+			if !bytes.Equal(before.Encode(), bytesBefore) {
+				t.Fatalf("seed %d: an older image changed at index %d", seed, m.img.Index())
+			}
+		}
+		b := m.img.Encode()
+		restored, err := DecodeImage(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.check(t, restored)
+		m.checkDelta(t, Everything(restored), func(string) bool { return true })
+		if !bytes.Equal(restored.Encode(), b) {
+			t.Fatal("a restored image has another encoding")
+		}
+		// What comes after must not depend on whether a snapshot lay in between.
+		other := *m
+		other.img, other.rng = restored, rand.New(rand.NewPCG(seed, 2))
+		other.topics, other.ids, other.epochs = clone(m.topics), clone(m.ids), clone(m.epochs)
+		m.rng = rand.New(rand.NewPCG(seed, 2))
+		for range 10 {
+			m.step()
+			other.step()
+			if !bytes.Equal(m.img.Encode(), other.img.Encode()) {
+				t.Fatalf("seed %d: images differ after a snapshot", seed)
+			}
+		}
+	}
+}
+
+func clone[K comparable, V any](m map[K]V) map[K]V {
+	c := map[K]V{}
+	for k, v := range m {
+		if ps, ok := any(v).([]Partition); ok {
+			v = any(slices.Clone(ps)).(V)
+		}
+		c[k] = v
+	}
+	return c
+}
+
+// One image is the base of two: neither may see the other.
+func TestImagesBranch(t *testing.T) {
+	base := random(4, 40)
+	name := ""
+	for tp := range base.Topics() {
+		if tp.NumPartitions() > 0 && tp.NumPartitions()%blockSize != 0 {
+			name = tp.Name
+		}
+	}
+	tp, _ := base.Topic(name)
+	add := func(leader int32) *Image {
+		img, _ := Apply(base, base.Index()+1, []Record{&PartitionsRecord{Topic: tp.ID, First: tp.NumPartitions(),
+			Partitions: []Partition{{Replicas: []int32{leader}, ISR: []int32{leader}, Dirs: "\x00", Leader: leader}}}})
+		return img
+	}
+	one, two := add(1), add(2)
+	for want, img := range map[int32]*Image{1: one, 2: two} {
+		x, _ := img.Topic(name)
+		if p, ok := x.Partition(tp.NumPartitions()); !ok || p.Leader != want {
+			t.Fatalf("the new partition is %+v, want leader %d", p, want)
+		}
+	}
+}
+
+func TestSharing(t *testing.T) {
+	ps := make([]Partition, 1000)
+	for i := range ps {
+		ps[i] = Partition{Replicas: []int32{1}, ISR: []int32{1}, Dirs: "\x00", Leader: 1}
+	}
+	records := []Record{&TopicRecord{Name: "t", ID: uuid(1)}, &PartitionsRecord{Topic: uuid(1), Partitions: ps}}
+	u, err := DecodeUnit((&Unit{Records: records}).Encode(hash), hash)
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, _ := Apply(Empty(), 1, u.Records)
+	tp, _ := img.Topic("t")
+	a, _ := tp.Partition(0)
+	b, _ := tp.Partition(999)
+	if &a.Replicas[0] != &b.Replicas[0] || &a.Replicas[0] != &b.ISR[0] {
+		t.Error("equal lists of neighbours are in memory more than once")
+	}
+	next, _ := Apply(img, 2, []Record{&PartitionChangeRecord{Topic: uuid(1), Index: 500, Partition: Partition{Replicas: []int32{1}, Dirs: "\x00", Leader: NoLeader, LeaderEpoch: 1, PartitionEpoch: 1}}})
+	changed, _ := next.Topic("t")
+	copied := 0
+	for i := range tp.blocks {
+		if &tp.blocks[i][0] != &changed.blocks[i][0] {
+			copied++
+		}
+	}
+	if copied != 1 {
+		t.Errorf("one partition changed and %d of %d blocks were copied", copied, len(tp.blocks))
+	}
+}
+
+func TestDirectoriesKeepTheirPlaces(t *testing.T) {
+	img, _ := Apply(Empty(), 1, []Record{&BrokerRecord{ID: 1, Dirs: []UUID{uuid(5), uuid(6)}}})
+	img, _ = Apply(img, 2, []Record{&BrokerRecord{ID: 1, Dirs: []UUID{uuid(7), uuid(6)}}})
+	img, err := DecodeImage(img.Encode())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, _ := img.Broker(1)
+	for place, want := range map[byte]UUID{0: uuid(5), 1: uuid(6), 2: uuid(7), 3: {}, NoDir: {}} {
+		if b.Dir(place) != want {
+			t.Errorf("place %d is %s, want %s", place, b.Dir(place), want)
+		}
+	}
+	if b.DirPlace(uuid(6)) != 1 || b.DirPlace(uuid(9)) != NoDir || b.KnownDirs() != 3 || !slices.Equal(b.Dirs, []UUID{uuid(7), uuid(6)}) {
+		t.Errorf("broker %+v", b)
+	}
+}
+
+// Tagged fields that this release does not know are in the snapshot still.
+func TestTagsSurviveTheImage(t *testing.T) {
+	tags := []Tag{{7, []byte("later")}}
+	img, _ := Apply(Empty(), 1, []Record{&BrokerRecord{ID: 1, Tags: tags}, &TopicRecord{Name: "t", ID: uuid(1), Tags: tags}})
+	img, err := DecodeImage(img.Encode())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, _ := img.Broker(1)
+	tp, _ := img.Topic("t")
+	if !reflect.DeepEqual(b.tags, tags) || !reflect.DeepEqual(tp.tags, tags) {
+		t.Errorf("tags %v and %v", b.tags, tp.tags)
+	}
+}
+
+func TestNamesThatMetricsConfuse(t *testing.T) {
+	img, _ := Apply(Empty(), 1, []Record{&TopicRecord{Name: "a.b_c", ID: uuid(1)}})
+	if _, ok := img.Topic("a_b.c"); ok {
+		t.Error("another name found the topic")
+	}
+	if tp, ok := img.TopicLike("a_b.c"); !ok || tp.Name != "a.b_c" {
+		t.Error("the like of a name was not found")
+	}
+	for _, name := range []string{"", "a.b", "a.b_c_", "a-b_c"} {
+		if _, ok := img.TopicLike(name); ok {
+			t.Errorf("%q is like it", name)
+		}
+	}
+}
+
+// A record that does not fit stops the node with a message that names the unit and the record.
+func TestMisfitsPanic(t *testing.T) {
+	base, _ := Apply(Empty(), 5, []Record{
+		&ClusterRecord{ClusterID: "c"}, &VoterRecord{Voter: Voter{1, 1}}, &TopicRecord{Name: "t.x", ID: uuid(1)},
+		&PartitionsRecord{Topic: uuid(1), Partitions: []Partition{{Leader: NoLeader, LeaderEpoch: 2, PartitionEpoch: 3}}},
+		&ProducerIDsRecord{Next: 10},
+	})
+	many := make([]UUID, MaxDirs+1)
+	for i := range many {
+		many[i] = uuid(i)
+	}
+	for name, r := range map[string]Record{
+		"other cluster":         &ClusterRecord{ClusterID: "d"},
+		"voter twice":           &VoterRecord{Voter: Voter{1, 2}},
+		"too many directories":  &BrokerRecord{ID: 1, Dirs: many},
+		"topic name twice":      &TopicRecord{Name: "t.x", ID: uuid(2)},
+		"topic name like":       &TopicRecord{Name: "t_x", ID: uuid(2)},
+		"topic id twice":        &TopicRecord{Name: "u", ID: uuid(1)},
+		"partitions of nothing": &PartitionsRecord{Topic: uuid(9)},
+		"partitions with hole":  &PartitionsRecord{Topic: uuid(1), First: 2},
+		"partitions twice":      &PartitionsRecord{Topic: uuid(1), First: 0},
+		"change of nothing":     &PartitionChangeRecord{Topic: uuid(9)},
+		"change beyond":         &PartitionChangeRecord{Topic: uuid(1), Index: 1},
+		"partition epoch same":  &PartitionChangeRecord{Topic: uuid(1), Partition: Partition{LeaderEpoch: 2, PartitionEpoch: 3}},
+		"leader epoch back":     &PartitionChangeRecord{Topic: uuid(1), Partition: Partition{LeaderEpoch: 1, PartitionEpoch: 4}},
+		"producer ids again":    &ProducerIDsRecord{Next: 10},
+	} {
+		t.Run(name, func(t *testing.T) {
+			defer func() {
+				if text := fmt.Sprint(recover()); !bytes.Contains([]byte(text), fmt.Appendf(nil, "unit 6: %T does not fit", r)) {
+					t.Errorf("panic %q", text)
+				}
+			}()
+			Apply(base, 6, []Record{r})
+		})
+	}
+}
+
+func TestUUIDText(t *testing.T) {
+	u := UUID{0xfb, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 0xff}
+	if got, err := ParseUUID(u.String()); got != u || err != nil || len(u.String()) != 22 {
+		t.Fatalf("%s became %v, %v", u, got, err)
+	}
+	for _, bad := range []string{"", "AAAAAAAAAAAAAAAAAAAAA", u.String() + "==", "AAAAAAAAAAAAAAAAAAAAAB", "!AAAAAAAAAAAAAAAAAAAAA"} {
+		if _, err := ParseUUID(bad); err == nil {
+			t.Errorf("%q was taken for an id", bad)
+		}
+	}
+}
+
+func TestTopicConfig(t *testing.T) {
+	for _, c := range []struct{ key, value, want string }{
+		{"segment.bytes", "1048576", ""},
+		{"segment.bytes", "1048575", "segment.bytes=1048575: must be a whole number from 1048576 to 2147483647"},
+		{"segment.bytes", "1e9", "segment.bytes=1e9: must be a whole number from 1048576 to 2147483647"},
+		{"max.message.bytes", "0", ""},
+		{"max.message.bytes", "-1", "max.message.bytes=-1: must be a whole number from 0 to 2147483647"},
+		{"min.insync.replicas", "0", "min.insync.replicas=0: must be a whole number from 1 to 2147483647"},
+		{"streambus.flush", "os", ""},
+		{"streambus.flush", "never", "streambus.flush=never: must be one of ack, os"},
+		{"flush.ms", "1", "flush.ms is not a setting of topics here; there are: index.interval.bytes, max.message.bytes, min.insync.replicas, segment.bytes, segment.index.bytes, streambus.flush"},
+	} {
+		got := ""
+		if err := ValidateTopicConfig(map[string]string{c.key: c.value}); err != nil {
+			got = err.Error()
+		}
+		if got != c.want {
+			t.Errorf("%s=%s: %q, want %q", c.key, c.value, got, c.want)
+		}
+	}
+	own := &Topic{configs: []Setting{{"segment.bytes", "5000000"}}}
+	defaults := map[string]string{"segment.bytes": "6000000", "max.message.bytes": "7"}
+	if own.Int64("segment.bytes", defaults) != 5000000 || own.Int64("max.message.bytes", defaults) != 7 || own.Int64("min.insync.replicas", defaults) != 1 || own.String("streambus.flush", nil) != "ack" {
+		t.Error("the topic's own value comes first, then the broker's, then the built-in one")
+	}
+	for _, k := range topicKeys {
+		if err := k.check(k.value); err != nil {
+			t.Errorf("the default of %s: %v", k.key, err)
+		}
+		if back, ok := TopicKeyOfBrokerKey(k.brokerKey); back != k.key || !ok {
+			t.Errorf("%s leads back to %s", k.brokerKey, back)
+		}
+	}
+}
+
+func BenchmarkCreate10000(b *testing.B) {
+	ps := make([]Partition, 10_000)
+	for i := range ps {
+		r := []int32{int32(i % 9), int32((i + 1) % 9), int32((i + 2) % 9)}
+		ps[i] = Partition{Replicas: r, ISR: r, Dirs: "\x00\x00\x00", Leader: r[0]}
+	}
+	data := (&Unit{Records: []Record{&TopicRecord{Name: "t", ID: uuid(1)}, &PartitionsRecord{Topic: uuid(1), Partitions: ps}}}).Encode(hash)
+	b.SetBytes(int64(len(data)))
+	for b.Loop() {
+		u, _ := DecodeUnit(data, hash)
+		Apply(Empty(), 1, u.Records)
+	}
+}
