@@ -19,9 +19,19 @@ type Image struct {
 	voters         []Voter   // by raft id
 	brokers        []*Broker // by id
 	nextProducerID int64
+	settings       []NodeSettings // by node
 	topics         topicTable
 	partitions     int
 }
+
+// NodeSettings are the dynamic settings of one broker, or with [EveryBroker] of all.
+type NodeSettings struct {
+	Node     int32
+	Settings []Setting // by key
+}
+
+// EveryBroker stands for the cluster where settings of a broker are meant.
+const EveryBroker int32 = -1
 
 // Voter binds a raft id, drawn once per directory and never used again, to the node it belongs to.
 type Voter struct {
@@ -80,12 +90,11 @@ type Topic struct {
 
 	configs []Setting // by key
 	tags    []Tag
-	slot    int32
 	count   int32
 	blocks  [][]Partition // of blockSize, the last one shorter
 }
 
-// Setting is one configuration value of a topic.
+// Setting is one configuration value.
 type Setting struct{ Key, Value string }
 
 // blockSize partitions are copied when one of them changes: large enough that the table of blocks stays small, small
@@ -183,12 +192,32 @@ func (t *Topic) Partition(i int32) (*Partition, bool) {
 }
 
 // Config is the value that was set for the topic itself.
-func (t *Topic) Config(key string) (string, bool) {
-	i, ok := slices.BinarySearchFunc(t.configs, key, func(s Setting, key string) int { return cmp.Compare(s.Key, key) })
+func (t *Topic) Config(key string) (string, bool) { return find(t.configs, key) }
+
+func find(settings []Setting, key string) (string, bool) {
+	i, ok := slices.BinarySearchFunc(settings, key, func(s Setting, key string) int { return cmp.Compare(s.Key, key) })
 	if !ok {
 		return "", false
 	}
-	return t.configs[i].Value, true
+	return settings[i].Value, true
+}
+
+// BrokerConfigs are the values set for one broker, or with [EveryBroker] for all, ordered by key. The slice must not be
+// changed.
+func (m *Image) BrokerConfigs(node int32) []Setting {
+	if i, ok := m.findNode(node); ok {
+		return m.settings[i].Settings
+	}
+	return nil
+}
+
+// BrokerConfig is one of BrokerConfigs.
+func (m *Image) BrokerConfig(node int32, key string) (string, bool) {
+	return find(m.BrokerConfigs(node), key)
+}
+
+func (m *Image) findNode(node int32) (int, bool) {
+	return slices.BinarySearchFunc(m.settings, node, func(s NodeSettings, node int32) int { return cmp.Compare(s.Node, node) })
 }
 
 // Configs are the values set for the topic itself, ordered by key. The slice must not be changed.

@@ -27,6 +27,10 @@ func everyRecord() []Record {
 		&PartitionsRecord{Topic: uuid(4), Partitions: []Partition{p, p, {Replicas: []int32{7}, ISR: []int32{7}, Dirs: "\x00", Leader: NoLeader}}, Tags: tags},
 		&PartitionChangeRecord{Topic: uuid(4), Index: 2, Partition: p, Tags: tags},
 		&ProducerIDsRecord{Next: 1 << 62, Tags: tags},
+		&TopicConfigsRecord{Topic: uuid(4), Configs: []Setting{{"a", "2"}}, Tags: tags},
+		&BrokerConfigsRecord{Node: EveryBroker, Configs: []Setting{{"a", "2"}}, Tags: tags},
+		&BrokerConfigsRecord{Node: 1<<31 - 1, Configs: []Setting{{"a", "2"}, {"b", "2"}}, Tags: tags},
+		&TopicRemovalRecord{Topic: uuid(4), Tags: tags},
 	}
 }
 
@@ -157,20 +161,26 @@ func random(seed uint64, steps int) *Image {
 
 // model is the image in ordinary maps, and a source of units that fit it.
 type model struct {
-	rng    *rand.Rand
-	img    *Image
-	delta  *Delta
-	topics map[string][]Partition
-	ids    map[string]UUID
-	names  []string
-	next   int64
-	epochs map[int32]int64
+	rng              *rand.Rand
+	img              *Image
+	delta            *Delta
+	topics           map[string][]Partition
+	ids              map[string]UUID
+	names            []string          // in the order of the image
+	made             int               // topics, ever
+	configs, brokers map[string]string // value of k by topic, and by node
+	gone             []string          // topics that the last unit removed
+	next             int64
+	epochs           map[int32]int64
 	// changed is what the last unit changed: "topic-partition".
 	changed map[string]bool
 }
 
 func newModel(seed uint64) *model {
-	return &model{rng: rand.New(rand.NewPCG(seed, 1)), img: Empty(), topics: map[string][]Partition{}, ids: map[string]UUID{}, epochs: map[int32]int64{}}
+	return &model{
+		rng: rand.New(rand.NewPCG(seed, 1)), img: Empty(), topics: map[string][]Partition{}, ids: map[string]UUID{}, epochs: map[int32]int64{},
+		configs: map[string]string{}, brokers: map[string]string{},
+	}
 }
 
 func (m *model) partition() Partition {
@@ -192,7 +202,7 @@ func (m *model) partition() Partition {
 // step applies a unit of a few records.
 func (m *model) step() {
 	index := m.img.Index() + 1 + uint64(m.rng.IntN(3))
-	m.changed = map[string]bool{}
+	m.changed, m.gone = map[string]bool{}, nil
 	var records []Record
 	for range m.rng.IntN(4) + 1 {
 		records = append(records, m.record(index)...)
@@ -201,12 +211,13 @@ func (m *model) step() {
 }
 
 func (m *model) record(index uint64) []Record {
-	switch kind := m.rng.IntN(10); {
+	switch kind := m.rng.IntN(13); {
 	case kind < 3 || len(m.names) == 0:
-		name := fmt.Sprintf("topic-%d", len(m.names))
-		id := uuid(len(m.names))
+		name := fmt.Sprintf("topic-%d", m.made)
+		id := uuid(m.made)
+		m.made++
 		m.names, m.ids[name] = append(m.names, name), id
-		m.topics[name] = nil
+		m.topics[name], m.configs[name] = nil, name
 		return []Record{&TopicRecord{Name: name, ID: id, Configs: []Setting{{"k", name}}}, m.grow(name, m.rng.IntN(200))}
 	case kind < 5:
 		return []Record{m.grow(m.names[m.rng.IntN(len(m.names))], m.rng.IntN(100))}
@@ -225,6 +236,32 @@ func (m *model) record(index uint64) []Record {
 	case kind < 9:
 		m.next += int64(m.rng.IntN(1000)) + 1
 		return []Record{&ProducerIDsRecord{Next: m.next}}
+	case kind < 10: // the last one takes its place
+		i := m.rng.IntN(len(m.names))
+		name, last := m.names[i], len(m.names)-1
+		m.names[i] = m.names[last]
+		m.names = m.names[:last]
+		for j := range m.topics[name] {
+			delete(m.changed, fmt.Sprintf("%s-%d", name, j))
+		}
+		delete(m.topics, name)
+		m.gone = append(m.gone, name)
+		return []Record{&TopicRemovalRecord{Topic: m.ids[name]}}
+	case kind < 11:
+		name := m.names[m.rng.IntN(len(m.names))]
+		m.configs[name] = fmt.Sprint(index)
+		for i := range m.topics[name] {
+			m.changed[fmt.Sprintf("%s-%d", name, i)] = true
+		}
+		return []Record{&TopicConfigsRecord{Topic: m.ids[name], Configs: []Setting{{"k", m.configs[name]}}}}
+	case kind < 12:
+		r := &BrokerConfigsRecord{Node: int32(m.rng.IntN(3)) - 1}
+		delete(m.brokers, fmt.Sprint(r.Node))
+		if m.rng.IntN(3) > 0 {
+			m.brokers[fmt.Sprint(r.Node)] = fmt.Sprint(index)
+			r.Configs = []Setting{{"k", fmt.Sprint(index)}}
+		}
+		return []Record{r}
 	default:
 		id := int32(m.rng.IntN(5))
 		m.epochs[id] = int64(index)
@@ -253,7 +290,7 @@ func (m *model) check(t *testing.T, img *Image) {
 		if !ok || !ok2 || tp != byID || int(tp.NumPartitions()) != len(m.topics[name]) {
 			t.Fatalf("topic %s: %v %v", name, tp, byID)
 		}
-		if v, ok := tp.Config("k"); v != name || !ok {
+		if v, ok := tp.Config("k"); v != m.configs[name] || !ok {
 			t.Fatalf("topic %s has k=%s", name, v)
 		}
 		for j := range m.topics[name] {
@@ -275,6 +312,12 @@ func (m *model) check(t *testing.T, img *Image) {
 	if !slices.Equal(order, m.names) || img.NumTopics() != len(m.names) || img.NumPartitions() != total || img.NextProducerID() != m.next {
 		t.Fatalf("%d topics in order %v, %d partitions, next producer id %d", img.NumTopics(), order, img.NumPartitions(), img.NextProducerID())
 	}
+	for node := int32(-1); node < 3; node++ {
+		want, set := m.brokers[fmt.Sprint(node)]
+		if v, ok := img.BrokerConfig(node, "k"); v != want || ok != set {
+			t.Fatalf("node %d has k=%s", node, v)
+		}
+	}
 	for id, epoch := range m.epochs {
 		if b, ok := img.Broker(id); !ok || b.Epoch != epoch {
 			t.Fatalf("broker %d is %+v, want epoch %d", id, b, epoch)
@@ -288,6 +331,13 @@ func (m *model) check(t *testing.T, img *Image) {
 // checkDelta wants each partition that changed once or more, as it is now, at the brokers that hold it.
 func (m *model) checkDelta(t *testing.T, d *Delta, changed func(string) bool) {
 	t.Helper()
+	var gone []string
+	for _, tp := range d.Removed {
+		gone = append(gone, tp.Name)
+	}
+	if !d.Whole && !slices.Equal(gone, m.gone) {
+		t.Fatalf("the delta removes %v, want %v", gone, m.gone)
+	}
 	for node := range int32(5) {
 		local := d.Local(node)
 		got := map[string]bool{}
@@ -339,6 +389,7 @@ func TestImageAgainstMaps(t *testing.T) {
 		other := *m
 		other.img, other.rng = restored, rand.New(rand.NewPCG(seed, 2))
 		other.topics, other.ids, other.epochs = clone(m.topics), clone(m.ids), clone(m.epochs)
+		other.configs, other.brokers, other.names = clone(m.configs), clone(m.brokers), slices.Clone(m.names)
 		m.rng = rand.New(rand.NewPCG(seed, 2))
 		for range 10 {
 			m.step()
@@ -485,6 +536,8 @@ func TestMisfitsPanic(t *testing.T) {
 		"partitions with hole":  &PartitionsRecord{Topic: uuid(1), First: 2},
 		"partitions twice":      &PartitionsRecord{Topic: uuid(1), First: 0},
 		"change of nothing":     &PartitionChangeRecord{Topic: uuid(9)},
+		"removal of nothing":    &TopicRemovalRecord{Topic: uuid(9)},
+		"configs of nothing":    &TopicConfigsRecord{Topic: uuid(9)},
 		"change beyond":         &PartitionChangeRecord{Topic: uuid(1), Index: 1},
 		"partition epoch same":  &PartitionChangeRecord{Topic: uuid(1), Partition: Partition{LeaderEpoch: 2, PartitionEpoch: 3}},
 		"leader epoch back":     &PartitionChangeRecord{Topic: uuid(1), Partition: Partition{LeaderEpoch: 1, PartitionEpoch: 4}},
@@ -559,5 +612,35 @@ func BenchmarkCreate10000(b *testing.B) {
 	for b.Loop() {
 		u, _ := DecodeUnit(data, hash)
 		Apply(Empty(), 1, u.Records)
+	}
+}
+
+// The table of topics grows and shrinks over the edge of a block.
+func TestTopicsComeAndGo(t *testing.T) {
+	img := Empty()
+	step := func(r Record) { img, _ = Apply(img, img.Index()+1, []Record{r}) }
+	for round := range 2 {
+		for n := range fanout + 6 {
+			step(&TopicRecord{Name: fmt.Sprintf("t%d-%d", round, n), ID: uuid(round*2000 + n)})
+		}
+		for n := range fanout + 6 {
+			if n%fanout != 3 {
+				step(&TopicRemovalRecord{Topic: uuid(round*2000 + n)})
+			}
+		}
+		if img.NumTopics() != 2*(round+1) || len(img.topics.blocks) != 1 {
+			t.Fatalf("%d topics in %d blocks", img.NumTopics(), len(img.topics.blocks))
+		}
+		for tp := range img.Topics() {
+			if byID, ok := img.TopicByID(tp.ID); !ok || byID != tp {
+				t.Fatalf("topic %s is not found by its id", tp.Name)
+			}
+			if byName, ok := img.Topic(tp.Name); !ok || byName != tp {
+				t.Fatalf("topic %s is not found by its name", tp.Name)
+			}
+		}
+		if _, ok := img.Topic("t0-0"); ok {
+			t.Fatal("a topic that was removed is found")
+		}
 	}
 }

@@ -25,6 +25,9 @@ const (
 	typePartitions      = 5
 	typePartitionChange = 6
 	typeProducerIDs     = 7
+	typeTopicRemoval    = 8
+	typeTopicConfigs    = 9
+	typeBrokerConfigs   = 10
 )
 
 // ClusterRecord names the cluster and finalizes its level.
@@ -81,6 +84,26 @@ type ProducerIDsRecord struct {
 	Tags []Tag
 }
 
+// TopicRemovalRecord removes a topic with its partitions.
+type TopicRemovalRecord struct {
+	Topic UUID
+	Tags  []Tag
+}
+
+// TopicConfigsRecord gives a topic its settings, all of them.
+type TopicConfigsRecord struct {
+	Topic   UUID
+	Configs []Setting // by key
+	Tags    []Tag
+}
+
+// BrokerConfigsRecord gives a broker, or with [EveryBroker] all of them, its dynamic settings, all of them.
+type BrokerConfigsRecord struct {
+	Node    int32
+	Configs []Setting // by key
+	Tags    []Tag
+}
+
 func (r *ClusterRecord) id() recordID         { return recordID{typeCluster, 0} }
 func (r *VoterRecord) id() recordID           { return recordID{typeVoter, 0} }
 func (r *BrokerRecord) id() recordID          { return recordID{typeBroker, 0} }
@@ -88,6 +111,9 @@ func (r *TopicRecord) id() recordID           { return recordID{typeTopic, 0} }
 func (r *PartitionsRecord) id() recordID      { return recordID{typePartitions, 0} }
 func (r *PartitionChangeRecord) id() recordID { return recordID{typePartitionChange, 0} }
 func (r *ProducerIDsRecord) id() recordID     { return recordID{typeProducerIDs, 0} }
+func (r *TopicRemovalRecord) id() recordID    { return recordID{typeTopicRemoval, 0} }
+func (r *TopicConfigsRecord) id() recordID    { return recordID{typeTopicConfigs, 0} }
+func (r *BrokerConfigsRecord) id() recordID   { return recordID{typeBrokerConfigs, 0} }
 
 func (r *ClusterRecord) tagged() []Tag         { return r.Tags }
 func (r *VoterRecord) tagged() []Tag           { return r.Tags }
@@ -96,6 +122,9 @@ func (r *TopicRecord) tagged() []Tag           { return r.Tags }
 func (r *PartitionsRecord) tagged() []Tag      { return r.Tags }
 func (r *PartitionChangeRecord) tagged() []Tag { return r.Tags }
 func (r *ProducerIDsRecord) tagged() []Tag     { return r.Tags }
+func (r *TopicRemovalRecord) tagged() []Tag    { return r.Tags }
+func (r *TopicConfigsRecord) tagged() []Tag    { return r.Tags }
+func (r *BrokerConfigsRecord) tagged() []Tag   { return r.Tags }
 
 func (r *ClusterRecord) appendFields(b []byte) []byte {
 	return appendUint(appendString(b, r.ClusterID), uint64(r.Level))
@@ -136,6 +165,27 @@ func (r *PartitionChangeRecord) appendFields(b []byte) []byte {
 }
 
 func (r *ProducerIDsRecord) appendFields(b []byte) []byte { return appendNatural(b, r.Next) }
+
+func (r *TopicRemovalRecord) appendFields(b []byte) []byte { return append(b, r.Topic[:]...) }
+
+func (r *TopicConfigsRecord) appendFields(b []byte) []byte {
+	return appendSettings(append(b, r.Topic[:]...), r.Configs)
+}
+
+func (r *BrokerConfigsRecord) appendFields(b []byte) []byte {
+	return appendSettings(appendNode(b, r.Node), r.Configs)
+}
+
+// appendNode writes a node id or EveryBroker, the only negative one.
+func appendNode(b []byte, node int32) []byte { return appendNatural(b, int64(node)+1) }
+
+func (r *reader) node() int32 {
+	v := r.uvarint()
+	if v > 1<<31 {
+		r.fail("%d is no node", v)
+	}
+	return int32(int64(v) - 1)
+}
 
 func appendEndpoints(b []byte, es []Endpoint) []byte {
 	b = appendNatural(b, len(es))
@@ -209,6 +259,12 @@ func (r *reader) record() Record {
 		rec = &PartitionChangeRecord{Topic: in.uuid(), Index: in.natural32(), Partition: in.partition(&Partition{}), Tags: in.tags()}
 	case recordID{typeProducerIDs, 0}:
 		rec = &ProducerIDsRecord{Next: in.natural64(), Tags: in.tags()}
+	case recordID{typeTopicRemoval, 0}:
+		rec = &TopicRemovalRecord{Topic: in.uuid(), Tags: in.tags()}
+	case recordID{typeTopicConfigs, 0}:
+		rec = &TopicConfigsRecord{Topic: in.uuid(), Configs: in.settings(), Tags: in.tags()}
+	case recordID{typeBrokerConfigs, 0}:
+		rec = &BrokerConfigsRecord{Node: in.node(), Configs: in.settings(), Tags: in.tags()}
 	default:
 		r.unknown(&UnknownFormatError{What: "record", Type: id.typ, Version: id.version})
 		return nil
@@ -279,11 +335,7 @@ func (r *TopicRecord) replay(b *builder) {
 }
 
 func (r *PartitionsRecord) replay(b *builder) {
-	slot, ok := b.img.topics.byID.Get(r.Topic)
-	if !ok {
-		b.misfit(r, "no topic has id %s", r.Topic)
-	}
-	t := b.topic(slot)
+	t := b.topic(r, r.Topic)
 	if t.count != r.First {
 		b.misfit(r, "topic %s has %d partitions, the record adds from %d", t.Name, t.count, r.First)
 	}
@@ -293,18 +345,39 @@ func (r *PartitionsRecord) replay(b *builder) {
 }
 
 func (r *PartitionChangeRecord) replay(b *builder) {
-	slot, ok := b.img.topics.byID.Get(r.Topic)
-	if !ok || r.Index >= b.img.topics.at(slot).count {
-		b.misfit(r, "no topic with id %s has a partition %d", r.Topic, r.Index)
+	t := b.topic(r, r.Topic)
+	if r.Index >= t.count {
+		b.misfit(r, "topic %s has no partition %d", t.Name, r.Index)
 	}
-	t := b.topic(slot)
 	p := &b.block(t, r.Index/blockSize)[r.Index%blockSize]
 	if r.Partition.PartitionEpoch <= p.PartitionEpoch || r.Partition.LeaderEpoch < p.LeaderEpoch {
 		b.misfit(r, "%s-%d would go from epochs %d/%d to %d/%d", t.Name, r.Index,
 			p.LeaderEpoch, p.PartitionEpoch, r.Partition.LeaderEpoch, r.Partition.PartitionEpoch)
 	}
 	*p = r.Partition
-	b.delta.changed(slot, r.Index)
+	b.delta.changed(t, r.Index)
+}
+
+func (r *TopicRemovalRecord) replay(b *builder) { b.removeTopic(b.topic(r, r.Topic)) }
+
+func (r *TopicConfigsRecord) replay(b *builder) {
+	t := b.topic(r, r.Topic)
+	t.configs = r.Configs
+	for i := range t.count {
+		b.delta.changed(t, i)
+	}
+}
+
+func (r *BrokerConfigsRecord) replay(b *builder) {
+	b.delta.Settings = true
+	at, found := b.img.findNode(r.Node)
+	b.img.settings = slices.Clone(b.img.settings)
+	if found {
+		b.img.settings = slices.Delete(b.img.settings, at, at+1)
+	}
+	if len(r.Configs) > 0 {
+		b.img.settings = slices.Insert(b.img.settings, at, NodeSettings{r.Node, r.Configs})
+	}
 }
 
 func (r *ProducerIDsRecord) replay(b *builder) {

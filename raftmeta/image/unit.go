@@ -76,6 +76,10 @@ func (m *Image) Encode() []byte {
 	for _, x := range m.brokers {
 		b = appendBroker(b, x)
 	}
+	b = appendNatural(b, len(m.settings))
+	for _, s := range m.settings {
+		b = appendSettings(appendNode(b, s.Node), s.Settings)
+	}
 	b = appendNatural(b, m.topics.count)
 	for t := range m.Topics() {
 		b = appendTopic(b, t)
@@ -131,7 +135,10 @@ func DecodeImage(b []byte) (*Image, error) {
 			Dirs: r.uuids(), dirs: r.uuids(), Fenced: r.bool(), tags: r.tags(),
 		})
 	}
-	build := &builder{img: img, delta: &Delta{img: img}, slots: map[int32]bool{}, topics: map[int32]bool{}, blocks: map[blockKey]bool{}}
+	for range r.count(2) {
+		img.settings = append(img.settings, NodeSettings{r.node(), r.settings()})
+	}
+	build := newBuilder(img, img.index)
 	for range r.count(20) {
 		t := &Topic{Name: r.string(), ID: r.uuid(), configs: r.settings(), tags: r.tags()}
 		ps := r.partitions()
