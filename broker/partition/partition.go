@@ -107,16 +107,18 @@ func (p *Partition) LeaderEpoch() int32 { return p.leaderEpoch }
 // HighWatermark is the offset below which records are visible.
 func (p *Partition) HighWatermark() int64 { return p.highWatermark }
 
-// CheckLeader refuses a request to a partition that is not led here, or whose
-// sender knows another leader epoch; -1 stands for no epoch known.
+// CheckLeader refuses a request whose sender knows another leader epoch, or to a
+// partition that is not led here; -1 stands for no epoch known. The order is
+// Kafka's: a sender that is ahead of this broker must not take it for a former
+// leader, but ask again.
 func (p *Partition) CheckLeader(epoch int32) error {
 	switch {
-	case !p.leading:
-		return ErrNotLeader
 	case epoch >= 0 && epoch < p.leaderEpoch:
 		return fmt.Errorf("%w: %d, the partition is in epoch %d", ErrFencedEpoch, epoch, p.leaderEpoch)
 	case epoch > p.leaderEpoch:
 		return fmt.Errorf("%w: %d, the partition is in epoch %d", ErrUnknownEpoch, epoch, p.leaderEpoch)
+	case !p.leading:
+		return ErrNotLeader
 	}
 	return nil
 }
