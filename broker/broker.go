@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/streambus/streambus/broker/config"
 	"github.com/streambus/streambus/broker/fetch"
 	"github.com/streambus/streambus/broker/handler"
 	"github.com/streambus/streambus/broker/replica"
@@ -48,7 +49,7 @@ func OpenRaftLog(dir string) (wal.Log, error) { return wal.Open(dir) }
 
 // Broker is one node: a controller and a broker in one process.
 type Broker struct {
-	cfg       Config
+	cfg       *config.Config
 	log       *slog.Logger
 	identity  storage.Identity
 	endpoints []image.Endpoint
@@ -71,7 +72,7 @@ type Broker struct {
 
 // New opens the data directory and binds the listeners. Nothing is served yet.
 // Close must be called if Run is not.
-func New(cfg Config, disk Disk, log *slog.Logger) (_ *Broker, err error) {
+func New(cfg *config.Config, disk Disk, log *slog.Logger) (_ *Broker, err error) {
 	b := &Broker{cfg: cfg, log: log, metrics: prometheus.NewRegistry(), view: raftmeta.NewView(), begun: time.Now(), ready: make(chan struct{})}
 	defer func() {
 		if err != nil {
@@ -79,13 +80,13 @@ func New(cfg Config, disk Disk, log *slog.Logger) (_ *Broker, err error) {
 		}
 	}()
 	b.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	if b.dir, err = storage.OpenDir(disk.FS, cfg.DataDir); err != nil {
+	if b.dir, err = storage.OpenDir(disk.FS, cfg.DataDir()); err != nil {
 		return nil, err
 	}
 	if b.identity, err = identify(b.dir, cfg.NodeID()); err != nil {
-		return nil, fmt.Errorf("data directory %s: %w", cfg.DataDir, err)
+		return nil, fmt.Errorf("data directory %s: %w", cfg.DataDir(), err)
 	}
-	if b.raftLog, err = disk.RaftLog(filepath.Join(cfg.DataDir, "raftmeta")); err != nil {
+	if b.raftLog, err = disk.RaftLog(filepath.Join(cfg.DataDir(), "raftmeta")); err != nil {
 		return nil, err
 	}
 	b.controller, err = raftmeta.Open(raftmeta.Config{
@@ -99,14 +100,13 @@ func New(cfg Config, disk Disk, log *slog.Logger) (_ *Broker, err error) {
 	}
 	b.replicas = replica.New(replica.Config{
 		NodeID:             cfg.NodeID(),
-		Defaults:           cfg.topicDefaults(),
-		ProducerExpiration: cfg.millis("producer.id.expiration.ms"),
+		ProducerExpiration: cfg.Millis("producer.id.expiration.ms"),
 	}, b.dir, log, b.metrics)
-	b.fetcher = fetch.New(int32(cfg.number("fetch.max.bytes")))
+	b.fetcher = fetch.New(int32(cfg.Number("fetch.max.bytes")))
 	b.server = server.New(server.Config{
-		MaxRequestBytes:   int32(cfg.number("socket.request.max.bytes")),
-		RequestMemory:     max(requestMemory, cfg.number("socket.request.max.bytes")),
-		IdleTimeout:       cfg.millis("connections.max.idle.ms"),
+		MaxRequestBytes:   int32(cfg.Number("socket.request.max.bytes")),
+		RequestMemory:     max(requestMemory, cfg.Number("socket.request.max.bytes")),
+		IdleTimeout:       cfg.Millis("connections.max.idle.ms"),
 		MaxPipelined:      maxPipelined,
 		MaxPipelinedBytes: maxPipelinedHeld,
 	}, b.routes(), log, b.metrics)
@@ -145,26 +145,26 @@ func newUUID() image.UUID {
 // listen binds every listener, so that what is advertised is known before the
 // broker registers.
 func (b *Broker) listen() error {
-	wanted, err := parseListeners(b.cfg.get("listeners"))
+	wanted, err := b.cfg.Listeners()
 	if err != nil {
 		return err
 	}
-	var bound []listenAddr
+	var bound []config.Listener
 	for _, l := range wanted {
-		ln, err := net.Listen("tcp", net.JoinHostPort(l.host, l.port))
+		ln, err := net.Listen("tcp", l.Addr())
 		if err != nil {
 			return fmt.Errorf("listener %s: %w", l, err)
 		}
-		b.listeners, b.names = append(b.listeners, ln), append(b.names, l.name)
-		if l.port == "0" {
-			_, l.port, _ = net.SplitHostPort(ln.Addr().String())
+		b.listeners, b.names = append(b.listeners, ln), append(b.names, l.Name)
+		if l.Port == "0" {
+			_, l.Port, _ = net.SplitHostPort(ln.Addr().String())
 		}
 		bound = append(bound, l)
 	}
-	if b.endpoints, err = b.cfg.endpoints(bound); err != nil {
+	if b.endpoints, err = b.cfg.Endpoints(bound); err != nil {
 		return err
 	}
-	if b.admin, err = net.Listen("tcp", b.cfg.AdminListen); err != nil {
+	if b.admin, err = net.Listen("tcp", b.cfg.Get("streambus.admin.listen")); err != nil {
 		return fmt.Errorf("admin listener: %w", err)
 	}
 	return nil
@@ -182,9 +182,9 @@ func (b *Broker) routes() map[int16]server.Handler {
 		Propose:                  b.propose,
 		NewTopicID:               newUUID,
 		ProducerIDs:              ids.take,
-		AutoCreateTopics:         b.cfg.get("auto.create.topics.enable") == "true",
-		NumPartitions:            int32(b.cfg.number("num.partitions")),
-		DefaultReplicationFactor: int16(b.cfg.number("default.replication.factor")),
+		AutoCreateTopics:         b.cfg.Bool("auto.create.topics.enable"),
+		NumPartitions:            int32(b.cfg.Number("num.partitions")),
+		DefaultReplicationFactor: int16(b.cfg.Number("default.replication.factor")),
 	}
 	routes := map[int16]server.Handler{}
 	for key, f := range h.Handlers() {
@@ -229,13 +229,16 @@ func (b *Broker) Run(ctx context.Context) error {
 	g, failed := errgroup.WithContext(parts)
 	g.Go(func() error { return b.controller.Run(failed) })
 	g.Go(func() error {
-		return b.view.Follow(failed, b.identity.ClusterID, b.controller.Units, func(_ *image.Image, d *image.Delta) { b.replicas.Apply(d) })
+		return b.view.Follow(failed, b.identity.ClusterID, b.controller.Units, b.apply)
 	})
 	g.Go(func() error { return b.replicas.Run(failed) })
 	g.Go(func() error { return serveAdmin(failed, b.admin, adminHandler(b.metrics, b.isReady)) })
 
+	for _, w := range b.cfg.Warnings() {
+		b.log.Warn(w)
+	}
 	b.log.Info("starting", "version", b.cfg.Version, "node", b.cfg.NodeID(), "cluster", b.identity.ClusterID,
-		"data", b.cfg.DataDir, "metrics", "http://"+b.admin.Addr().String()+"/metrics")
+		"data", b.cfg.DataDir(), "metrics", "http://"+b.admin.Addr().String()+"/metrics")
 	if err := b.register(failed); err != nil {
 		stopParts()
 		return errors.Join(err, g.Wait(), b.Close())
@@ -262,6 +265,15 @@ func (b *Broker) Run(ctx context.Context) error {
 	stopParts() // 4. the flusher, then the controller's loop
 	err := g.Wait()
 	return errors.Join(err, b.Close()) // 5. the data directory, clean
+}
+
+// apply follows the metadata.
+func (b *Broker) apply(img *image.Image, d *image.Delta) {
+	if d.Settings {
+		b.replicas.SetDefaults(b.cfg.TopicDefaults(img))
+		d = d.WithAll(img)
+	}
+	b.replicas.Apply(d)
 }
 
 // register makes the broker known, and returns when the image that knows it is

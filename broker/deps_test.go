@@ -18,10 +18,11 @@ const module = "github.com/streambus/streambus/"
 // layers says which packages of the module each package may import. A package
 // that is not here has no place yet.
 var layers = map[string]string{
-	"cmd/streambus":           "broker storage/vfs",
-	"broker":                  "broker/fetch broker/handler broker/replica broker/server raftmeta raftmeta/control raftmeta/image raftmeta/wal storage storage/vfs",
+	"cmd/streambus":           "broker broker/config storage/vfs",
+	"broker":                  "broker/config broker/fetch broker/handler broker/replica broker/server raftmeta raftmeta/control raftmeta/image raftmeta/wal storage storage/vfs",
 	"broker/server":           "protocol",
-	"broker/handler":          "broker/fetch broker/partition broker/replica protocol raftmeta/control raftmeta/image storage/batch",
+	"broker/config":           "raftmeta/image",
+	"broker/handler":          "broker/config broker/fetch broker/partition broker/replica protocol raftmeta/control raftmeta/image storage/batch",
 	"broker/fetch":            "broker/replica protocol",
 	"broker/replica":          "broker/partition raftmeta/image storage storage/batch",
 	"broker/partition":        "raftmeta/image",
@@ -50,6 +51,8 @@ var modules = map[string]string{
 	"github.com/benbjohnson/immutable":    "raftmeta/image",
 	"github.com/prometheus/client_golang": "broker broker/server broker/replica raftmeta",
 	"github.com/spf13/cobra":              "cmd/streambus",
+	"github.com/spf13/pflag":              "cmd/streambus",
+	"github.com/magiconair/properties":    "broker/config",
 	"golang.org/x/sync":                   "broker broker/server broker/replica",
 	"golang.org/x/sys":                    "storage/vfs raftmeta/wal",
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/streambus/streambus/broker/config"
 	"github.com/streambus/streambus/raftmeta/wal"
 	"github.com/streambus/streambus/raftmeta/wal/memwal"
 	"github.com/streambus/streambus/storage/vfs"
@@ -170,14 +171,13 @@ func (n *node) addr() string { return fmt.Sprintf("127.0.0.1:%d", n.Endpoints()[
 
 func startNodeAt(t *testing.T, disk Disk, data, port string) *node {
 	t.Helper()
-	cfg := NewConfig()
-	cfg.DataDir, cfg.AdminListen = data, "127.0.0.1:0"
+	cfg := config.New()
+	set(t, cfg, "log.dirs", data)
+	set(t, cfg, "streambus.admin.listen", "127.0.0.1:0")
 	for key, value := range map[string]string{
 		"listeners": "PLAINTEXT://127.0.0.1:" + port, "num.partitions": strconv.Itoa(loadPartitions), "log.segment.bytes": "1048576",
 	} {
-		if err := cfg.Set(key, value); err != nil {
-			t.Fatal(err)
-		}
+		set(t, cfg, key, value)
 	}
 	b, err := New(cfg, disk, slog.New(slog.NewTextHandler(io.Discard, nil)))
 	if err != nil {

@@ -9,19 +9,28 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/streambus/streambus/broker/config"
 	"github.com/streambus/streambus/storage/vfs"
 )
+
+func set(t *testing.T, cfg *config.Config, key, value string) {
+	t.Helper()
+	if err := cfg.Set(key, value, config.Flag, "--set"); err != nil {
+		t.Fatal(err)
+	}
+}
 
 // startError is what a broker says that must not start.
 func startError(t *testing.T, data string, settings map[string]string) string {
 	t.Helper()
-	cfg := NewConfig()
-	cfg.DataDir, cfg.AdminListen = data, "127.0.0.1:0"
+	cfg := config.New()
+	set(t, cfg, "log.dirs", data)
+	set(t, cfg, "streambus.admin.listen", "127.0.0.1:0")
 	if settings["listeners"] == "" {
-		cfg.settings["listeners"] = "PLAINTEXT://127.0.0.1:0"
+		set(t, cfg, "listeners", "PLAINTEXT://127.0.0.1:0")
 	}
 	for key, value := range settings {
-		if err := cfg.Set(key, value); err != nil {
+		if err := cfg.Set(key, value, config.Flag, "--set"); err != nil {
 			return err.Error()
 		}
 	}
@@ -35,9 +44,10 @@ func startError(t *testing.T, data string, settings map[string]string) string {
 
 func TestStartsThatAreRefused(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "data")
-	cfg := NewConfig()
-	cfg.DataDir, cfg.AdminListen = data, "127.0.0.1:0"
-	cfg.settings["listeners"] = "PLAINTEXT://127.0.0.1:0"
+	cfg := config.New()
+	set(t, cfg, "log.dirs", data)
+	set(t, cfg, "streambus.admin.listen", "127.0.0.1:0")
+	set(t, cfg, "listeners", "PLAINTEXT://127.0.0.1:0")
 	b, err := New(cfg, Disk{FS: vfs.OS(), RaftLog: OpenRaftLog}, slog.New(slog.NewTextHandler(io.Discard, nil)))
 	if err != nil {
 		t.Fatal(err)
@@ -57,10 +67,11 @@ func TestStartsThatAreRefused(t *testing.T) {
 		{map[string]string{"listeners": "SSL://127.0.0.1:0"}, "only PLAINTEXT"},
 		{map[string]string{"listeners": "127.0.0.1:0"}, "NAME://host:port"},
 		{map[string]string{"advertised.listeners": "OTHER://h:1"}, "only PLAINTEXT"},
-		{map[string]string{"num.partitions": "none"}, "whole number"},
-		{map[string]string{"log.segment.bytes": "1"}, "whole number from 1048576"},
+		{map[string]string{"num.partitions": "none"}, "not a number"},
+		{map[string]string{"log.segment.bytes": "1"}, "at least 1048576"},
 		{map[string]string{"streambus.flush": "never"}, "ack, os"},
-		{map[string]string{"zookeeper.connect": "x"}, "not a setting of this broker"},
+		{map[string]string{"authorizer.class.name": "x"}, "authorizer.class.name"},
+		{map[string]string{"process.roles": "broker"}, "broker,controller"},
 	} {
 		if got := startError(t, data, c.settings); !strings.Contains(got, c.want) {
 			t.Errorf("%v: %s", c.settings, got)
@@ -69,9 +80,10 @@ func TestStartsThatAreRefused(t *testing.T) {
 }
 
 func TestAdmin(t *testing.T) {
-	cfg := NewConfig()
-	cfg.DataDir, cfg.AdminListen = t.TempDir(), "127.0.0.1:0"
-	cfg.settings["listeners"] = "PLAINTEXT://127.0.0.1:0"
+	cfg := config.New()
+	set(t, cfg, "log.dirs", t.TempDir())
+	set(t, cfg, "streambus.admin.listen", "127.0.0.1:0")
+	set(t, cfg, "listeners", "PLAINTEXT://127.0.0.1:0")
 	b, err := New(cfg, Disk{FS: vfs.OS(), RaftLog: OpenRaftLog}, slog.New(slog.NewTextHandler(io.Discard, nil)))
 	if err != nil {
 		t.Fatal(err)

@@ -73,8 +73,7 @@ const checkpointInterval = 5 * time.Second
 // Config is what the manager needs to know.
 type Config struct {
 	NodeID             int32
-	Defaults           map[string]string // the broker's values behind topic keys, by topic key
-	ProducerExpiration time.Duration     // producer.id.expiration.ms
+	ProducerExpiration time.Duration // producer.id.expiration.ms
 }
 
 type key struct {
@@ -89,6 +88,8 @@ type Manager struct {
 	log     *slog.Logger
 	metrics *metrics
 	dirty   chan struct{} // holds one token while something may be dirty
+
+	defaults map[string]string // the broker's values behind topic keys; the goroutine of Apply only
 
 	mu    sync.RWMutex // guards the following
 	parts map[key]*Replica
@@ -113,6 +114,10 @@ func (m *Manager) Find(topic image.UUID, partition int32) (*Replica, error) {
 	}
 	return nil, ErrUnknownPartition
 }
+
+// SetDefaults gives the broker's values behind settings of topics, by the
+// topic's names. It is followed by an Apply of everything.
+func (m *Manager) SetDefaults(defaults map[string]string) { m.defaults = defaults }
 
 // Apply follows the image: it makes and updates the replicas that a change
 // gives to this broker. Logs without a directory stay without one until their

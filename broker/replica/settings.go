@@ -14,8 +14,8 @@ type settings struct {
 }
 
 func (m *Manager) settings(t *image.Topic) settings {
-	number := func(key string) int64 { return t.Int64(key, m.cfg.Defaults) }
-	flushOS := t.String("streambus.flush", m.cfg.Defaults) == "os"
+	number := func(key string) int64 { return t.Int64(key, m.defaults) }
+	flushOS := t.String("streambus.flush", m.defaults) == "os"
 	return settings{
 		log: storage.LogConfig{
 			SegmentBytes:       number("segment.bytes"),

@@ -88,7 +88,7 @@ func TestRefusals(t *testing.T) {
 		"topic exists":      {used, named("a.b"), TopicExists, "'a.b'"},
 		"topic collides":    {used, named("a_b"), InvalidTopicName, "collides with existing topic: a.b"},
 		"unknown config":    {three, &CreateTopic{Name: "t", Partitions: 1, ReplicationFactor: 1, Configs: map[string]string{"x.y": "1"}}, InvalidConfig, "x.y"},
-		"bad config":        {three, &CreateTopic{Name: "t", Partitions: 1, ReplicationFactor: 1, Configs: map[string]string{"segment.bytes": "1"}}, InvalidConfig, "segment.bytes=1"},
+		"bad config":        {three, &CreateTopic{Name: "t", Partitions: 1, ReplicationFactor: 1, Configs: map[string]string{"segment.bytes": "1"}}, InvalidConfig, "invalid value 1 for configuration segment.bytes"},
 		"partitions 0":      {three, short(0, 1), InvalidPartitions, ""},
 		"partitions -1":     {three, short(-1, 1), InvalidPartitions, ""},
 		"partitions 10,001": {three, short(10_001, 1), PolicyViolation, "10000"},

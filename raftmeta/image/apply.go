@@ -165,6 +165,13 @@ func Everything(img *Image) *Delta {
 	return d
 }
 
+// WithAll is the delta as if all partitions of its image had changed.
+func (d *Delta) WithAll(img *Image) *Delta {
+	all := *d
+	all.runs = Everything(img).runs
+	return &all
+}
+
 func (d *Delta) changed(t *Topic, partition int32) {
 	if n := len(d.runs); n > 0 && d.runs[n-1].topic == t && d.runs[n-1].first+d.runs[n-1].count == partition {
 		d.runs[n-1].count++

@@ -3,104 +3,215 @@ package image
 import (
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
 )
 
-// topicKey is one setting that a topic may have: its default, the broker's key behind it, and what it may be.
-type topicKey struct {
-	key, value, brokerKey string
-	check                 func(string) error
+// TopicKey is a setting that a topic may have.
+type TopicKey struct {
+	Key
+	// Broker are the brokers' settings that it is inherited from, the most specific first.
+	Broker []BrokerKey
 }
 
-// topicKeys has the settings that act, with Kafka's names and defaults; streambus.flush is ours.
-var topicKeys = []topicKey{
-	{"index.interval.bytes", "4096", "log.index.interval.bytes", atLeast(0)},
-	{"max.message.bytes", "1048588", "message.max.bytes", atLeast(0)},
-	{"min.insync.replicas", "1", "min.insync.replicas", atLeast(1)},
-	{"segment.bytes", "1073741824", "log.segment.bytes", atLeast(1 << 20)},
-	{"segment.index.bytes", "10485760", "log.index.size.max.bytes", atLeast(4)},
-	{"streambus.flush", "ack", "streambus.flush", oneOf("ack", "os")},
+// BrokerKey is a broker's setting behind a topic's.
+type BrokerKey struct {
+	Name string
+	// Default is the broker's value when nobody sets it, empty for none.
+	Default string
+	// Times turns the broker's unit into the topic's: hours into milliseconds, for instance. 0 stands for 1.
+	Times int64
+}
+
+// Topic is the broker's value in the form of the topic's.
+func (b BrokerKey) Topic(value string) string {
+	if b.Times == 0 {
+		return value
+	}
+	n, err := strconv.ParseInt(value, 10, 64)
+	if err != nil || n < 0 {
+		return value // -1: without end
+	}
+	if n > math.MaxInt64/b.Times {
+		return strconv.FormatInt(math.MaxInt64, 10)
+	}
+	return strconv.FormatInt(n*b.Times, 10)
+}
+
+const (
+	never  = "9223372036854775807" // Kafka's number for "not at all"
+	minute = 60 * 1000
+	hour   = 60 * minute
+)
+
+// topicKeys are Kafka's settings of topics with their names and defaults (4.4, TopicConfig and LogConfig), by name.
+// streambus.flush is ours.
+var topicKeys = []TopicKey{
+	topicKey("cleanup.policy", List, "delete", ListOf("compact", "delete"), "log.cleanup.policy",
+		"What becomes of old segments: delete removes them by retention.ms and retention.bytes, compact keeps the last record of each key. An empty list keeps everything.").
+		inertWhen(func(v string) bool { return slices.Contains(Items(v), "compact") }),
+	topicKey("compression.gzip.level", Int, "-1", levels(1, 9, -1), "compression.gzip.level",
+		"The level of gzip where compression.type is gzip, -1 for its default."),
+	topicKey("compression.lz4.level", Int, "9", Between(1, 17), "compression.lz4.level",
+		"The level of lz4 where compression.type is lz4."),
+	topicKey("compression.type", Text, "producer", OneOf("uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"), "compression.type",
+		"How batches are stored: producer keeps what the producer chose."),
+	topicKey("compression.zstd.level", Int, "3", Between(-131072, 22), "compression.zstd.level",
+		"The level of zstd where compression.type is zstd."),
+	topicKey("delete.retention.ms", Long, "86400000", AtLeast(0), "log.cleaner.delete.retention.ms",
+		"How long a compacted topic keeps the marker of a deleted key.").inertAlways(),
+	topicKey("file.delete.delay.ms", Long, "60000", AtLeast(0), "log.segment.delete.delay.ms",
+		"How long files of deleted segments stay on the disk."),
+	topicKey("flush.messages", Long, never, AtLeast(1), "log.flush.interval.messages",
+		"Flush after so many records. Without effect: what is acknowledged is flushed, see streambus.flush.").inertAlways(),
+	topicKey("flush.ms", Long, never, AtLeast(0), "log.flush.interval.ms",
+		"Flush after so much time. Without effect: what is acknowledged is flushed, see streambus.flush.").inertAlways(),
+	topicKey("follower.replication.throttled.replicas", List, "", nil, "",
+		"Replicas whose replication is throttled on the follower's side.").inertAlways(),
+	topicKey("index.interval.bytes", Int, "4096", AtLeast(0), "log.index.interval.bytes",
+		"Bytes of the log between two entries of its index."),
+	topicKey("leader.replication.throttled.replicas", List, "", nil, "",
+		"Replicas whose replication is throttled on the leader's side.").inertAlways(),
+	topicKey("local.retention.bytes", Long, "-2", AtLeast(-2), "log.local.retention.bytes",
+		"Bytes that stay on local disks in tiered storage; -2 stands for retention.bytes.").inertAlways(),
+	topicKey("local.retention.ms", Long, "-2", AtLeast(-2), "log.local.retention.ms",
+		"How long segments stay on local disks in tiered storage; -2 stands for retention.ms.").inertAlways(),
+	topicKey("max.compaction.lag.ms", Long, never, AtLeast(1), "log.cleaner.max.compaction.lag.ms",
+		"How long a record may stay uncompacted.").inertAlways(),
+	topicKey("max.message.bytes", Int, "1048588", AtLeast(0), "message.max.bytes",
+		"The largest batch, as it is stored."),
+	topicKey("message.timestamp.after.max.ms", Long, "3600000", AtLeast(0), "log.message.timestamp.after.max.ms",
+		"How far a record's timestamp may be ahead of the broker's clock."),
+	topicKey("message.timestamp.before.max.ms", Long, never, AtLeast(0), "log.message.timestamp.before.max.ms",
+		"How far a record's timestamp may be behind the broker's clock."),
+	topicKey("message.timestamp.type", Text, "CreateTime", OneOf("CreateTime", "LogAppendTime"), "log.message.timestamp.type",
+		"Whose time records carry: the producer's or the broker's."),
+	topicKey("min.cleanable.dirty.ratio", Double, "0.5", Between(0, 1), "log.cleaner.min.cleanable.ratio",
+		"The share of a log that must be uncompacted before it is compacted.").inertAlways(),
+	topicKey("min.compaction.lag.ms", Long, "0", AtLeast(0), "log.cleaner.min.compaction.lag.ms",
+		"How long a record stays uncompacted at least.").inertAlways(),
+	topicKey("min.insync.replicas", Int, "1", AtLeast(1), "min.insync.replicas",
+		"How many replicas must be in sync for a write with acks=all."),
+	topicKey("preallocate", Boolean, "false", nil, "log.preallocate",
+		"Whether files are made in their full size.").inertAlways(),
+	topicKey("remote.copy.lag.bytes", Long, "-1", AtLeast(-2), "",
+		"How many bytes tiered storage may lag behind.").inertAlways(),
+	topicKey("remote.copy.lag.ms", Long, "-1", AtLeast(-2), "",
+		"How long tiered storage may lag behind.").inertAlways(),
+	topicKey("remote.log.copy.disable", Boolean, "false", nil, "",
+		"Whether tiered storage takes no more segments.").inertAlways(),
+	topicKey("remote.log.delete.on.disable", Boolean, "false", nil, "",
+		"Whether tiered segments are deleted when tiered storage is turned off.").inertAlways(),
+	topicKey("remote.storage.enable", Boolean, "false", OneOf("false"), "",
+		"Tiered storage; there is none, so true is refused."),
+	topicKey("retention.bytes", Long, "-1", nil, "log.retention.bytes",
+		"How large a partition may grow before its oldest segments are deleted; -1 for without end."),
+	topicKey("retention.ms", Long, "604800000", AtLeast(-1), "",
+		"How long records are kept; -1 for ever.").
+		from(BrokerKey{Name: "log.retention.ms"}, BrokerKey{Name: "log.retention.minutes", Times: minute}, BrokerKey{Name: "log.retention.hours", Default: "168", Times: hour}),
+	topicKey("segment.bytes", Int, "1073741824", AtLeast(1<<20), "log.segment.bytes",
+		"The size of a segment, the unit of retention."),
+	topicKey("segment.index.bytes", Int, "10485760", AtLeast(4), "log.index.size.max.bytes",
+		"The largest index of a segment; a segment whose index is full is followed by the next."),
+	topicKey("segment.jitter.ms", Long, "0", AtLeast(0), "",
+		"By up to how much segment.ms is shortened, so that partitions do not roll together.").
+		from(BrokerKey{Name: "log.roll.jitter.ms"}, BrokerKey{Name: "log.roll.jitter.hours", Default: "0", Times: hour}),
+	topicKey("segment.ms", Long, "604800000", AtLeast(1), "",
+		"After how much time a segment is followed by the next although it is not full.").
+		from(BrokerKey{Name: "log.roll.ms"}, BrokerKey{Name: "log.roll.hours", Default: "168", Times: hour}),
+	topicKey("streambus.flush", Text, "ack", OneOf("ack", "os"), "streambus.flush",
+		"ack: records are on the disk before they are acknowledged or visible. os: the operating system writes them when it likes, as with Apache Kafka; a power cut loses acknowledged records."),
+	topicKey("unclean.leader.election.enable", Boolean, "false", nil, "unclean.leader.election.enable",
+		"Whether a replica that lacks acknowledged records may lead when no other can.").inertAlways(),
+}
+
+// topicKey is a row whose broker's setting has the same unit and default.
+func topicKey(name string, typ KeyType, value string, check func(string) error, broker, doc string) TopicKey {
+	k := TopicKey{Key: NewKey(name, typ, value, check, doc)}
+	if broker != "" {
+		k.Broker = []BrokerKey{{Name: broker, Default: value}}
+	}
+	return k
+}
+
+func (k TopicKey) from(broker ...BrokerKey) TopicKey {
+	k.Broker = broker
+	return k
+}
+
+func (k TopicKey) inertAlways() TopicKey {
+	k.Key = k.Inert()
+	return k
+}
+
+func (k TopicKey) inertWhen(inert func(string) bool) TopicKey {
+	k.inert = inert
+	return k
+}
+
+func levels(low, high, other float64) func(string) error {
+	in := Between(low, high)
+	return func(v string) error {
+		if v == strconv.FormatFloat(other, 'f', -1, 64) {
+			return nil
+		}
+		return in(v)
+	}
+}
+
+// TopicKeys are all settings of topics, by name. The slice must not be changed.
+func TopicKeys() []TopicKey { return topicKeys }
+
+// FindTopicKey finds a setting of topics.
+func FindTopicKey(name string) (*TopicKey, bool) {
+	i, ok := slices.BinarySearchFunc(topicKeys, name, func(k TopicKey, name string) int { return strings.Compare(k.Name, name) })
+	if !ok {
+		return nil, false
+	}
+	return &topicKeys[i], true
 }
 
 // ValidateTopicConfig says what is wrong with a topic's settings, naming the first key that is.
 func ValidateTopicConfig(settings map[string]string) error {
-	for _, key := range slices.Sorted(maps.Keys(settings)) {
-		k, ok := findKey(func(k topicKey) bool { return k.key == key })
+	for _, name := range slices.Sorted(maps.Keys(settings)) {
+		k, ok := FindTopicKey(name)
 		if !ok {
-			return fmt.Errorf("%s is not a setting of topics here; there are: %s", key, strings.Join(keys(func(k topicKey) string { return k.key }), ", "))
+			return fmt.Errorf("unknown topic config name: %s", name)
 		}
-		if err := k.check(settings[key]); err != nil {
-			return fmt.Errorf("%s=%s: %w", key, settings[key], err)
+		if err := k.Check(settings[name]); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// TopicKeyOfBrokerKey is the topic setting that a broker's setting is the default of.
-func TopicKeyOfBrokerKey(brokerKey string) (string, bool) {
-	k, ok := findKey(func(k topicKey) bool { return k.brokerKey == brokerKey })
-	return k.key, ok
-}
-
-// BrokerKeys are the broker's settings that topics inherit.
-func BrokerKeys() []string { return keys(func(k topicKey) string { return k.brokerKey }) }
-
 // String is the value in force for a topic: its own, else the broker's, else the built-in default.
-func (t *Topic) String(key string, defaults map[string]string) string {
-	if v, ok := t.Config(key); ok {
+func (t *Topic) String(name string, defaults map[string]string) string {
+	if v, ok := t.Config(name); ok {
 		return v
 	}
-	if v, ok := defaults[key]; ok {
+	if v, ok := defaults[name]; ok {
 		return v
 	}
-	k, ok := findKey(func(k topicKey) bool { return k.key == key })
+	k, ok := FindTopicKey(name)
 	if !ok {
-		panic("image: " + key + " is not in the table of topic settings")
+		panic("image: " + name + " is not in the table of topic settings")
 	}
-	return k.value
+	return k.Default
 }
 
 // Int64 is the value in force of a numeric setting.
-func (t *Topic) Int64(key string, defaults map[string]string) int64 {
-	n, err := strconv.ParseInt(t.String(key, defaults), 10, 64)
+func (t *Topic) Int64(name string, defaults map[string]string) int64 {
+	n, err := strconv.ParseInt(t.String(name, defaults), 10, 64)
 	if err != nil {
-		panic("image: " + key + " was accepted and is not a number: " + err.Error())
+		panic("image: " + name + " was accepted and is not a number: " + err.Error())
 	}
 	return n
 }
 
-func findKey(is func(topicKey) bool) (topicKey, bool) {
-	if i := slices.IndexFunc(topicKeys, is); i >= 0 {
-		return topicKeys[i], true
-	}
-	return topicKey{}, false
-}
-
-func keys(name func(topicKey) string) []string {
-	var names []string
-	for _, k := range topicKeys {
-		names = append(names, name(k))
-	}
-	return names
-}
-
-func atLeast(low int64) func(string) error {
-	return func(v string) error {
-		// Positions inside a segment have 31 bits, in Kafka's files too.
-		if n, err := strconv.ParseInt(v, 10, 64); err != nil || n < low || n > 1<<31-1 {
-			return fmt.Errorf("must be a whole number from %d to %d", low, 1<<31-1)
-		}
-		return nil
-	}
-}
-
-func oneOf(values ...string) func(string) error {
-	return func(v string) error {
-		if !slices.Contains(values, v) {
-			return fmt.Errorf("must be one of %s", strings.Join(values, ", "))
-		}
-		return nil
-	}
+// Has tells whether a list in force contains an item.
+func (t *Topic) Has(name, item string, defaults map[string]string) bool {
+	return slices.Contains(Items(t.String(name, defaults)), item)
 }

@@ -569,35 +569,71 @@ func TestUUIDText(t *testing.T) {
 func TestTopicConfig(t *testing.T) {
 	for _, c := range []struct{ key, value, want string }{
 		{"segment.bytes", "1048576", ""},
-		{"segment.bytes", "1048575", "segment.bytes=1048575: must be a whole number from 1048576 to 2147483647"},
-		{"segment.bytes", "1e9", "segment.bytes=1e9: must be a whole number from 1048576 to 2147483647"},
+		{"segment.bytes", "1048575", "must be at least 1048576"},
+		{"segment.bytes", "1e9", "not a number of type INT"},
+		{"segment.bytes", "2147483648", "not a number of type INT"},
+		{"segment.bytes", "", "not a number of type INT"},
 		{"max.message.bytes", "0", ""},
-		{"max.message.bytes", "-1", "max.message.bytes=-1: must be a whole number from 0 to 2147483647"},
-		{"min.insync.replicas", "0", "min.insync.replicas=0: must be a whole number from 1 to 2147483647"},
+		{"max.message.bytes", "-1", "must be at least 0"},
+		{"min.insync.replicas", "0", "must be at least 1"},
 		{"streambus.flush", "os", ""},
-		{"streambus.flush", "never", "streambus.flush=never: must be one of ack, os"},
-		{"flush.ms", "1", "flush.ms is not a setting of topics here; there are: index.interval.bytes, max.message.bytes, min.insync.replicas, segment.bytes, segment.index.bytes, streambus.flush"},
+		{"streambus.flush", "never", "must be one of: ack, os"},
+		{"cleanup.policy", "compact, delete", ""},
+		{"cleanup.policy", "", ""},
+		{"cleanup.policy", "compact,remove", "must be one of: compact, delete"},
+		{"compression.gzip.level", "-1", ""},
+		{"compression.gzip.level", "0", "must be at least 1"},
+		{"compression.gzip.level", "10", "must be no more than 9"},
+		{"min.cleanable.dirty.ratio", "NaN", "not a number of type DOUBLE"},
+		{"preallocate", "yes", "must be true or false"},
+		{"remote.storage.enable", "true", "must be one of: false"},
 	} {
 		got := ""
 		if err := ValidateTopicConfig(map[string]string{c.key: c.value}); err != nil {
 			got = err.Error()
 		}
-		if got != c.want {
-			t.Errorf("%s=%s: %q, want %q", c.key, c.value, got, c.want)
+		want := c.want
+		if want != "" {
+			want = fmt.Sprintf("invalid value %s for configuration %s: %s", c.value, c.key, c.want)
 		}
+		if got != want {
+			t.Errorf("%s=%s: %q, want %q", c.key, c.value, got, want)
+		}
+	}
+	if err := ValidateTopicConfig(map[string]string{"message.format.version": "2.0"}); err == nil || err.Error() != "unknown topic config name: message.format.version" {
+		t.Errorf("a setting that Kafka removed: %v", err)
 	}
 	own := &Topic{configs: []Setting{{"segment.bytes", "5000000"}}}
 	defaults := map[string]string{"segment.bytes": "6000000", "max.message.bytes": "7"}
 	if own.Int64("segment.bytes", defaults) != 5000000 || own.Int64("max.message.bytes", defaults) != 7 || own.Int64("min.insync.replicas", defaults) != 1 || own.String("streambus.flush", nil) != "ack" {
 		t.Error("the topic's own value comes first, then the broker's, then the built-in one")
 	}
+}
+
+func TestTopicKeyTable(t *testing.T) {
+	if !slices.IsSortedFunc(topicKeys, func(a, b TopicKey) int { return bytes.Compare([]byte(a.Name), []byte(b.Name)) }) {
+		t.Error("not in the order of names")
+	}
 	for _, k := range topicKeys {
-		if err := k.check(k.value); err != nil {
-			t.Errorf("the default of %s: %v", k.key, err)
+		if err := k.Check(k.Default); err != nil {
+			t.Errorf("the default of %s: %v", k.Name, err)
 		}
-		if back, ok := TopicKeyOfBrokerKey(k.brokerKey); back != k.key || !ok {
-			t.Errorf("%s leads back to %s", k.brokerKey, back)
+		if len(k.Broker) == 0 {
+			continue
 		}
+		if last := k.Broker[len(k.Broker)-1]; last.Topic(last.Default) != k.Default {
+			t.Errorf("%s is %s, and %s by %s", k.Name, k.Default, last.Topic(last.Default), last.Name)
+		}
+	}
+	hours := BrokerKey{Times: hour}
+	for broker, topic := range map[string]string{"1": "3600000", "-1": "-1", "9223372036854775807": never} {
+		if got := hours.Topic(broker); got != topic {
+			t.Errorf("%s hours are %s ms, want %s", broker, got, topic)
+		}
+	}
+	policy, _ := FindTopicKey("cleanup.policy")
+	if policy.Acts("compact") || policy.Acts("delete,compact") || !policy.Acts("delete") || !policy.Acts("") {
+		t.Error("which policies act")
 	}
 }
 

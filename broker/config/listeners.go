@@ -1,0 +1,109 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/streambus/streambus/raftmeta/image"
+)
+
+// Listener is one entry of listeners: a name, and where to listen.
+type Listener struct{ Name, Host, Port string }
+
+// Addr is where to listen, as package net has it.
+func (l Listener) Addr() string { return net.JoinHostPort(l.Host, l.Port) }
+
+func (l Listener) String() string { return l.Name + "://" + l.Addr() }
+
+// Listeners are those that clients connect to. The controller's are left out:
+// a node alone talks to itself without one.
+func (c *Config) Listeners() ([]Listener, error) {
+	listeners, err := c.clientListeners("listeners")
+	if err == nil && len(listeners) == 0 {
+		err = fmt.Errorf("listeners=%s has no listener for clients", c.Get("listeners"))
+	}
+	return listeners, err
+}
+
+func (c *Config) clientListeners(key string) ([]Listener, error) {
+	all, err := parseListeners(c.Get(key))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", key, err)
+	}
+	var clients []Listener
+	for _, l := range all {
+		if slices.Contains(image.Items(c.Get("controller.listener.names")), l.Name) {
+			continue
+		}
+		if p := c.securityProtocol(l.Name); p != "PLAINTEXT" {
+			return nil, fmt.Errorf("%s: %s is a listener of the protocol %s, and only PLAINTEXT is served; give its name a protocol in listener.security.protocol.map if that is what it is", key, l, p)
+		}
+		clients = append(clients, l)
+	}
+	return clients, nil
+}
+
+// securityProtocol is what listener.security.protocol.map says, or the name.
+func (c *Config) securityProtocol(name string) string {
+	for _, pair := range image.Items(c.Get("listener.security.protocol.map")) {
+		if n, protocol, _ := strings.Cut(pair, ":"); n == name {
+			return protocol
+		}
+	}
+	return name
+}
+
+// parseListeners reads Kafka's NAME://host:port,... form. An empty host means
+// all interfaces.
+func parseListeners(list string) ([]Listener, error) {
+	var ls []Listener
+	for _, entry := range image.Items(list) {
+		name, addr, ok := strings.Cut(entry, "://")
+		host, port, err := net.SplitHostPort(addr)
+		if !ok || err != nil || name == "" {
+			return nil, fmt.Errorf("%q is not of the form NAME://host:port", entry)
+		}
+		if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+			return nil, fmt.Errorf("%q: the port must be a number up to 65535", entry)
+		}
+		if slices.ContainsFunc(ls, func(l Listener) bool { return l.Name == name }) {
+			return nil, fmt.Errorf("%q: the listener name %s is given twice", entry, name)
+		}
+		ls = append(ls, Listener{name, host, port})
+	}
+	return ls, nil
+}
+
+func listenerList(v string) error {
+	_, err := parseListeners(v)
+	return err
+}
+
+// Endpoints is what each listener advertises, given where it really listens.
+func (c *Config) Endpoints(bound []Listener) ([]image.Endpoint, error) {
+	advertised := bound
+	if c.Get("advertised.listeners") != "" {
+		var err error
+		if advertised, err = c.clientListeners("advertised.listeners"); err != nil {
+			return nil, err
+		}
+	}
+	var es []image.Endpoint
+	for _, a := range advertised {
+		if !slices.ContainsFunc(bound, func(b Listener) bool { return b.Name == a.Name }) {
+			return nil, fmt.Errorf("advertised.listeners names %s, which is not in listeners", a.Name)
+		}
+		if ip := net.ParseIP(a.Host); a.Host == "" || ip != nil && ip.IsUnspecified() {
+			return nil, fmt.Errorf("%s cannot be advertised: clients cannot connect to it; set advertised.listeners to a name or address they reach this host by", a)
+		}
+		port, err := strconv.ParseUint(a.Port, 10, 16)
+		if err != nil {
+			return nil, err
+		}
+		es = append(es, image.Endpoint{Name: a.Name, Host: a.Host, Port: uint16(port)})
+	}
+	return es, nil
+}
