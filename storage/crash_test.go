@@ -247,6 +247,7 @@ type world struct {
 	disk      *vfs.Mem
 	// fault is the number of calls after which one fails.
 	fault  int
+	time   int64 // of the records
 	states int
 }
 
@@ -343,6 +344,7 @@ func (m *modelLog) check(t *testing.T) {
 	if !slices.Equal(m.log.epochs, history) {
 		t.Fatalf("%s: epochs %v, the batches say %v", m.name, m.log.epochs, history)
 	}
+	checkTimes(t, m.log, m.batches, m.log.EndOffset())
 }
 
 func describe(ps producers) string {
@@ -394,6 +396,8 @@ func (w *world) step() {
 		must(w.t, w.dir.Checkpoint())
 	case n < 19:
 		m.epoch += w.rng.Int32N(3)
+	case w.rng.IntN(2) == 0:
+		checkTimes(w.t, m.log, m.batches, w.rng.Int64N(m.log.EndOffset()+1))
 	default:
 		wantBatches(w.t, readAll(w.t, m.log, w.rng.Int64N(5000)), m.batches)
 	}
@@ -401,6 +405,7 @@ func (w *world) step() {
 
 func (w *world) append(m *modelLog) {
 	b := batchtest.Values(slices.Repeat([]string{strings.Repeat("v", w.rng.IntN(300))}, 1+w.rng.IntN(3))...)
+	w.stamp(&b)
 	if id := w.rng.Int64N(4); id > 0 {
 		b = w.sequenced(m, b, id)
 	}
@@ -416,6 +421,25 @@ func (w *world) append(m *modelLog) {
 	}
 	if err != nil || a.Duplicate {
 		m.batches = m.batches[:len(m.batches)-1]
+	}
+}
+
+// stamp gives b timestamps that rise, mostly.
+func (w *world) stamp(b *batchtest.Batch) {
+	w.time += w.rng.Int64N(10)
+	b.BaseTimestamp = max(0, w.time-w.rng.Int64N(20))
+	if w.rng.IntN(40) == 0 {
+		b.BaseTimestamp += 100
+	}
+	for i := range b.Records {
+		b.Records[i].TimestampDelta = w.rng.Int64N(10)
+	}
+	switch w.rng.IntN(10) {
+	case 0:
+		b.Attributes |= batch.LogAppendTimeBit
+	case 1:
+		b.BaseTimestamp, b.MaxTimestamp, b.Records = -1, -1, b.Records[:1]
+		b.Records[0].TimestampDelta = 0
 	}
 }
 

@@ -309,7 +309,7 @@ func (l *Log) complete(now time.Time) (int64, error) {
 		return l.end, nil
 	}
 	seg := l.active()
-	seg.tail.addTime()
+	l.addTime(seg)
 	if len(seg.tail.offsets) > 0 || len(seg.tail.times) > 0 {
 		if err := l.spill(seg); err != nil {
 			return 0, err

@@ -47,7 +47,9 @@
 // The last segment is the active one. Indexes are hints: an entry is used only
 // if a batch with that last offset is where it points, otherwise the index is
 // rebuilt from its segment and counted. The epochs and the snapshots can be
-// derived from the batches too. So a sync of the segments, of the epochs and of
+// derived from the batches too. A time entry is used in the same manner: nothing
+// before its batch has a larger timestamp, and what comes after it is looked at.
+// So a sync of the segments, of the epochs and of
 // the directories' names is all that an append waits for.
 //
 // # Why a crash cannot bring old data back

@@ -30,11 +30,11 @@ type timeEntry struct{ timestamp, last int64 }
 
 // indexTail is what the indexes of an active segment hold beyond their files.
 type indexTail struct {
-	offsets  []entry // appended to in place: readers keep a slice of it
-	times    []timeEntry
-	onDisk   int64 // entries in the time index's file
-	lastTime int64 // of the newest time entry
-	since    int64 // bytes since the newest entry
+	offsets  []entry     // appended to in place: readers keep a slice of it
+	times    []timeEntry // as well
+	onDisk   int64       // entries in the time index's file
+	lastTime int64       // of the newest time entry
+	since    int64       // bytes since the newest entry
 	max      timeEntry
 }
 
@@ -65,6 +65,18 @@ func (t *indexTail) addTime() {
 	}
 }
 
+// addTime adds the largest timestamp to a segment's time index. Log.appendMu is held.
+func (l *Log) addTime(seg *segment) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	seg.tail.addTime()
+}
+
+// sealTail drops the tail of a segment whose index files are complete. Log.mu is held.
+func (s *segment) sealTail() {
+	s.max, s.maxKnown, s.tail = s.tail.max, true, nil
+}
+
 // spill writes the entries in memory to the index files. Log.appendMu is held.
 func (l *Log) spill(seg *segment) error {
 	tail := seg.tail
@@ -89,6 +101,8 @@ func (l *Log) spill(seg *segment) error {
 	if err := l.extend(seg, timeIndexFile, tail.onDisk*timeEntryBytes, times); err != nil {
 		return err
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	tail.onDisk += int64(len(tail.times))
 	tail.times = nil
 	return nil
@@ -191,34 +205,6 @@ func readEntries(f *handle, b []byte, at int64) error {
 		return errStaleIndex
 	}
 	return err
-}
-
-// searchTimes returns the last time entry of a batch that ends at offset last
-// or before, and which one it is, counted from 1.
-func (v indexView) searchTimes(last int64) (t timeEntry, n int64, err error) {
-	count, err := v.log.entriesOnDisk(v.base, timeIndexFile, timeEntryBytes)
-	if err != nil || count == 0 {
-		return timeEntry{}, 0, err
-	}
-	f, err := v.log.d.files.acquire(fileKey{v.log, v.base, timeIndexFile}, false)
-	if err != nil {
-		return timeEntry{}, 0, err
-	}
-	defer v.log.d.files.release(f)
-	for lo, hi := int64(0), count; lo < hi; {
-		mid := lo + (hi-lo)/2
-		var b [timeEntryBytes]byte
-		if err := readEntries(f, b[:], mid*timeEntryBytes); err != nil {
-			return timeEntry{}, 0, err
-		}
-		e := timeEntry{int64(binary.BigEndian.Uint64(b[:])), v.base + int64(int32(binary.BigEndian.Uint32(b[8:])))}
-		if e.last <= last {
-			t, n, lo = e, mid+1, mid+1
-		} else {
-			hi = mid
-		}
-	}
-	return t, n, nil
 }
 
 // entriesOnDisk counts the entries in an index file; one that is missing has none.

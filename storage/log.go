@@ -66,8 +66,12 @@ type segment struct {
 	entries int64 // in the offset index's file; -1: not looked at yet
 	rebuilt int   // times the index was
 	tail    *indexTail
-	pin     *handle // keeps the file open while it has unsynced writes
-	cut     bool    // a failed write was cut back and that is not synced; appendMu
+	// max is the largest timestamp, and the first batch that has it, of a sealed
+	// segment; looked for when first needed if it was not sealed in this life.
+	max      timeEntry
+	maxKnown bool
+	pin      *handle // keeps the file open while it has unsynced writes
+	cut      bool    // a failed write was cut back and that is not synced; appendMu
 }
 
 // unsyncedNames are names made since the last round took them up.
@@ -287,7 +291,7 @@ func (s *segment) fits(h batch.Header, cfg LogConfig) bool {
 // seal completes what belongs to the active segment before the next one exists.
 // Done twice it changes nothing, should the next one not come to be.
 func (l *Log) seal(seg *segment, cfg LogConfig, now time.Time) error {
-	seg.tail.addTime()
+	l.addTime(seg)
 	if err := l.spill(seg); err != nil {
 		return err
 	}
@@ -348,7 +352,7 @@ func (l *Log) roll() (*segment, error) {
 	l.names.log = l.names.log || len(l.segments) == 0
 	l.names.files = true
 	if len(l.segments) > 0 {
-		l.active().tail = nil
+		l.active().sealTail()
 	}
 	l.segments = append(l.segments, seg)
 	l.writeback = 0

@@ -92,6 +92,12 @@ type view struct {
 	end        int64 // of the log
 	hint       position
 	interval   int64
+
+	sealed      bool
+	times       []timeEntry // of the time index, beyond its file
+	timeEntries int64       // in the file; -1: not looked at yet
+	max         timeEntry   // the largest timestamp and whose it is
+	maxKnown    bool
 }
 
 // look finds the segment of an offset.
@@ -115,8 +121,11 @@ func (l *Log) view(seg *segment) view {
 		seg:       seg, rebuilt: seg.rebuilt, size: seg.size, next: seg.next,
 		end: l.end, hint: l.hint, interval: l.cfg.IndexIntervalBytes,
 	}
-	if seg.tail != nil {
-		v.tail = seg.tail.offsets
+	v.sealed, v.timeEntries, v.max, v.maxKnown = seg != l.active(), -1, seg.max, seg.maxKnown
+	if t := seg.tail; t != nil {
+		v.tail = t.offsets
+		v.times, v.timeEntries = t.times, t.onDisk
+		v.max, v.maxKnown = t.max, true
 	}
 	return v
 }
@@ -299,7 +308,7 @@ func (l *Log) rebuild(seg *segment, seen int) error {
 	}
 	if sealed {
 		l.mu.Lock()
-		seg.tail = nil
+		seg.sealTail()
 		l.mu.Unlock()
 	}
 	return nil

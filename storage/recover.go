@@ -213,7 +213,7 @@ func (r *recovery) resume(w *walker, seg *segment) error {
 	n, err := v.seekEntry(w, func(e entry) bool { return e.last < r.point })
 	if err == nil && n > 0 {
 		pos, next := w.pos, w.next
-		err = v.resumeTimes(w, seg.tail)
+		err = r.resumeTimes(v, w, seg.tail)
 		w.seek(pos, next)
 		seg.entries = n
 	}
@@ -227,30 +227,35 @@ func (r *recovery) resume(w *walker, seg *segment) error {
 }
 
 // resumeTimes finds the time entries up to the batch at w. There must be one,
-// and it must tell the truth.
-func (v view) resumeTimes(w *walker, tail *indexTail) error {
+// and it must tell the truth. After a crash it may not be the last there was:
+// then the batches from its own to the one at w say so.
+func (r *recovery) resumeTimes(v view, w *walker, tail *indexTail) error {
 	h, err := w.header()
 	if err != nil {
 		return err
 	}
-	t, n, err := v.searchTimes(h.LastOffset())
+	if v.timeEntries, err = r.l.entriesOnDisk(v.base, timeIndexFile, timeEntryBytes); err != nil {
+		return err
+	}
+	t, n, err := v.searchTimes(func(t timeEntry) bool { return t.last <= h.LastOffset() })
 	if err != nil {
 		return err
 	}
-	if n == 0 || t.last < v.base {
+	if n == 0 {
 		return errStaleIndex
 	}
-	if t.last != h.LastOffset() {
-		w.seek(0, v.base)
-		if err := v.seekOffset(w, t.last); err != nil {
-			return err
-		}
-		if h, err = w.header(); err != nil {
-			return err
-		}
+	end := w.pos
+	if err := v.seekEntryTime(w, t); err != nil {
+		return err
 	}
-	if h.LastOffset() != t.last || h.MaxTimestamp != t.timestamp {
-		return errStaleIndex
+	for !r.l.d.clean && w.pos < end {
+		h, err := w.header()
+		if err != nil {
+			return err
+		}
+		if w.step(h); h.MaxTimestamp > t.timestamp {
+			return errStaleIndex
+		}
 	}
 	tail.onDisk, tail.lastTime, tail.max = n, t.timestamp, t
 	return nil
@@ -280,7 +285,7 @@ func (r *recovery) cutAfter(last int) error {
 		if err := l.spill(seg); err != nil {
 			return err
 		}
-		seg.tail = nil
+		seg.sealTail()
 	}
 	return nil
 }
