@@ -344,6 +344,15 @@ func (m *modelLog) check(t *testing.T) {
 	if !slices.Equal(m.log.epochs, history) {
 		t.Fatalf("%s: epochs %v, the batches say %v", m.name, m.log.epochs, history)
 	}
+	for i, e := range history {
+		end := m.log.EndOffset()
+		if i+1 < len(history) {
+			end = history[i+1].offset
+		}
+		if epoch, got := m.log.EndOffsetForEpoch(e.epoch); epoch != e.epoch || got != end {
+			t.Fatalf("%s: epoch %d ends at %d, %d; want %d", m.name, e.epoch, epoch, got, end)
+		}
+	}
 	checkTimes(t, m.log, m.batches, m.log.EndOffset())
 }
 

@@ -40,6 +40,22 @@ func (es epochs) below(end int64) epochs {
 	return es[:n:n]
 }
 
+// endOf returns the largest epoch up to the one asked for, and where the next
+// one begins, or end. If all are larger it is the epoch asked for that ends where
+// they begin: none of its records is here.
+func (es epochs) endOf(epoch int32, end int64) (int32, int64) {
+	n := sort.Search(len(es), func(i int) bool { return es[i].epoch > epoch })
+	switch {
+	case len(es) == 0 || epoch < 0:
+		return noEpoch, -1
+	case n == 0:
+		return epoch, es[0].offset
+	case n == len(es):
+		return es[n-1].epoch, end
+	}
+	return es[n-1].epoch, es[n].offset
+}
+
 // with returns the history after a batch of an epoch at offset. The receiver is
 // left as it is: readers may have it.
 func (es epochs) with(epoch int32, offset int64) epochs {

@@ -130,6 +130,27 @@ func (l *Log) EpochAt(offset int64) int32 {
 	return l.epochs.at(offset)
 }
 
+// EndOffsetForEpoch answers a replica or a consumer that has records of a leader
+// epoch: the largest epoch here that is not larger, and the offset after its last
+// record. Both are -1 if no epoch is known. Unlike Kafka's, a log knows an epoch
+// by its records only, and so a larger one than it knows has the answer of the
+// latest: what the leader that has not written yet would say.
+func (l *Log) EndOffsetForEpoch(epoch int32) (found int32, end int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.epochs.endOf(epoch, l.end)
+}
+
+// Size is what the log's segments hold, in bytes, and how many there are.
+func (l *Log) Size() (bytes int64, segments int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, seg := range l.segments {
+		bytes += seg.size
+	}
+	return bytes, len(l.segments)
+}
+
 // SetConfig takes effect with the next append.
 func (l *Log) SetConfig(cfg LogConfig) {
 	l.mu.Lock()

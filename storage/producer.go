@@ -105,6 +105,31 @@ func (ps producers) expire(now time.Time, after time.Duration) {
 	})
 }
 
+// ProducerState is what a log knows of an idempotent producer.
+type ProducerState struct {
+	ProducerID       int64
+	Epoch            int16
+	LastSequence     int32
+	LastWritten      time.Time // by the broker's clock
+	CoordinatorEpoch int32
+	Transaction      int64 // first offset of the open one, or -1
+}
+
+// Producers lists the producers that are not forgotten yet, by id. It waits for
+// an append under way.
+func (l *Log) Producers(now time.Time) []ProducerState {
+	l.appendMu.Lock()
+	defer l.appendMu.Unlock()
+	l.producers.expire(now, l.config().ProducerExpiration)
+	states := make([]ProducerState, 0, len(l.producers))
+	for _, id := range slices.Sorted(maps.Keys(l.producers)) {
+		p := l.producers[id]
+		latest := p.latest()
+		states = append(states, ProducerState{id, p.epoch, latest.last, time.UnixMilli(latest.written), p.coordinatorEpoch, p.transaction})
+	}
+	return states
+}
+
 const (
 	snapshotVersion    = 1
 	snapshotHeader     = 2 + 4 // version, CRC of what follows
