@@ -16,6 +16,7 @@ const (
 	tmpSuffix = ".tmp"
 
 	recoveryPointsName = "recovery-point-offset-checkpoint"
+	startsName         = "log-start-offset-checkpoint"
 )
 
 var errCheckpoint = errors.New("not a checkpoint file")
@@ -34,10 +35,10 @@ func checkpointLines(b []byte) ([]string, error) {
 	return lines[2 : len(lines)-1], nil
 }
 
-// recoveryPoints are offsets below which logs are durable, by log name.
-type recoveryPoints map[string]int64
+// logOffsets is the content of a checkpoint: an offset of each log, by its name.
+type logOffsets map[string]int64
 
-func (ps recoveryPoints) encode() []byte {
+func (ps logOffsets) encode() []byte {
 	var b strings.Builder
 	fmt.Fprintf(&b, "0\n%d\n", len(ps))
 	for _, name := range slices.Sorted(maps.Keys(ps)) {
@@ -47,12 +48,12 @@ func (ps recoveryPoints) encode() []byte {
 	return []byte(b.String())
 }
 
-func decodeRecoveryPoints(b []byte) (recoveryPoints, error) {
+func decodeLogOffsets(b []byte) (logOffsets, error) {
 	lines, err := checkpointLines(b)
 	if err != nil {
 		return nil, err
 	}
-	ps := make(recoveryPoints, len(lines))
+	ps := make(logOffsets, len(lines))
 	for _, line := range lines {
 		var topic string
 		var partition int32

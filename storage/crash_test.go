@@ -176,6 +176,24 @@ func TestCrashBeforeTheFirstFlush(t *testing.T) {
 	}
 }
 
+// TestRollDuringTheFirstFlush: the first segment's name is not durable yet while
+// the round that will make it so is under way.
+func TestRollDuringTheFirstFlush(t *testing.T) {
+	fs := vfs.NewMem()
+	d := openDir(t, fs, "/data")
+	must(t, fs.SyncDir("/"))
+	l, _ := openLog(t, d, small)
+	fill(t, l, 1)
+	d.BeginFlush()
+	fill(t, l, 30)
+	for seed := range seeds(t, 100) {
+		l, _ := openLog(t, openDir(t, fs.Crash(rand.New(rand.NewPCG(seed, 3))), "/data"), small)
+		if l.StartOffset() != 0 {
+			t.Fatalf("seed %d: the log begins at %d", seed, l.StartOffset())
+		}
+	}
+}
+
 // TestCrashAfterFailedWrite: the remains of a write that failed and was cut back
 // may come again as long as nothing follows them, and no longer.
 func TestCrashAfterFailedWrite(t *testing.T) {
@@ -255,6 +273,8 @@ type modelLog struct {
 	name    string
 	log     *Log
 	batches [][]byte
+	start   int64 // as reported
+	asked   int64 // the largest asked for
 	durable int64 // as reported before the power failed
 	cached  int64 // what a killed process left in the page cache, while there is power
 	epoch   int32
@@ -268,6 +288,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 		SegmentIndexBytes:  100 + rng.Int64N(1000),
 		FlushOS:            rng.IntN(5) == 0,
 		ProducerExpiration: 24 * time.Hour,
+		DeleteDelay:        time.Minute,
 	}}
 	for i := range w.logs {
 		w.logs[i] = &modelLog{name: fmt.Sprint("t-", i)}
@@ -320,15 +341,21 @@ func (w *world) start() {
 // that was durable, and with the producers and epochs of that prefix.
 func (m *modelLog) check(t *testing.T) {
 	t.Helper()
-	got := readAll(t, m.log, math.MaxInt64)
-	if len(got) > len(m.batches) || m.log.EndOffset() < max(m.durable, m.cached) {
-		t.Fatalf("%s: %d batches to offset %d, of %d appended and durable to %d, cached to %d",
-			m.name, len(got), m.log.EndOffset(), len(m.batches), m.durable, m.cached)
+	if start := m.log.StartOffset(); start < m.start || start > max(m.start, m.asked) {
+		t.Fatalf("%s: begins at %d, was reported to begin at %d and asked to at %d", m.name, start, m.start, m.asked)
 	}
-	m.batches = m.batches[:len(got)]
-	wantBatches(t, got, m.batches)
-	if m.log.StartOffset() != 0 || m.log.FlushedOffset() != m.log.EndOffset() {
-		t.Fatalf("%s: from %d, flushed to %d of %d", m.name, m.log.StartOffset(), m.log.FlushedOffset(), m.log.EndOffset())
+	m.start = m.log.StartOffset()
+	m.asked = m.start
+	got := readAll(t, m.log, math.MaxInt64)
+	visible := m.visible()
+	if len(got) > len(visible) || m.log.EndOffset() < max(m.durable, m.cached) {
+		t.Fatalf("%s: %d batches to offset %d, of %d appended and durable to %d, cached to %d",
+			m.name, len(got), m.log.EndOffset(), len(visible), m.durable, m.cached)
+	}
+	m.batches = m.batches[:len(m.batches)-len(visible)+len(got)]
+	wantBatches(t, got, m.visible())
+	if m.log.FlushedOffset() != m.log.EndOffset() {
+		t.Fatalf("%s: flushed to %d of %d", m.name, m.log.FlushedOffset(), m.log.EndOffset())
 	}
 	m.durable = m.log.EndOffset()
 	if got, want := describe(m.log.producers), m.producers(); got != want {
@@ -340,6 +367,15 @@ func (m *modelLog) check(t *testing.T) {
 		if len(history) == 0 || history[len(history)-1].epoch != h.LeaderEpoch {
 			history = append(history, epochStart{h.LeaderEpoch, h.BaseOffset})
 		}
+	}
+	for len(history) > 1 && history[1].offset <= m.start {
+		history = history[1:]
+	}
+	if len(history) > 0 {
+		history[0].offset = max(history[0].offset, m.start)
+	}
+	if n := len(history); n > 0 && m.start == m.log.EndOffset() && m.log.epochs.latest() <= m.epoch {
+		history[n-1].epoch = m.log.epochs.latest() // the next leader's may be there already
 	}
 	if !slices.Equal(m.log.epochs, history) {
 		t.Fatalf("%s: epochs %v, the batches say %v", m.name, m.log.epochs, history)
@@ -354,6 +390,16 @@ func (m *modelLog) check(t *testing.T) {
 		}
 	}
 	checkTimes(t, m.log, m.batches, m.log.EndOffset())
+}
+
+// visible is what can be read: the batches that end above the start.
+func (m *modelLog) visible() [][]byte {
+	for i, b := range m.batches {
+		if h, _ := batch.DecodeHeader(b); h.LastOffset() >= m.start {
+			return m.batches[i:]
+		}
+	}
+	return nil
 }
 
 func describe(ps producers) string {
@@ -394,7 +440,7 @@ func (m *modelLog) producers() string {
 // step does one thing that a broker does.
 func (w *world) step() {
 	m := w.logs[w.rng.IntN(len(w.logs))]
-	switch n := w.rng.IntN(20); {
+	switch n := w.rng.IntN(22); {
 	case n < 13:
 		w.append(m)
 	case n < 16:
@@ -405,10 +451,15 @@ func (w *world) step() {
 		must(w.t, w.dir.Checkpoint())
 	case n < 19:
 		m.epoch += w.rng.Int32N(3)
+	case n < 20:
+		w.advance(m)
+	case n < 21:
+		_, err := w.dir.Sweep(noon.Add(time.Duration(w.rng.IntN(3)) * time.Minute))
+		must(w.t, err)
 	case w.rng.IntN(2) == 0:
 		checkTimes(w.t, m.log, m.batches, w.rng.Int64N(m.log.EndOffset()+1))
 	default:
-		wantBatches(w.t, readAll(w.t, m.log, w.rng.Int64N(5000)), m.batches)
+		wantBatches(w.t, readAll(w.t, m.log, w.rng.Int64N(5000)), m.visible())
 	}
 }
 
@@ -430,6 +481,26 @@ func (w *world) append(m *modelLog) {
 	}
 	if err != nil || a.Duplicate {
 		m.batches = m.batches[:len(m.batches)-1]
+	}
+}
+
+// advance gives up records that are durable, as those below a high watermark are.
+func (w *world) advance(m *modelLog) {
+	asked := m.start + w.rng.Int64N(m.durable-m.start+1)
+	if w.rng.IntN(4) == 0 {
+		asked = m.durable
+	}
+	m.asked = max(m.asked, asked)
+	if w.rng.IntN(5) == 0 {
+		w.fault = 1 + w.rng.IntN(20)
+	}
+	err := m.log.AdvanceStart(asked, noon)
+	w.fault = 0
+	if err != nil && !errors.Is(err, errFault) {
+		w.t.Fatal(err)
+	}
+	if !w.off() && (err == nil || m.log.StartOffset() == asked) {
+		m.start = m.log.StartOffset()
 	}
 }
 

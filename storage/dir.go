@@ -37,10 +37,13 @@ type Dir struct {
 
 	checkpointMu sync.Mutex // one checkpoint at a time; taken before mu
 
-	mu     sync.Mutex // guards the following
-	logs   map[string]*Log
-	points recoveryPoints // as on disk
-	dirty  []*Log         // what the next round flushes, in the order of becoming so
+	mu           sync.Mutex // guards the following
+	logs         map[string]*Log
+	points       logOffsets // below which logs are durable; as on disk
+	starts       logOffsets // of logs whose files begin before them
+	startsOnDisk logOffsets
+	due          []removal
+	dirty        []*Log // what the next round flushes, in the order of becoming so
 }
 
 // OpenDir opens a data directory, which it makes if need be, and keeps others
@@ -71,17 +74,13 @@ func (d *Dir) load() error {
 	if err := d.removeLeftovers(names); err != nil {
 		return err
 	}
-	name := filepath.Join(d.path, recoveryPointsName)
-	b, err := readFile(d.fs, name)
-	if err == nil {
-		d.points, err = decodeRecoveryPoints(b)
+	if d.points, err = d.readOffsets(recoveryPointsName, "all logs are then verified from their start"); err != nil {
+		return err
 	}
-	if errors.Is(err, iofs.ErrNotExist) {
-		d.points, err = make(recoveryPoints), nil
+	if d.starts, err = d.readOffsets(startsName, "deleted records may then be back"); err != nil {
+		return err
 	}
-	if err != nil {
-		return fmt.Errorf("%s: %w; if it cannot be restored, remove it: all logs are then verified from their start", name, err)
-	}
+	d.startsOnDisk = maps.Clone(d.starts)
 	if d.clean || !slices.ContainsFunc(names, isLogName) {
 		return nil
 	}
@@ -89,6 +88,21 @@ func (d *Dir) load() error {
 	// cache. Recovery will take them for what is in the log, so they must be on
 	// the disk. One call here saves one for each log.
 	return d.fs.SyncAll(d.path)
+}
+
+func (d *Dir) readOffsets(name, without string) (offsets logOffsets, err error) {
+	name = filepath.Join(d.path, name)
+	b, err := readFile(d.fs, name)
+	if err == nil {
+		offsets, err = decodeLogOffsets(b)
+	}
+	if errors.Is(err, iofs.ErrNotExist) {
+		return make(logOffsets), nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w; if it cannot be restored, remove it: %s", name, err, without)
+	}
+	return offsets, nil
 }
 
 // removeLeftovers removes unfinished files and the clean marker, durably, for
@@ -148,7 +162,7 @@ func (d *Dir) OpenLog(name string, cfg LogConfig, now time.Time) (*Log, Recovery
 	l := &Log{d: d, name: name, cfg: cfg}
 	d.mu.Lock()
 	known := d.logs[name] != nil
-	point := d.points[name]
+	point, start, stale := d.points[name], d.starts[name], d.points[name] > 0 || d.startsOnDisk[name] > 0
 	if !known {
 		d.logs[name] = l // before it is open: no other must recover the same files
 	}
@@ -156,7 +170,7 @@ func (d *Dir) OpenLog(name string, cfg LogConfig, now time.Time) (*Log, Recovery
 	if known {
 		return nil, Recovery{}, fmt.Errorf("log %s is open already", name)
 	}
-	rec, err := l.open(point, now)
+	rec, err := l.open(point, start, stale, now)
 	if err != nil {
 		d.mu.Lock()
 		delete(d.logs, name)
@@ -166,25 +180,34 @@ func (d *Dir) OpenLog(name string, cfg LogConfig, now time.Time) (*Log, Recovery
 	return l, rec, nil
 }
 
-func (l *Log) open(point int64, now time.Time) (Recovery, error) {
+func (l *Log) open(point, start int64, stale bool, now time.Time) (Recovery, error) {
 	_, err := l.d.fs.Stat(l.path())
 	switch {
-	case errors.Is(err, iofs.ErrNotExist) && point == 0:
+	case errors.Is(err, iofs.ErrNotExist) && !stale:
 		return Recovery{}, nil
 	case errors.Is(err, iofs.ErrNotExist):
 		// Somebody removed the directory, to begin anew. If its point were still
-		// on disk once there are new records, they would look like a loss.
+		// on disk once there are new records, they would look like a loss, and
+		// those below its start like deleted ones.
 		return Recovery{}, l.d.forget(l.name)
 	case err != nil:
 		return Recovery{}, err
 	}
-	return l.recover(point, now)
+	return l.recover(point, start, now)
 }
 
 // Failed returns the *FailedError that ended writing to the directory, or nil.
 func (d *Dir) Failed() error {
 	if failed := d.failed.Load(); failed != nil {
 		return failed
+	}
+	return nil
+}
+
+// mustSync latches the directory if a sync has failed.
+func (d *Dir) mustSync(err error) error {
+	if err != nil {
+		return d.fail(err)
 	}
 	return nil
 }
@@ -244,19 +267,29 @@ func (d *Dir) checkpoint() error {
 	return d.writePoints(points)
 }
 
-// forget removes a log's recovery point.
+// forget removes a log from the checkpoints.
 func (d *Dir) forget(name string) error {
 	d.checkpointMu.Lock()
 	defer d.checkpointMu.Unlock()
 	d.mu.Lock()
-	points := maps.Clone(d.points)
+	delete(d.starts, name)
+	points, starts := maps.Clone(d.points), maps.Clone(d.starts)
+	_, known := d.startsOnDisk[name]
 	d.mu.Unlock()
+	if known {
+		if err := d.writeStarts(starts); err != nil {
+			return err
+		}
+	}
+	if _, known := points[name]; !known {
+		return nil
+	}
 	delete(points, name)
 	return d.writePoints(points)
 }
 
 // writePoints is called with checkpointMu held.
-func (d *Dir) writePoints(points recoveryPoints) error {
+func (d *Dir) writePoints(points logOffsets) error {
 	if err := replaceFile(d.fs, filepath.Join(d.path, recoveryPointsName), points.encode()); err != nil {
 		return d.refused(err)
 	}
@@ -315,7 +348,7 @@ func (l *Log) complete(now time.Time) (int64, error) {
 			return 0, err
 		}
 	}
-	return l.end, l.snapshot(l.config(), now)
+	return l.end, l.snapshot(l.config(), now, false)
 }
 
 // CloseDirty lets go of the files and the lock and writes nothing, as a crash

@@ -31,6 +31,7 @@
 //	meta.properties                    whose directory this is
 //	.lock                              held while the directory is open
 //	recovery-point-offset-checkpoint   per log, an offset below which it is durable
+//	log-start-offset-checkpoint        per log, its start, while its files begin before it
 //	.kafka_cleanshutdown               present after Close
 //
 // and in each log's directory, called <topic>-<n>, where B is an offset in 20
@@ -43,14 +44,15 @@
 //	             that has it - B
 //	B.snapshot   the producers' state below offset B
 //	leader-epoch-checkpoint   "0", a count, then lines of epoch and first offset
+//	*.deleted    of a segment that is no longer the log's, until Sweep
 //
 // The last segment is the active one. Indexes are hints: an entry is used only
 // if a batch with that last offset is where it points, otherwise the index is
-// rebuilt from its segment and counted. The epochs and the snapshots can be
-// derived from the batches too. A time entry is used in the same manner: nothing
-// before its batch has a larger timestamp, and what comes after it is looked at.
-// So a sync of the segments, of the epochs and of
-// the directories' names is all that an append waits for.
+// rebuilt from its segment and counted. A time entry is used in the same manner:
+// nothing before its batch has a larger timestamp, and what comes after it is
+// looked at. The epochs and the snapshots can be derived from the batches too. So
+// a sync of the segments, of the epochs and of the directories' names is all that
+// an append waits for.
 //
 // # Why a crash cannot bring old data back
 //
@@ -58,4 +60,12 @@
 // segments, snapshots, temporary files) and makes the removal durable before
 // the log is handed out. Otherwise a second crash, after new appends in the
 // same place, could mix the old with the new.
+//
+// # Why a crash cannot bring deleted records back
+//
+// A new start is in its checkpoint before anybody hears of it, and stays there
+// until the removal of the segments below it is durable. Before they are removed
+// the producers' state is durable in a snapshot that needs none of them, and so
+// is the epoch at the start: neither could be derived any more. A log that a crash
+// leaves with an end below its start goes on at the start.
 package storage

@@ -56,11 +56,25 @@ func (es epochs) endOf(epoch int32, end int64) (int32, int64) {
 	return es[n-1].epoch, es[n].offset
 }
 
+// from returns the history from an offset on. The epoch that reaches there from
+// below begins there now, even if it has no more records: the next leader
+// compares with it.
+func (es epochs) from(start int64) epochs {
+	n := sort.Search(len(es), func(i int) bool { return es[i].offset > start })
+	if n == 0 || n == 1 && es[0].offset == start {
+		return es
+	}
+	return append(epochs{{es[n-1].epoch, start}}, es[n:]...)
+}
+
 // with returns the history after a batch of an epoch at offset. The receiver is
 // left as it is: readers may have it.
 func (es epochs) with(epoch int32, offset int64) epochs {
 	if epoch <= es.latest() {
 		return es
+	}
+	if n := len(es); n > 0 && es[n-1].offset == offset { // one whose records are all deleted
+		es = es[:n-1]
 	}
 	return append(slices.Clip(es), epochStart{epoch, offset})
 }
@@ -94,10 +108,10 @@ func decodeEpochs(b []byte) (epochs, error) {
 }
 
 // replaceEpochs puts a history in the place of the one on disk. It is durable
-// once both its file and the log's directory are synced.
-func replaceEpochs(fs vfs.FS, dir string, es epochs) error {
+// once both its file, here with sync, and the log's directory are synced.
+func replaceEpochs(fs vfs.FS, dir string, es epochs, sync bool) error {
 	name := filepath.Join(dir, epochsName)
-	if err := writeFile(fs, name+tmpSuffix, es.encode(), false); err != nil {
+	if err := writeFile(fs, name+tmpSuffix, es.encode(), sync); err != nil {
 		return err
 	}
 	return fs.Rename(name+tmpSuffix, name)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	iofs "io/fs"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/streambus/streambus/storage/vfs"
@@ -68,10 +69,7 @@ func (c *files) acquire(key fileKey, create bool) (*handle, error) {
 	if h != nil || err != nil {
 		return h, err
 	}
-	f, err := c.fs.Open(key.path()) // not under mu: it may wait for the disk
-	if create && errors.Is(err, iofs.ErrNotExist) {
-		f, err = c.fs.Create(key.path())
-	}
+	f, err := c.openFile(key, create) // not under mu: it may wait for the disk
 	if err != nil {
 		return nil, err
 	}
@@ -84,6 +82,30 @@ func (c *files) acquire(key fileKey, create bool) (*handle, error) {
 	c.open[key] = h
 	c.evict()
 	return h, nil
+}
+
+func (c *files) openFile(key fileKey, create bool) (vfs.File, error) {
+	f, err := c.fs.Open(key.path())
+	switch {
+	case !errors.Is(err, iofs.ErrNotExist):
+		return f, err
+	case create:
+		return c.fs.Create(key.path())
+	}
+	if f, err := c.fs.Open(key.path() + deletedSuffix); !errors.Is(err, iofs.ErrNotExist) {
+		return f, err
+	}
+	if key.kind == logFile && !key.log.has(key.base) {
+		return nil, fmt.Errorf("%w: the segment of %s with offset %d has been deleted", ErrOffsetOutOfRange, key.log.name, key.base)
+	}
+	return nil, err
+}
+
+// has tells whether a segment is still one of the log's.
+func (l *Log) has(base int64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.ContainsFunc(l.segments, func(s *segment) bool { return s.base == base })
 }
 
 // cached counts one more user of an open file. mu is held.
@@ -116,6 +138,10 @@ func (c *files) release(h *handle) {
 	if h.users--; h.users > 0 {
 		return
 	}
+	if c.open[h.key] != h { // forgotten meanwhile
+		h.Close()
+		return
+	}
 	h.elem = c.idle.PushBack(h)
 	c.evict()
 }
@@ -138,12 +164,17 @@ func (c *files) drop(h *handle) {
 	h.Close()
 }
 
-// forget closes a file without users that is about to be removed.
+// forget closes a file that is about to be removed. Its users, if there are any,
+// keep it.
 func (c *files) forget(key fileKey) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if h := c.open[key]; h != nil {
+	switch h := c.open[key]; {
+	case h == nil:
+	case h.users == 0:
 		c.drop(h)
+	default:
+		delete(c.open, key)
 	}
 }
 

@@ -155,6 +155,7 @@ func (r *FlushRound) Done(elapsed time.Duration, err error) []Flushed {
 	flushed := make([]Flushed, len(r.parts))
 	for i, p := range r.parts {
 		p.log.durable(p.end)
+		p.log.syncedNames(p.names)
 		flushed[i] = Flushed{p.log, p.end}
 	}
 	r.d.moved.Store(true)
@@ -165,6 +166,12 @@ func (l *Log) durable(end int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.flushed = max(l.flushed, end)
+}
+
+func (l *Log) syncedNames(names unsyncedNames) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.named = l.named || names.files
 }
 
 const (

@@ -25,6 +25,7 @@ type LogConfig struct {
 	// flush rounds, sealed segments are.
 	FlushOS            bool
 	ProducerExpiration time.Duration // a producer silent for that long is forgotten; 0: never
+	DeleteDelay        time.Duration // between a file's deletion and its removal
 }
 
 // Log is one partition's log. All methods may be called from any goroutine.
@@ -49,12 +50,14 @@ type Log struct {
 	mu       sync.Mutex
 	cfg      LogConfig  // mu only
 	segments []*segment // the last one is active; changes under both
+	start    int64      // below it nothing is read; changes under both
 	end      int64      // changes under both
 	epochs   epochs     // changes under both
 	hint     position   // mu only: where the latest read ended
 	flushed  int64      // mu only, as all below
 	unsynced []*segment // with writes no round has taken up yet
 	names    unsyncedNames
+	named    bool // the names of the log's directory and first segment are durable
 	queued   bool // in Dir.dirty
 }
 
@@ -101,10 +104,7 @@ func (l *Log) path() string { return filepath.Join(l.d.path, l.name) }
 func (l *Log) StartOffset() int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.segments) == 0 {
-		return l.end
-	}
-	return l.segments[0].base
+	return l.start
 }
 
 // EndOffset is the offset of the next record.
@@ -214,11 +214,13 @@ func (l *Log) write(b []byte, h batch.Header, cfg LogConfig, now time.Time) erro
 		return l.d.refused(err)
 	}
 	history := l.epochs.with(h.LeaderEpoch, h.BaseOffset)
-	newEpoch := len(history) > len(l.epochs)
+	newEpoch := h.LeaderEpoch > l.epochs.latest()
 	if newEpoch {
 		// Before the batch: an epoch without records is dropped in recovery,
-		// records without their epoch would have to be looked for.
-		if err := replaceEpochs(l.d.fs, l.path(), history); err != nil {
+		// records without their epoch would have to be looked for. Where none may
+		// be left to look at, the history must not get lost.
+		lone := l.start > 0 && l.FlushedOffset() <= l.start
+		if err := replaceEpochs(l.d.fs, l.path(), history, lone); err != nil {
 			return l.d.refused(err)
 		}
 	}
@@ -316,7 +318,8 @@ func (l *Log) seal(seg *segment, cfg LogConfig, now time.Time) error {
 	if err := l.spill(seg); err != nil {
 		return err
 	}
-	if err := l.snapshot(cfg, now); err != nil {
+	// Segments that could be read instead may be gone.
+	if err := l.snapshot(cfg, now, l.segments[0].base > 0); err != nil {
 		return err
 	}
 	if err := l.syncCut(seg); err != nil {
@@ -349,7 +352,7 @@ func (l *Log) syncCut(seg *segment) error {
 // Holes further on it can see.
 func (l *Log) nameFirst() error {
 	l.mu.Lock()
-	needed := len(l.segments) == 1 && l.names.files
+	needed := len(l.segments) == 1 && !l.named
 	l.mu.Unlock()
 	if !needed {
 		return nil
@@ -383,12 +386,12 @@ func (l *Log) roll() (*segment, error) {
 // snapshot writes the producers' state at the end of the log and removes older
 // snapshots that no recovery can need: it cuts nothing below the flushed end,
 // so the newest one there will do, and one more in case it is damaged.
-func (l *Log) snapshot(cfg LogConfig, now time.Time) error {
+func (l *Log) snapshot(cfg LogConfig, now time.Time, sync bool) error {
 	if n := len(l.snapshots); n > 0 && l.snapshots[n-1] == l.end {
 		return nil
 	}
 	l.producers.expire(now, cfg.ProducerExpiration)
-	if err := writeFile(l.d.fs, l.snapshotName(l.end), l.producers.encode(), false); err != nil {
+	if err := writeFile(l.d.fs, l.snapshotName(l.end), l.producers.encode(), sync); err != nil {
 		return err
 	}
 	l.snapshots = append(l.snapshots, l.end)

@@ -104,13 +104,13 @@ type view struct {
 func (l *Log) look(offset int64) (view, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	i := sort.Search(len(l.segments), func(i int) bool { return l.segments[i].base > offset }) - 1
-	if offset > l.end || i < 0 && offset < l.end || offset < 0 {
-		return view{}, fmt.Errorf("%w: %d, %s ends at %d", ErrOffsetOutOfRange, offset, l.name, l.end)
+	if offset < l.start || offset > l.end {
+		return view{}, fmt.Errorf("%w: %d, %s has %d to %d", ErrOffsetOutOfRange, offset, l.name, l.start, l.end)
 	}
 	if offset == l.end {
 		return view{end: l.end}, nil
 	}
+	i := sort.Search(len(l.segments), func(i int) bool { return l.segments[i].base > offset }) - 1
 	return l.view(l.segments[i]), nil
 }
 
@@ -280,6 +280,9 @@ func (l *Log) rebuild(seg *segment, seen int) error {
 	l.mu.Unlock()
 	if rebuilt != seen {
 		return nil
+	}
+	if !l.has(seg.base) { // deleted meanwhile
+		return fmt.Errorf("%w: it was deleted from %s", ErrOffsetOutOfRange, l.name)
 	}
 	f, err := l.d.files.acquire(fileKey{l, seg.base, logFile}, false)
 	if err != nil {

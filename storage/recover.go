@@ -26,6 +26,7 @@ type recovery struct {
 	Recovery
 	l     *Log
 	point int64 // the log is durable below it
+	start int64 // and begins there at the earliest
 	// seen is the history of epochs in what was looked at. Its first entry is
 	// where that began and not necessarily where the epoch did.
 	seen epochs
@@ -34,12 +35,15 @@ type recovery struct {
 // recover finds the log's end and brings everything else in line with it. It
 // can be cut short anywhere and done again: each step removes only what lies
 // beyond an end that the next pass will find as well.
-func (l *Log) recover(point int64, now time.Time) (Recovery, error) {
-	r := &recovery{l: l, point: point}
+func (l *Log) recover(point, start int64, now time.Time) (Recovery, error) {
+	r := &recovery{l: l, point: point, start: start}
 	if err := r.survey(); err != nil {
 		return r.Recovery, err
 	}
 	if err := r.segments(); err != nil {
+		return r.Recovery, err
+	}
+	if err := r.begin(); err != nil {
 		return r.Recovery, err
 	}
 	if err := r.epochs(); err != nil {
@@ -53,8 +57,12 @@ func (l *Log) recover(point int64, now time.Time) (Recovery, error) {
 			return r.Recovery, err
 		}
 	}
-	r.Segments = len(l.segments)
 	l.durable(l.end)
+	l.named = len(l.segments) > 0
+	if err := l.removeBelow(now); err != nil {
+		return r.Recovery, err
+	}
+	r.Segments = len(l.segments)
 	return r.Recovery, nil
 }
 
@@ -71,7 +79,7 @@ func (r *recovery) survey() error {
 		base, err := strconv.ParseInt(strings.TrimSuffix(name, ext), 10, 64)
 		numbered := err == nil && len(name) == 20+len(ext) && base >= 0
 		switch {
-		case ext == tmpSuffix:
+		case ext == tmpSuffix || ext == deletedSuffix:
 			err = r.remove(name)
 		case numbered && ext == ".log":
 			err = r.found(base)
@@ -179,11 +187,18 @@ func (r *recovery) scan(i int) (whole bool, err error) {
 	return false, f.Sync()
 }
 
+// wanted tells whether anything of what is known to be durable has not been
+// deleted.
+func (r *recovery) wanted() bool { return r.point > r.start }
+
 // next reads a batch. torn says why it is none, where that may be: below the
 // recovery point a bad batch was good once, and is an error.
 func (r *recovery) next(w *walker) (h batch.Header, torn, err error) {
 	if w.next < r.point {
 		h, err = w.header()
+		if _, damaged := errors.AsType[*CorruptError](err); damaged && !r.wanted() {
+			return h, err, nil
+		}
 		return h, nil, err
 	}
 	h, err = w.verified()
@@ -265,7 +280,7 @@ func (r *recovery) resumeTimes(v view, w *walker, tail *indexTail) error {
 func (r *recovery) cutAfter(last int) error {
 	l := r.l
 	active := l.segments[last]
-	if active.next < r.point {
+	if active.next < r.point && r.wanted() {
 		return &CorruptError{fileKey{l, active.base, logFile}.path(), active.size,
 			fmt.Sprintf("the log ends at offset %d, and was durable to %d", active.next, r.point)}
 	}
@@ -302,6 +317,27 @@ func (r *recovery) removeSegment(base int64) error {
 	return nil
 }
 
+// begin settles where the log starts. One that ends before its start has lost,
+// in a crash, records that nobody wanted any more and nothing else: whatever was
+// known to be durable was not above it. It goes on at the start.
+func (r *recovery) begin() error {
+	l := r.l
+	if len(l.segments) == 0 {
+		l.end = max(l.end, r.start)
+		l.start = l.end
+		return nil
+	}
+	if l.end >= r.start {
+		l.start = max(l.segments[0].base, r.start)
+		return nil
+	}
+	l.start, l.end = r.start, r.start
+	if _, err := l.roll(); err != nil {
+		return err
+	}
+	return l.d.fs.SyncDir(l.path())
+}
+
 // epochs reads the history of leaders and makes it agree with the batches.
 func (r *recovery) epochs() error {
 	l := r.l
@@ -327,15 +363,21 @@ func (r *recovery) epochs() error {
 // history is the stored one, with what was seen in the place of what it says
 // of that, or is derived from all batches if the two do not meet.
 func (r *recovery) history(stored epochs, usable bool) (epochs, error) {
-	if usable && len(r.seen) == 0 {
-		return stored.below(r.l.end), nil
+	start, end := r.l.start, r.l.end
+	if start > 0 {
+		end = max(end, start+1) // the epoch that reaches to the start from below has no other record
 	}
-	if usable && stored.at(r.seen[0].offset) == r.seen[0].epoch {
-		return append(stored.below(r.seen[0].offset+1), r.seen[1:]...), nil
+	seen := r.seen.from(start)
+	stored = stored.from(start).below(end)
+	if usable && len(seen) == 0 {
+		return stored, nil
+	}
+	if usable && stored.at(seen[0].offset) == seen[0].epoch {
+		return append(stored.below(seen[0].offset+1), seen[1:]...), nil
 	}
 	var derived epochs
 	err := r.each(0, func(h batch.Header) { derived = derived.with(h.LeaderEpoch, h.BaseOffset) })
-	return derived, err
+	return derived.from(start), err
 }
 
 // producers loads the newest snapshot that is whole and not beyond the end, and

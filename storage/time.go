@@ -68,10 +68,7 @@ func (l *Log) MaxTimestamp(below int64) (found TimeOffset, ok bool, err error) {
 func (l *Log) rangeBelow(below int64) (start int64, segments []*segment) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.segments) == 0 {
-		return l.end, nil
-	}
-	start = l.segments[0].base
+	start = l.start
 	for _, seg := range l.segments {
 		if seg.next > start && seg.base < below {
 			segments = append(segments, seg)

@@ -1,0 +1,244 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	iofs "io/fs"
+	"maps"
+	"path/filepath"
+	"slices"
+	"time"
+)
+
+// deletedSuffix marks a file that belongs to the log no more and is kept for
+// those who still read it, until Sweep.
+const deletedSuffix = ".deleted"
+
+// AdvanceStart gives up the records below an offset, which may be no more than
+// the high watermark. When it returns nil no crash brings them back; segments
+// wholly below are gone for readers and are removed by a Sweep after
+// LogConfig.DeleteDelay. What they said of producers stays known.
+//
+// After an error the start may have been moved nevertheless. The call may be
+// repeated, and with an offset below the start it finishes what was left.
+func (l *Log) AdvanceStart(offset int64, now time.Time) error {
+	if err := l.d.Failed(); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	start, end := l.start, l.end
+	l.mu.Unlock()
+	if offset > end {
+		return fmt.Errorf("%w: %d, %s ends at %d", ErrOffsetOutOfRange, offset, l.name, end)
+	}
+	if offset > start { // appends go on meanwhile
+		if err := l.d.commitStart(l, offset); err != nil {
+			return err
+		}
+	}
+	l.appendMu.Lock()
+	defer l.appendMu.Unlock()
+	l.mu.Lock()
+	l.start = max(l.start, offset)
+	l.epochs = l.epochs.from(l.start)
+	l.mu.Unlock()
+	return l.removeBelow(now)
+}
+
+// removeBelow takes the segments out of the log that are wholly below its start.
+// First it makes durable what would be lost with them: the producers' state, and
+// the leader epoch at the start. A crash may undo any of the renames; recovery
+// does them again, for the start is in its checkpoint until all are durable.
+// appendMu is held.
+func (l *Log) removeBelow(now time.Time) error {
+	n := l.wholeBelow()
+	if n == 0 {
+		l.settleStart()
+		return nil
+	}
+	if err := l.keepProducers(l.segments[n].base, now); err != nil {
+		return l.d.refused(err)
+	}
+	if err := replaceEpochs(l.d.fs, l.path(), l.epochs, true); err != nil {
+		return l.d.refused(err)
+	}
+	if err := l.d.fs.SyncDir(l.path()); err != nil {
+		return l.d.fail(err)
+	}
+	due := now.Add(l.config().DeleteDelay)
+	for range n {
+		if err := l.removeFirst(due); err != nil {
+			return l.d.refused(err)
+		}
+	}
+	if err := l.d.fs.SyncDir(l.path()); err != nil {
+		return l.d.fail(err)
+	}
+	l.settleStart()
+	return nil
+}
+
+// wholeBelow counts the segments that are wholly below the start. The active one
+// never is.
+func (l *Log) wholeBelow() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := 0
+	for n+1 < len(l.segments) && l.segments[n+1].base <= l.start {
+		n++
+	}
+	return n
+}
+
+// removeFirst renames the files of the first segment. Indexes that cannot be
+// renamed go at the next open, since their segment is missing.
+func (l *Log) removeFirst(due time.Time) error {
+	key := fileKey{l, l.segments[0].base, logFile}
+	if err := l.d.fs.Rename(key.path(), key.path()+deletedSuffix); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	l.segments = slices.Clone(l.segments[1:])
+	l.mu.Unlock()
+	var errs error
+	for _, kind := range []fileKind{indexFile, timeIndexFile} {
+		key.kind = kind
+		if err := l.d.fs.Rename(key.path(), key.path()+deletedSuffix); err != nil && !errors.Is(err, iofs.ErrNotExist) {
+			errs = errors.Join(errs, err)
+		}
+	}
+	l.d.mu.Lock()
+	l.d.due = append(l.d.due, removal{log: l, base: key.base, at: due})
+	l.d.mu.Unlock()
+	return errs
+}
+
+// settleStart lets the checkpoint forget a start that the first segment's name
+// says too, durably.
+func (l *Log) settleStart() {
+	l.mu.Lock()
+	settled := len(l.segments) > 0 && l.segments[0].base >= l.start
+	l.mu.Unlock()
+	l.d.mu.Lock()
+	defer l.d.mu.Unlock()
+	if settled && l.d.logs[l.name] == l {
+		delete(l.d.starts, l.name)
+	}
+}
+
+// keepProducers makes the producers' state durable in a snapshot that recovery
+// can go on from with segments from an offset on.
+func (l *Log) keepProducers(from int64, now time.Time) error {
+	if len(l.producers) == 0 {
+		return nil
+	}
+	flushed := l.FlushedOffset()
+	for _, s := range slices.Backward(l.snapshots) {
+		if from <= s && s <= flushed {
+			return l.d.mustSync(syncFile(l.d.fs, l.snapshotName(s)))
+		}
+	}
+	// One beyond the end that a crash leaves would not count: so no such crash.
+	for _, seg := range l.segments {
+		if seg.next <= flushed {
+			continue
+		}
+		if err := l.syncSegment(seg); err != nil {
+			return err
+		}
+	}
+	l.snapshots = slices.DeleteFunc(l.snapshots, func(s int64) bool { return s == l.end })
+	return l.snapshot(l.config(), now, true)
+}
+
+func (l *Log) syncSegment(seg *segment) error {
+	f, err := l.d.files.acquire(fileKey{l, seg.base, logFile}, false)
+	if err != nil {
+		return err
+	}
+	defer l.d.files.release(f)
+	return l.d.mustSync(f.Sync())
+}
+
+// commitStart writes a log's start to the checkpoint. Calls that wait for one
+// write share the next.
+func (d *Dir) commitStart(l *Log, offset int64) error {
+	d.mu.Lock()
+	known := d.logs[l.name] == l
+	if known {
+		d.starts[l.name] = max(d.starts[l.name], offset)
+	}
+	d.mu.Unlock()
+	if !known {
+		return errClosed
+	}
+	d.checkpointMu.Lock()
+	defer d.checkpointMu.Unlock()
+	d.mu.Lock()
+	done := d.startsOnDisk[l.name] >= offset
+	starts := maps.Clone(d.starts)
+	d.mu.Unlock()
+	if done {
+		return nil
+	}
+	return d.writeStarts(starts)
+}
+
+// writeStarts is called with checkpointMu held.
+func (d *Dir) writeStarts(starts logOffsets) error {
+	if err := replaceFile(d.fs, filepath.Join(d.path, startsName), starts.encode()); err != nil {
+		return d.refused(err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.startsOnDisk = starts
+	return nil
+}
+
+// removal is what a Sweep removes: the files of a segment.
+type removal struct {
+	log  *Log
+	base int64
+	at   time.Time
+}
+
+// Sweep removes the files whose time has come, and tells how many it removed.
+// What it cannot remove it tries again the next time.
+func (d *Dir) Sweep(now time.Time) (removed int, err error) {
+	d.mu.Lock()
+	var due []removal
+	d.due = slices.DeleteFunc(d.due, func(r removal) bool {
+		if r.at.After(now) {
+			return false
+		}
+		due = append(due, r)
+		return true
+	})
+	d.mu.Unlock()
+	var left []removal
+	for _, r := range due {
+		n, failed := d.remove(r)
+		removed += n
+		if failed != nil {
+			left, err = append(left, r), errors.Join(err, failed)
+		}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.due = append(d.due, left...)
+	return removed, err
+}
+
+func (d *Dir) remove(r removal) (removed int, err error) {
+	for kind := range suffixes {
+		key := fileKey{r.log, r.base, fileKind(kind)}
+		d.files.forget(key)
+		switch failed := d.fs.Remove(key.path() + deletedSuffix); {
+		case failed == nil:
+			removed++
+		case !errors.Is(failed, iofs.ErrNotExist):
+			err = errors.Join(err, failed)
+		}
+	}
+	return removed, err
+}
