@@ -174,17 +174,15 @@ func (b *Broker) listen() error {
 func (b *Broker) routes() map[int16]server.Handler {
 	ids := &producerIDs{allocate: b.allocateProducerIDs}
 	h := &handler.Broker{
-		NodeID:                   b.cfg.NodeID(),
-		Image:                    b.view.Image,
-		Replicas:                 b.replicas,
-		Fetcher:                  b.fetcher,
-		Now:                      time.Now,
-		Propose:                  b.propose,
-		NewTopicID:               newUUID,
-		ProducerIDs:              ids.take,
-		AutoCreateTopics:         b.cfg.Bool("auto.create.topics.enable"),
-		NumPartitions:            int32(b.cfg.Number("num.partitions")),
-		DefaultReplicationFactor: int16(b.cfg.Number("default.replication.factor")),
+		NodeID:      b.cfg.NodeID(),
+		Config:      b.cfg,
+		Image:       b.view.Image,
+		Replicas:    b.replicas,
+		Fetcher:     b.fetcher,
+		Now:         time.Now,
+		Propose:     b.propose,
+		NewTopicID:  newUUID,
+		ProducerIDs: ids.take,
 	}
 	routes := map[int16]server.Handler{}
 	for key, f := range h.Handlers() {
@@ -193,17 +191,17 @@ func (b *Broker) routes() map[int16]server.Handler {
 	return routes
 }
 
-// propose returns when the outcome of cmd is applied on this broker: what it
-// answers after that, others can see.
-func (b *Broker) propose(ctx context.Context, cmd control.Command) (any, error) {
-	o := b.controller.Submit(ctx, cmd)[0]
-	if o.Err != nil {
-		return nil, o.Err
+// propose returns when what came of the commands is applied on this broker:
+// what it answers after that, others can see.
+func (b *Broker) propose(ctx context.Context, cmds ...control.Command) []handler.Outcome {
+	outcomes := make([]handler.Outcome, len(cmds))
+	for i, o := range b.controller.Submit(ctx, cmds...) {
+		outcomes[i] = handler.Outcome{Reply: o.Reply, Err: o.Err}
+		if err := b.view.Wait(ctx, o.Index); o.Err == nil && err != nil {
+			outcomes[i] = handler.Outcome{Err: err}
+		}
 	}
-	if err := b.view.Wait(ctx, o.Index); err != nil {
-		return nil, err
-	}
-	return o.Reply, nil
+	return outcomes
 }
 
 func (b *Broker) allocateProducerIDs(ctx context.Context) (first, count int64, err error) {
@@ -211,11 +209,11 @@ func (b *Broker) allocateProducerIDs(ctx context.Context) (first, count int64, e
 	if !ok {
 		return 0, 0, errors.New("this broker is not registered")
 	}
-	reply, err := b.propose(ctx, &control.AllocateProducerIDs{BrokerID: me.ID, BrokerEpoch: me.Epoch, Count: producerIDBlock})
-	if err != nil {
-		return 0, 0, err
+	o := b.propose(ctx, &control.AllocateProducerIDs{BrokerID: me.ID, BrokerEpoch: me.Epoch, Count: producerIDBlock})[0]
+	if o.Err != nil {
+		return 0, 0, o.Err
 	}
-	block := reply.(*control.ProducerIDBlock)
+	block := o.Reply.(*control.ProducerIDBlock)
 	return block.First, int64(block.Count), nil
 }
 
@@ -281,12 +279,12 @@ func (b *Broker) apply(img *image.Image, d *image.Delta) {
 func (b *Broker) register(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, registerTime)
 	defer cancel()
-	_, err := b.propose(ctx, &control.RegisterBroker{
-		ID: b.cfg.NodeID(), Incarnation: newUUID(), Listeners: b.endpoints,
+	o := b.propose(ctx, &control.RegisterBroker{
+		ID: b.cfg.NodeID(), Incarnation: newUUID(), Listeners: b.endpoints, Rack: b.cfg.Get("broker.rack"),
 		Dirs: []image.UUID{b.identity.DirectoryID},
-	})
-	if err != nil {
-		return fmt.Errorf("the broker could not register with the controller: %w", err)
+	})[0]
+	if o.Err != nil {
+		return fmt.Errorf("the broker could not register with the controller: %w", o.Err)
 	}
 	return nil
 }

@@ -4,13 +4,21 @@ import "github.com/twmb/franz-go/pkg/kmsg"
 
 // API keys, in Kafka's numbering.
 const (
-	KeyProduce        int16 = 0
-	KeyFetch          int16 = 1
-	KeyListOffsets    int16 = 2
-	KeyMetadata       int16 = 3
-	KeyApiVersions    int16 = 18
-	KeyCreateTopics   int16 = 19
-	KeyInitProducerId int16 = 22
+	KeyProduce                 int16 = 0
+	KeyFetch                   int16 = 1
+	KeyListOffsets             int16 = 2
+	KeyMetadata                int16 = 3
+	KeyFindCoordinator         int16 = 10
+	KeyListGroups              int16 = 16
+	KeyApiVersions             int16 = 18
+	KeyCreateTopics            int16 = 19
+	KeyInitProducerId          int16 = 22
+	KeyDescribeConfigs         int16 = 32
+	KeyAlterConfigs            int16 = 33
+	KeyCreatePartitions        int16 = 37
+	KeyIncrementalAlterConfigs int16 = 44
+	KeyDescribeCluster         int16 = 60
+	KeyDescribeTopicPartitions int16 = 75
 )
 
 // API is one row of the table of what is served. ApiVersions is generated from
@@ -44,12 +52,28 @@ var apis = []API{
 		shape: shape(`i b@2+ [s [i i@4+ l i@0-0]]`)},
 	{Key: KeyMetadata, Min: 0, Max: 13, Advertised: 0, flexible: 9,
 		shape: shape(`[u@10+ s] b@4+ b@8-10 b@8+`)},
+	{Key: KeyFindCoordinator, Min: 0, Max: 6, Advertised: 0, flexible: 3,
+		shape: shape(`s@0-3 b@1+ [s]@4+`)},
+	{Key: KeyListGroups, Min: 0, Max: 5, Advertised: 0, flexible: 3,
+		shape: shape(`[s]@4+ [s]@5+`)},
 	{Key: KeyApiVersions, Min: 0, Max: 4, Advertised: 0, flexible: 3,
 		shape: shape(`s@3+ s@3+`)},
 	{Key: KeyCreateTopics, Min: 2, Max: 7, Advertised: 2, flexible: 5,
 		shape: shape(`[s i h [i [i]] [s s]] i b@1+`)},
 	{Key: KeyInitProducerId, Min: 0, Max: 5, Advertised: 0, flexible: 2,
 		shape: shape(`s i l@3+ h@3+`)},
+	{Key: KeyDescribeConfigs, Min: 1, Max: 4, Advertised: 1, flexible: 4,
+		shape: shape(`[b s [s]] b b@3+`)},
+	{Key: KeyAlterConfigs, Min: 0, Max: 2, Advertised: 0, flexible: 2,
+		shape: shape(`[b s [s s]] b`)},
+	{Key: KeyCreatePartitions, Min: 0, Max: 3, Advertised: 0, flexible: 2,
+		shape: shape(`[s i [[i]]] i b`)},
+	{Key: KeyIncrementalAlterConfigs, Min: 0, Max: 1, Advertised: 0, flexible: 1,
+		shape: shape(`[b s [s b s]] b`)},
+	{Key: KeyDescribeCluster, Min: 0, Max: 2, Advertised: 0, flexible: 0,
+		shape: shape(`b b@1+ b@2+`)},
+	{Key: KeyDescribeTopicPartitions, Min: 0, Max: 0, Advertised: 0, flexible: 0,
+		shape: shape(`[s .] i ?s i;`)},
 }
 
 // APIs lists what is served, by key.

@@ -40,4 +40,6 @@ const (
 	UnsupportedCompression             ErrorCode = 76
 	InvalidRecord                      ErrorCode = 87
 	UnknownTopicID                     ErrorCode = 100
+	MismatchedEndpointType             ErrorCode = 114
+	UnsupportedEndpointType            ErrorCode = 115
 )

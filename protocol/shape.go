@@ -18,6 +18,9 @@ import (
 //	s              string, null or not
 //	r              bytes or records, null or not
 //	[ ... ]        array of the fields inside, null or not
+//	.              nothing: an array of a single i or s holds plain values, and
+//	               with a . as well structures
+//	? ... ;        structure of the fields inside, null or not
 //	%N{ ... }      tagged field N whose value has structure of its own; every
 //	               other tagged field is skipped by its length
 //
@@ -27,7 +30,7 @@ import (
 type Shape []field
 
 type field struct {
-	kind     byte // one of "bhilusr[%"
+	kind     byte // one of "bhilusr[?.%"
 	from, to int16
 	tag      uint32
 	inner    []field
@@ -66,6 +69,8 @@ func (p *shapeParser) field() field {
 	switch f.kind {
 	case '[':
 		f.inner = p.fields(']')
+	case '?':
+		f.inner = p.fields(';')
 	case '%':
 		f.tag = uint32(p.number())
 		p.in = strings.TrimPrefix(p.in, "{")
@@ -152,6 +157,11 @@ func (w *walker) field(f *field, depth int) {
 		w.take(w.length(4))
 	case '[':
 		w.array(f, depth)
+	case '?':
+		if b := w.take(1); b != nil && int8(b[0]) >= 0 {
+			w.structure(f.inner, depth+1)
+		}
+	case '.':
 	case '%': // walked where the tag section is
 	default:
 		panic(fmt.Sprintf("protocol: shape: unknown field kind %q", f.kind))
@@ -166,9 +176,17 @@ func (w *walker) array(f *field, depth int) {
 		w.fail(fmt.Errorf("an array claims %d elements with %d bytes left", n, len(w.src)))
 		return
 	}
-	if len(f.inner) == 1 && f.inner[0].kind == 'i' {
-		w.take(4 * n)
-		return
+	if len(f.inner) == 1 {
+		switch f.inner[0].kind {
+		case 'i':
+			w.take(4 * n)
+			return
+		case 's':
+			for ; n > 0 && w.err == nil; n-- {
+				w.take(w.length(2))
+			}
+			return
+		}
 	}
 	for ; n > 0 && w.err == nil; n-- {
 		w.structure(f.inner, depth+1)

@@ -2,12 +2,13 @@ package handler
 
 import (
 	"context"
-	"time"
+	"fmt"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/streambus/streambus/protocol"
 	"github.com/streambus/streambus/raftmeta/control"
+	"github.com/streambus/streambus/raftmeta/image"
 )
 
 // createTopics creates topics, each on its own (versions 2-7; 5 returns what
@@ -16,71 +17,73 @@ import (
 func (b *Broker) createTopics(ctx context.Context, r *protocol.Request, done func(*protocol.Response)) {
 	req := r.Body.(*kmsg.CreateTopicsRequest)
 	resp := req.ResponseKind().(*kmsg.CreateTopicsResponse)
-	ctx, cancel := context.WithTimeout(ctx, time.Duration(max(req.TimeoutMillis, 1))*time.Millisecond)
+	ctx, cancel := deadline(ctx, req.TimeoutMillis)
 	defer cancel()
 	times := map[string]int{}
+	partitions := 0
 	for i := range req.Topics {
 		times[req.Topics[i].Topic]++
+		partitions += int(max(req.Topics[i].NumPartitions, 0)) + len(req.Topics[i].ReplicaAssignment)
 	}
+	resp.Topics = make([]kmsg.CreateTopicsResponseTopic, len(req.Topics))
+	var all submission
 	for i := range req.Topics {
-		t := &req.Topics[i]
-		row := kmsg.NewCreateTopicsResponseTopic()
-		row.Topic = t.Topic
-		var created *control.CreatedTopic
-		err := errTwice
-		if times[t.Topic] == 1 {
-			created, err = b.create(ctx, t, req.ValidateOnly)
+		t, row := &req.Topics[i], &resp.Topics[i]
+		row.Default()
+		row.Topic, row.NumPartitions, row.ReplicationFactor = t.Topic, -1, -1
+		cmd, err := b.creation(t, req.ValidateOnly)
+		switch {
+		case times[t.Topic] > 1:
+			err = errTwice
+		case partitions > control.MaxPartitionsPerCommand:
+			err = errTooManyPartitions
 		}
 		if err != nil {
-			message := err.Error()
-			row.ErrorCode, row.ErrorMessage = int16(errorCode(err)), &message
-			row.NumPartitions, row.ReplicationFactor = -1, -1
-		} else {
-			row.TopicID, row.NumPartitions, row.ReplicationFactor = created.ID, created.Partitions, created.ReplicationFactor
-			row.Configs = createdConfigs(t)
+			row.ErrorCode, row.ErrorMessage = failure(err)
+			continue
 		}
-		resp.Topics = append(resp.Topics, row)
+		all.add(cmd, func(o Outcome) {
+			if row.ErrorCode, row.ErrorMessage = failure(o.Err); o.Err != nil {
+				return
+			}
+			created := o.Reply.(*control.CreatedTopic)
+			row.TopicID, row.NumPartitions, row.ReplicationFactor = created.ID, created.Partitions, created.ReplicationFactor
+			row.Configs = b.createdConfigs(cmd)
+		})
 	}
+	all.run(ctx, b)
 	done(&protocol.Response{Body: resp})
 }
 
-func (b *Broker) create(ctx context.Context, t *kmsg.CreateTopicsRequestTopic, validateOnly bool) (*control.CreatedTopic, error) {
+func (b *Broker) creation(t *kmsg.CreateTopicsRequestTopic, validateOnly bool) (*control.CreateTopic, error) {
 	cmd := &control.CreateTopic{
 		Name: t.Topic, ID: b.NewTopicID(),
 		Partitions: t.NumPartitions, ReplicationFactor: t.ReplicationFactor,
-		ValidateOnly: validateOnly,
+		ValidateOnly: validateOnly, Configs: map[string]string{},
+	}
+	for _, c := range t.Configs {
+		if c.Value == nil {
+			return nil, invalidConfig("null value not supported for topic configs: %s", c.Name)
+		}
+		cmd.Configs[c.Name] = *c.Value
 	}
 	if len(t.ReplicaAssignment) > 0 {
 		if t.NumPartitions != -1 || t.ReplicationFactor != -1 {
 			return nil, errBothCounts
 		}
 		var err error
-		if cmd.Assignments, err = assignments(t.ReplicaAssignment); err != nil {
-			return nil, err
-		}
-	} else {
-		// Apache Kafka takes -1 for the broker's default (KIP-464).
-		if cmd.Partitions == -1 {
-			cmd.Partitions = b.NumPartitions
-		}
-		if cmd.ReplicationFactor == -1 {
-			cmd.ReplicationFactor = b.DefaultReplicationFactor
-		}
+		cmd.Assignments, err = assignments(t.ReplicaAssignment)
+		return cmd, err
 	}
-	for i := range t.Configs {
-		if cmd.Configs == nil {
-			cmd.Configs = map[string]string{}
-		}
-		if t.Configs[i].Value == nil {
-			return nil, &control.Refusal{Code: control.InvalidConfig, Message: "null value for topic config " + t.Configs[i].Name}
-		}
-		cmd.Configs[t.Configs[i].Name] = *t.Configs[i].Value
+	// Apache Kafka takes -1 for the broker's default (KIP-464).
+	partitions, replicas := b.topicDefaults()
+	if cmd.Partitions == -1 {
+		cmd.Partitions = partitions
 	}
-	reply, err := b.Propose(ctx, cmd)
-	if err != nil {
-		return nil, err
+	if cmd.ReplicationFactor == -1 {
+		cmd.ReplicationFactor = replicas
 	}
-	return reply.(*control.CreatedTopic), nil
+	return cmd, nil
 }
 
 // assignments puts the replicas in the order of partitions, which must be
@@ -96,21 +99,24 @@ func assignments(rows []kmsg.CreateTopicsRequestTopicReplicaAssignment) ([][]int
 	return replicas, nil
 }
 
-func createdConfigs(t *kmsg.CreateTopicsRequestTopic) []kmsg.CreateTopicsResponseTopicConfig {
+// createdConfigs are all settings of a topic that was created, or would be.
+func (b *Broker) createdConfigs(cmd *control.CreateTopic) []kmsg.CreateTopicsResponseTopicConfig {
 	rows := []kmsg.CreateTopicsResponseTopicConfig{}
-	for _, c := range t.Configs {
+	img := b.Image()
+	for _, d := range b.topicSettings(img, image.NewTopic(cmd.Name, cmd.Configs)) {
 		row := kmsg.NewCreateTopicsResponseTopicConfig()
-		row.Name, row.Value = c.Name, c.Value
-		row.Source = int8(kmsg.ConfigSourceDynamicTopicConfig)
+		row.Name, row.Value = d.key.Name, d.text(d.value)
+		row.Source, row.IsSensitive = int8(d.value.Source), d.key.Type == image.Password
 		rows = append(rows, row)
 	}
 	return rows
 }
 
 var (
-	errTwice           = invalid("the request names the topic twice")
-	errBothCounts      = invalid("a replica assignment must come with num_partitions and replication_factor -1")
-	errAssignmentOrder = &control.Refusal{Code: control.InvalidReplicaAssignment, Message: "partitions of a replica assignment must be numbered from 0 without holes"}
+	errTwice             = invalid("the request names the topic twice")
+	errTooManyPartitions = &control.Refusal{Code: control.PolicyViolation, Message: fmt.Sprintf("excessively large number of partitions per request: at most %d", control.MaxPartitionsPerCommand)}
+	errBothCounts        = invalid("a replica assignment must come with num_partitions and replication_factor -1")
+	errAssignmentOrder   = &control.Refusal{Code: control.InvalidReplicaAssignment, Message: "partitions of a replica assignment must be numbered from 0 without holes"}
 )
 
 // invalidError is a request that contradicts itself: INVALID_REQUEST.

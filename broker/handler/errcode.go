@@ -12,14 +12,17 @@ import (
 )
 
 var (
-	errUnknownTopic    = errors.New("the topic does not exist")
-	errUnknownTopicID  = errors.New("no topic has this id")
-	errRequiredAcks    = errors.New("acks must be 0, 1 or -1")
-	errNoTransactions  = errors.New("transactions are not served")
-	errLookupByTime    = errors.New("looking up offsets by time is not served")
-	errTransactionalID = errors.New("transactional producers are not served")
-	errVersion         = errors.New("versions of Produce before 3 are not served")
-	errZstdVersion     = errors.New("zstd needs Produce version 7")
+	errUnknownTopic       = errors.New("the topic does not exist")
+	errUnknownTopicID     = errors.New("no topic has this id")
+	errRequiredAcks       = errors.New("acks must be 0, 1 or -1")
+	errTransactionalBatch = errors.New("a transactional batch, and transactions are not served by this release")
+	errNoTransactions     = errors.New("transactions are not served by this release")
+	errNoGroups           = errors.New("consumer groups are not served by this release: assign partitions instead")
+	errNoShareGroups      = errors.New("share groups are not served by this release")
+	errLookupByTime       = errors.New("looking up offsets by time is not served")
+	errTransactionalID    = errors.New("transactional producers are not served")
+	errVersion            = errors.New("versions of Produce before 3 are not served")
+	errZstdVersion        = errors.New("zstd needs Produce version 7")
 )
 
 // codes says which Kafka error an error is. The first that matches counts.
@@ -30,7 +33,10 @@ var codes = []struct {
 	{errUnknownTopic, protocol.UnknownTopicOrPartition},
 	{errUnknownTopicID, protocol.UnknownTopicID},
 	{errRequiredAcks, protocol.InvalidRequiredAcks},
-	{errNoTransactions, protocol.InvalidTxnState},
+	{errTransactionalBatch, protocol.InvalidTxnState},
+	{errNoTransactions, protocol.UnsupportedVersion},
+	{errNoGroups, protocol.UnsupportedVersion},
+	{errNoShareGroups, protocol.UnsupportedVersion},
 	{errLookupByTime, protocol.UnsupportedVersion},
 	{errTransactionalID, protocol.TransactionalIDAuthorizationFailed},
 	{errVersion, protocol.UnsupportedVersion},
@@ -58,6 +64,8 @@ var refusals = map[control.Code]protocol.ErrorCode{
 	control.InvalidReplicaAssignment: protocol.InvalidReplicaAssignment,
 	control.InvalidConfig:            protocol.InvalidConfig,
 	control.PolicyViolation:          protocol.PolicyViolation,
+	control.UnknownTopic:             protocol.UnknownTopicOrPartition,
+	control.UnknownTopicID:           protocol.UnknownTopicID,
 }
 
 // errorCode is the one place where errors become Kafka error codes. What it

@@ -7,6 +7,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/streambus/streambus/broker/config"
 	"github.com/streambus/streambus/broker/fetch"
 	"github.com/streambus/streambus/broker/replica"
 	"github.com/streambus/streambus/protocol"
@@ -18,21 +19,25 @@ import (
 // where the broker is put together.
 type Broker struct {
 	NodeID   int32
+	Config   *config.Config
 	Image    func() *image.Image
 	Replicas *replica.Manager
 	Fetcher  *fetch.Fetcher
 	Now      func() time.Time
-	// Propose submits a command to the controller and returns when its outcome
-	// is applied on this broker. A refusal is a *control.Refusal.
-	Propose func(ctx context.Context, cmd control.Command) (reply any, err error)
+	// Propose submits commands to the controller, to be decided in their order,
+	// and returns when what came of each is applied on this broker. A refusal is
+	// a *control.Refusal.
+	Propose func(ctx context.Context, cmds ...control.Command) []Outcome
 	// NewTopicID draws a topic id that was never used.
 	NewTopicID func() image.UUID
 	// ProducerIDs hands out producer ids, each once for ever.
 	ProducerIDs func(ctx context.Context) (int64, error)
+}
 
-	AutoCreateTopics         bool  // auto.create.topics.enable
-	NumPartitions            int32 // num.partitions
-	DefaultReplicationFactor int16 // default.replication.factor
+// Outcome is what came of a command.
+type Outcome struct {
+	Reply any
+	Err   error
 }
 
 // Func is the form of every handler; see server.Handler for its contract.
@@ -41,13 +46,21 @@ type Func = func(ctx context.Context, r *protocol.Request, done func(*protocol.R
 // Handlers is the handler of each API.
 func (b *Broker) Handlers() map[int16]Func {
 	return map[int16]Func{
-		protocol.KeyProduce:        b.produce,
-		protocol.KeyFetch:          b.fetch,
-		protocol.KeyListOffsets:    b.listOffsets,
-		protocol.KeyMetadata:       b.metadata,
-		protocol.KeyApiVersions:    apiVersions,
-		protocol.KeyCreateTopics:   b.createTopics,
-		protocol.KeyInitProducerId: b.initProducerID,
+		protocol.KeyProduce:                 b.produce,
+		protocol.KeyFetch:                   b.fetch,
+		protocol.KeyListOffsets:             b.listOffsets,
+		protocol.KeyMetadata:                b.metadata,
+		protocol.KeyFindCoordinator:         b.findCoordinator,
+		protocol.KeyListGroups:              b.listGroups,
+		protocol.KeyApiVersions:             apiVersions,
+		protocol.KeyCreateTopics:            b.createTopics,
+		protocol.KeyInitProducerId:          b.initProducerID,
+		protocol.KeyDescribeConfigs:         b.describeConfigs,
+		protocol.KeyAlterConfigs:            b.alterConfigs,
+		protocol.KeyCreatePartitions:        b.createPartitions,
+		protocol.KeyIncrementalAlterConfigs: b.incrementalAlterConfigs,
+		protocol.KeyDescribeCluster:         b.describeCluster,
+		protocol.KeyDescribeTopicPartitions: b.describeTopicPartitions,
 	}
 }
 

@@ -34,7 +34,7 @@ const createWait = time.Second
 func (b *Broker) metadata(ctx context.Context, r *protocol.Request, done func(*protocol.Response)) {
 	req := r.Body.(*kmsg.MetadataRequest)
 	resp := req.ResponseKind().(*kmsg.MetadataResponse)
-	create := b.AutoCreateTopics && (req.Version < 4 || req.AllowAutoTopicCreation)
+	create := b.Config.Bool("auto.create.topics.enable") && (req.Version < 4 || req.AllowAutoTopicCreation)
 	var refused map[string]error
 	if create {
 		refused = b.createMissing(ctx, req)
@@ -46,7 +46,7 @@ func (b *Broker) metadata(ctx context.Context, r *protocol.Request, done func(*p
 	for _, node := range img.Brokers() {
 		if e, ok := endpoint(node, r.Conn.Listener); ok {
 			rb := kmsg.NewMetadataResponseBroker()
-			rb.NodeID, rb.Host, rb.Port = node.ID, e.Host, int32(e.Port)
+			rb.NodeID, rb.Host, rb.Port, rb.Rack = node.ID, e.Host, int32(e.Port), rack(node)
 			resp.Brokers = append(resp.Brokers, rb)
 		}
 	}
@@ -157,21 +157,28 @@ func (b *Broker) createMissing(ctx context.Context, req *kmsg.MetadataRequest) m
 	refused := map[string]error{}
 	ctx, cancel := context.WithTimeout(ctx, createWait)
 	defer cancel()
+	img := b.Image()
+	var all submission
 	for i := range req.Topics {
 		name := req.Topics[i].Topic
 		if name == nil {
 			continue
 		}
-		if _, ok := b.Image().Topic(*name); ok {
+		if _, ok := img.Topic(*name); ok {
 			continue
 		}
-		_, err := b.Propose(ctx, &control.CreateTopic{
-			Name: *name, ID: b.NewTopicID(),
-			Partitions: b.NumPartitions, ReplicationFactor: b.DefaultReplicationFactor,
+		partitions, replicas := b.topicDefaults()
+		all.add(&control.CreateTopic{Name: *name, ID: b.NewTopicID(), Partitions: partitions, ReplicationFactor: replicas}, func(o Outcome) {
+			if code := errorCode(o.Err); o.Err != nil && code != protocol.TopicAlreadyExists && code != protocol.RequestTimedOut {
+				refused[*name] = o.Err
+			}
 		})
-		if code := errorCode(err); err != nil && code != protocol.TopicAlreadyExists && code != protocol.RequestTimedOut {
-			refused[*name] = err
-		}
 	}
+	all.run(ctx, b)
 	return refused
+}
+
+// topicDefaults are what a topic gets that does not say otherwise.
+func (b *Broker) topicDefaults() (partitions int32, replicas int16) {
+	return int32(b.Config.Number("num.partitions")), int16(b.Config.Number("default.replication.factor"))
 }

@@ -89,7 +89,7 @@ func (p *produce) write(b *Broker, img *image.Image, t *kmsg.ProduceRequestTopic
 		return replica.Appended{}, err
 	}
 	if h.IsTransactional() || p.req.TransactionID != nil {
-		return replica.Appended{}, errNoTransactions
+		return replica.Appended{}, errTransactionalBatch
 	}
 	if h.Codec() == batch.Zstd && p.req.Version < 7 {
 		return replica.Appended{}, errZstdVersion

@@ -36,6 +36,8 @@ const (
 	StaleBrokerEpoch
 	WrongCluster
 	TooManyDirectories
+	UnknownTopic
+	UnknownTopicID
 )
 
 // Refusal is a command that is not carried out. It is final: nothing was written.

@@ -110,6 +110,17 @@ func TestRefusals(t *testing.T) {
 		"unknown sender":    {three, &AllocateProducerIDs{BrokerID: 9, Count: 1}, StaleBrokerEpoch, ""},
 		"old epoch":         {three, &AllocateProducerIDs{BrokerID: 1, BrokerEpoch: epoch(three, 1) - 1, Count: 1}, StaleBrokerEpoch, ""},
 		"no ids":            {three, &AllocateProducerIDs{BrokerID: 1, BrokerEpoch: epoch(three, 1)}, PolicyViolation, ""},
+		"delete unknown":    {three, &DeleteTopic{Name: "t"}, UnknownTopic, "'t'"},
+		"delete unknown id": {used, &DeleteTopic{ID: id(9)}, UnknownTopicID, ""},
+		"grow unknown":      {three, &CreatePartitions{Topic: "t", Count: 2}, UnknownTopic, "'t'"},
+		"grow by nothing":   {used, &CreatePartitions{Topic: "a.b", Count: 1}, InvalidPartitions, "already has 1"},
+		"shrink":            {used, &CreatePartitions{Topic: "a.b", Count: -5}, InvalidPartitions, "not be an increase"},
+		"grow too much":     {used, &CreatePartitions{Topic: "a.b", Count: 10_002}, PolicyViolation, "10000"},
+		"grow, one chosen":  {used, &CreatePartitions{Topic: "a.b", Count: 3, Assignments: [][]int32{{1}}}, InvalidReplicaAssignment, "2 additional"},
+		"grow, other count": {used, &CreatePartitions{Topic: "a.b", Count: 2, Assignments: [][]int32{{1, 2}}}, InvalidReplicaAssignment, "the others have 1"},
+		"grow, unknown":     {used, &CreatePartitions{Topic: "a.b", Count: 2, Assignments: [][]int32{{9}}}, InvalidReplicaAssignment, "broker 9"},
+		"alter unknown":     {three, &AlterConfigs{Topic: "t"}, UnknownTopic, "'t'"},
+		"alter wrongly":     {used, &AlterConfigs{Topic: "a.b", Changes: []ConfigChange{{Key: "segment.bytes", Value: "1"}}}, InvalidConfig, "segment.bytes"},
 		"directories":       {many, &RegisterBroker{ID: 1, Incarnation: id(255), Dirs: []image.UUID{id(1)}}, TooManyDirectories, "node.id"},
 	} {
 		r, err := c.cmd.Eval(c.img, time.Time{})
@@ -268,6 +279,69 @@ func TestDirectoryComesBack(t *testing.T) {
 		tp, _ := img.Topic("t")
 		if p, _ := tp.Partition(0); p.Leader != want.leader {
 			t.Fatalf("with directory %s the leader is %d", want.dir, p.Leader)
+		}
+	}
+}
+
+func TestCreatePartitionsGoOn(t *testing.T) {
+	img := apply(t, cluster(t, 3), &CreateTopic{Name: "t", ID: id(1), Partitions: 2, ReplicationFactor: 2})
+	img = apply(t, img, &CreatePartitions{Topic: "t", Count: 8})
+	img = apply(t, img, &CreatePartitions{Topic: "t", Count: 9, Assignments: [][]int32{{3, 1}}})
+	tp, _ := img.Topic("t")
+	if tp.NumPartitions() != 9 {
+		t.Fatalf("%d partitions", tp.NumPartitions())
+	}
+	for i := range int32(8) {
+		p, _ := tp.Partition(i)
+		before, _ := tp.Partition(max(i-1, 0))
+		if len(p.Replicas) != 2 || i > 0 && p.Leader != before.Leader%3+1 {
+			t.Errorf("partition %d is %+v behind %+v", i, p, before)
+		}
+	}
+	if p, _ := tp.Partition(8); !slices.Equal(p.Replicas, []int32{3, 1}) || p.Leader != 3 {
+		t.Errorf("the chosen partition is %+v", p)
+	}
+}
+
+func TestDeletedTopicIsGone(t *testing.T) {
+	img := apply(t, cluster(t, 1), &CreateTopic{Name: "t", ID: id(1), Partitions: 2, ReplicationFactor: 1})
+	for _, c := range []*DeleteTopic{{Name: "t"}, {ID: id(1)}} {
+		r, err := c.Eval(img, time.Time{})
+		if err != nil || *r.Reply.(*DeletedTopic) != (DeletedTopic{"t", id(1)}) {
+			t.Fatalf("%+v, %v", r, err)
+		}
+		if next := apply(t, img, c); next.NumTopics() != 0 || next.NumPartitions() != 0 {
+			t.Fatalf("%d topics are left", next.NumTopics())
+		}
+	}
+}
+
+func TestAlterConfigs(t *testing.T) {
+	img := apply(t, cluster(t, 1), &CreateTopic{Name: "t", ID: id(1), Partitions: 1, ReplicationFactor: 1, Configs: map[string]string{"retention.ms": "5", "segment.ms": "6"}})
+	for _, c := range []struct {
+		cmd  AlterConfigs
+		want string
+	}{
+		{AlterConfigs{Changes: []ConfigChange{{Key: "retention.ms", Value: "7"}, {Key: "flush.ms", Value: "8"}, {Key: "segment.ms", Op: DeleteConfig}}}, "[{flush.ms 8} {retention.ms 7}]"},
+		{AlterConfigs{Changes: []ConfigChange{{Key: "flush.ms", Value: "8"}}, Replace: true}, "[{flush.ms 8}]"},
+		{AlterConfigs{Changes: []ConfigChange{{Key: "flush.ms", Value: "8"}}, ValidateOnly: true}, "[{retention.ms 5} {segment.ms 6}]"},
+		{AlterConfigs{Changes: []ConfigChange{{Key: "cleanup.policy", Op: AppendConfig, Value: "compact,delete", Default: "delete"}}}, "[{cleanup.policy delete,compact} {retention.ms 5} {segment.ms 6}]"},
+		{AlterConfigs{Changes: []ConfigChange{{Key: "cleanup.policy", Op: SubtractConfig, Value: "delete", Default: "delete"}}}, "[{cleanup.policy } {retention.ms 5} {segment.ms 6}]"},
+		{AlterConfigs{Replace: true}, "[]"},
+	} {
+		broker := c.cmd
+		broker.Node = 1
+		c.cmd.Topic = "t"
+		tp, _ := apply(t, img, &c.cmd).Topic("t")
+		if got := fmt.Sprint(tp.Configs()); got != c.want {
+			t.Errorf("%+v: %s, want %s", c.cmd, got, c.want)
+		}
+		on := apply(t, img, &AlterConfigs{Node: 1, Changes: []ConfigChange{{Key: "retention.ms", Value: "5"}, {Key: "segment.ms", Value: "6"}}})
+		if got := fmt.Sprint(apply(t, on, &broker).BrokerConfigs(1)); got != c.want {
+			t.Errorf("on a broker, %+v: %s, want %s", broker, got, c.want)
+		}
+		if r, err := (&AlterConfigs{Topic: "t", Changes: []ConfigChange{{Key: "retention.ms", Value: "5"}}}).Eval(img, time.Time{}); err != nil || r.Records != nil {
+			t.Errorf("a change that changes nothing: %+v, %v", r, err)
 		}
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/streambus/streambus/raftmeta/image"
 )
 
-// MaxPartitionsPerCommand bounds one CreateTopic. It is checked before anything is allocated.
+// MaxPartitionsPerCommand bounds one CreateTopic and one CreatePartitions. It is checked before anything is allocated.
 const MaxPartitionsPerCommand = 10_000
 
 // maxTopicName is what leaves room for "-" and a partition number in a directory's name.
@@ -52,7 +52,7 @@ func (c *CreateTopic) Eval(m *image.Image, _ time.Time) (Result, error) {
 		if assignments, err = c.place(m); err != nil {
 			return Result{}, err
 		}
-	} else if err := checkAssignments(m, assignments); err != nil {
+	} else if err := checkAssignments(m, assignments, len(assignments[0])); err != nil {
 		return Result{}, err
 	}
 	reply := &CreatedTopic{Partitions: int32(len(assignments)), ReplicationFactor: int16(len(assignments[0]))}
@@ -101,15 +101,9 @@ func (c *CreateTopic) checkCollision(m *image.Image) error {
 	return err
 }
 
-// place spreads replicas over the brokers in turn. Where it begins follows from the topic id, so that topics of one
-// partition do not all land on the first broker.
+// place chooses replicas. Where it begins follows from the topic id, so that topics of one partition do not all land on
+// the first broker.
 func (c *CreateTopic) place(m *image.Image) ([][]int32, error) {
-	var nodes []int32
-	for _, b := range m.Brokers() {
-		if !b.Fenced {
-			nodes = append(nodes, b.ID)
-		}
-	}
 	var err error
 	switch {
 	case c.Partitions <= 0:
@@ -120,17 +114,30 @@ func (c *CreateTopic) place(m *image.Image) ([][]int32, error) {
 		_, err = tooMany(int(c.Partitions))
 	case c.ReplicationFactor > image.MaxReplicas:
 		_, err = refuse(InvalidReplicationFactor, "Unable to replicate the partition %d time(s): at most %d replicas are possible.", c.ReplicationFactor, image.MaxReplicas)
-	case int(c.ReplicationFactor) > len(nodes):
-		_, err = refuse(InvalidReplicationFactor, "Unable to replicate the partition %d time(s): %d broker(s) are registered.", c.ReplicationFactor, len(nodes))
 	}
 	if err != nil {
 		return nil, err
 	}
-	first := int(binary.BigEndian.Uint32(c.ID[12:]) % uint32(len(nodes)))
-	assignments := make([][]int32, c.Partitions)
+	return spread(m, c.ID, 0, int(c.Partitions), int(c.ReplicationFactor))
+}
+
+// spread gives count partitions of a topic, numbered from first, replicas on the brokers in turn.
+func spread(m *image.Image, topic image.UUID, first, count, replicas int) ([][]int32, error) {
+	var nodes []int32
+	for _, b := range m.Brokers() {
+		if !b.Fenced {
+			nodes = append(nodes, b.ID)
+		}
+	}
+	if replicas > len(nodes) {
+		_, err := refuse(InvalidReplicationFactor, "Unable to replicate the partition %d time(s): %d broker(s) are registered.", replicas, len(nodes))
+		return nil, err
+	}
+	start := int(binary.BigEndian.Uint32(topic[12:])%uint32(len(nodes))) + first
+	assignments := make([][]int32, count)
 	for i := range assignments {
-		for j := range int(c.ReplicationFactor) {
-			assignments[i] = append(assignments[i], nodes[(first+i+j)%len(nodes)])
+		for j := range replicas {
+			assignments[i] = append(assignments[i], nodes[(start+i+j)%len(nodes)])
 		}
 	}
 	return assignments, nil
@@ -140,7 +147,7 @@ func tooMany(n int) (Result, error) {
 	return refuse(PolicyViolation, "%d partitions in one topic: at most %d can be created at once", n, MaxPartitionsPerCommand)
 }
 
-func checkAssignments(m *image.Image, assignments [][]int32) error {
+func checkAssignments(m *image.Image, assignments [][]int32, factor int) error {
 	var err error
 	if len(assignments) > MaxPartitionsPerCommand {
 		_, err = tooMany(len(assignments))
@@ -150,8 +157,8 @@ func checkAssignments(m *image.Image, assignments [][]int32) error {
 		switch {
 		case len(replicas) == 0:
 			_, err = refuse(InvalidReplicaAssignment, "Partition %d has no replica.", i)
-		case len(replicas) != len(assignments[0]):
-			_, err = refuse(InvalidReplicaAssignment, "Partition %d has %d replicas, partition 0 has %d.", i, len(replicas), len(assignments[0]))
+		case len(replicas) != factor:
+			_, err = refuse(InvalidReplicaAssignment, "Partition %d has %d replicas, the others have %d.", i, len(replicas), factor)
 		case len(replicas) > image.MaxReplicas:
 			_, err = refuse(InvalidReplicaAssignment, "Partition %d has %d replicas, at most %d are possible.", i, len(replicas), image.MaxReplicas)
 		}
@@ -170,19 +177,22 @@ func checkAssignments(m *image.Image, assignments [][]int32) error {
 	return nil
 }
 
-// records creates the topic and, in runs that fit a log entry, its partitions: led by the first replica, all in sync.
+// records creates the topic and its partitions.
 func (c *CreateTopic) records(m *image.Image, assignments [][]int32) []image.Record {
 	topic := &image.TopicRecord{Name: c.Name, ID: c.ID}
 	for _, key := range slices.Sorted(maps.Keys(c.Configs)) {
 		topic.Configs = append(topic.Configs, image.Setting{Key: key, Value: c.Configs[key]})
 	}
-	parts := &image.PartitionsRecord{Topic: c.ID, Partitions: make([]image.Partition, len(assignments))}
+	return []image.Record{topic, newPartitions(m, c.ID, 0, assignments)}
+}
+
+// newPartitions are led by the first replica, all in sync.
+func newPartitions(m *image.Image, topic image.UUID, first int32, assignments [][]int32) *image.PartitionsRecord {
+	r := &image.PartitionsRecord{Topic: topic, First: first, Partitions: make([]image.Partition, len(assignments))}
 	for i, replicas := range assignments {
-		parts.Partitions[i] = image.Partition{
-			Replicas: replicas, ISR: replicas, Dirs: directories(m, replicas), Leader: replicas[0],
-		}
+		r.Partitions[i] = image.Partition{Replicas: replicas, ISR: replicas, Dirs: directories(m, replicas), Leader: replicas[0]}
 	}
-	return []image.Record{topic, parts}
+	return r
 }
 
 // directories chooses the first directory of each broker; there is one per broker.
@@ -194,4 +204,78 @@ func directories(m *image.Image, replicas []int32) string {
 		}
 	}
 	return string(places)
+}
+
+// DeleteTopic removes a topic, by name or by id.
+type DeleteTopic struct {
+	Name string
+	ID   image.UUID // of the topic, where no name is given
+}
+
+// DeletedTopic is the reply.
+type DeletedTopic struct {
+	Name string
+	ID   image.UUID
+}
+
+// Eval implements Command.
+func (c *DeleteTopic) Eval(m *image.Image, _ time.Time) (Result, error) {
+	t, ok := m.Topic(c.Name)
+	if c.Name == "" {
+		if t, ok = m.TopicByID(c.ID); !ok {
+			return refuse(UnknownTopicID, "This server does not host this topic ID.")
+		}
+	}
+	if !ok {
+		return unknownTopic(c.Name)
+	}
+	return Result{
+		Records: []image.Record{&image.TopicRemovalRecord{Topic: t.ID}},
+		Reply:   &DeletedTopic{Name: t.Name, ID: t.ID},
+	}, nil
+}
+
+func unknownTopic(name string) (Result, error) {
+	return refuse(UnknownTopic, "The topic '%s' does not exist.", name)
+}
+
+// CreatePartitions gives a topic more partitions.
+type CreatePartitions struct {
+	Topic        string
+	Count        int32     // in all
+	Assignments  [][]int32 // replicas of each new partition, if the sender wants to choose
+	ValidateOnly bool
+}
+
+// Eval implements Command. Checks stand in the order of Kafka's ReplicationControlManager.createPartitions.
+func (c *CreatePartitions) Eval(m *image.Image, _ time.Time) (Result, error) {
+	t, ok := m.Topic(c.Topic)
+	if !ok {
+		return unknownTopic(c.Topic)
+	}
+	have := t.NumPartitions()
+	switch {
+	case c.Count == have:
+		return refuse(InvalidPartitions, "Topic already has %d partition(s).", have)
+	case c.Count < have:
+		return refuse(InvalidPartitions, "The topic %s currently has %d partition(s); %d would not be an increase.", t.Name, have, c.Count)
+	case c.Count-have > MaxPartitionsPerCommand:
+		return tooMany(int(c.Count - have))
+	}
+	first, _ := t.Partition(0)
+	factor, added := len(first.Replicas), int(c.Count-have)
+	assignments := c.Assignments
+	var err error
+	switch {
+	case len(assignments) == 0:
+		assignments, err = spread(m, t.ID, int(have), added, factor)
+	case len(assignments) != added:
+		_, err = refuse(InvalidReplicaAssignment, "Attempted to add %d additional partition(s), but only %d assignment(s) were specified.", added, len(assignments))
+	default:
+		err = checkAssignments(m, assignments, factor)
+	}
+	if err != nil || c.ValidateOnly {
+		return Result{}, err
+	}
+	return Result{Records: []image.Record{newPartitions(m, t.ID, have, assignments)}}, nil
 }

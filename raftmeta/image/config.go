@@ -40,6 +40,16 @@ func (b BrokerKey) Topic(value string) string {
 	return strconv.FormatInt(n*b.Times, 10)
 }
 
+// FromBroker is a value of one of the settings behind the topic's in the topic's form; its own is as it is.
+func (k *TopicKey) FromBroker(name, value string) string {
+	for _, b := range k.Broker {
+		if b.Name == name {
+			return b.Topic(value)
+		}
+	}
+	return value
+}
+
 const (
 	never  = "9223372036854775807" // Kafka's number for "not at all"
 	minute = 60 * 1000

@@ -3,6 +3,7 @@ package image
 import (
 	"cmp"
 	"iter"
+	"maps"
 	"slices"
 
 	"github.com/benbjohnson/immutable"
@@ -92,6 +93,15 @@ type Topic struct {
 	tags    []Tag
 	count   int32
 	blocks  [][]Partition // of blockSize, the last one shorter
+}
+
+// NewTopic is a topic that is in no image, with settings: what a topic of these settings would be.
+func NewTopic(name string, configs map[string]string) *Topic {
+	t := &Topic{Name: name}
+	for _, key := range slices.Sorted(maps.Keys(configs)) {
+		t.configs = append(t.configs, Setting{key, configs[key]})
+	}
+	return t
 }
 
 // Setting is one configuration value.

@@ -1,0 +1,139 @@
+package handler
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/streambus/streambus/protocol"
+	"github.com/streambus/streambus/raftmeta/image"
+)
+
+// Endpoint types of DescribeCluster.
+const (
+	brokerEndpoints     = 1
+	controllerEndpoints = 2
+)
+
+// describeCluster tells the brokers (versions 0-2; 1 adds the type of
+// endpoint, 2 fenced brokers).
+func (b *Broker) describeCluster(_ context.Context, r *protocol.Request, done func(*protocol.Response)) {
+	req := r.Body.(*kmsg.DescribeClusterRequest)
+	resp := req.ResponseKind().(*kmsg.DescribeClusterResponse)
+	resp.Brokers = []kmsg.DescribeClusterResponseBroker{}
+	resp.ClusterAuthorizedOperations = notAsked
+	resp.EndpointType = brokerEndpoints
+	refuse := func(code protocol.ErrorCode, message string) {
+		resp.ErrorCode, resp.ErrorMessage, resp.EndpointType = int16(code), &message, req.EndpointType
+		done(&protocol.Response{Body: resp})
+	}
+	switch {
+	case req.Version >= 1 && req.EndpointType == controllerEndpoints:
+		refuse(protocol.MismatchedEndpointType, "The request was sent to an endpoint of type BROKER, but we wanted an endpoint of type CONTROLLER")
+		return
+	case req.Version >= 1 && req.EndpointType != brokerEndpoints:
+		refuse(protocol.UnsupportedEndpointType, "Unsupported endpoint type")
+		return
+	}
+	img := b.Image()
+	resp.ClusterID, resp.ControllerID = img.ClusterID(), b.NodeID
+	if req.IncludeClusterAuthorizedOperations {
+		resp.ClusterAuthorizedOperations = allClusterOperations
+	}
+	for _, node := range img.Brokers() {
+		e, ok := endpoint(node, r.Conn.Listener)
+		if !ok || node.Fenced && !req.IncludeFencedBrokers {
+			continue
+		}
+		row := kmsg.NewDescribeClusterResponseBroker()
+		row.NodeID, row.Host, row.Port, row.IsFenced = node.ID, e.Host, int32(e.Port), node.Fenced
+		row.Rack = rack(node)
+		resp.Brokers = append(resp.Brokers, row)
+	}
+	done(&protocol.Response{Body: resp})
+}
+
+func rack(node *image.Broker) *string {
+	if node.Rack == "" {
+		return nil
+	}
+	return &node.Rack
+}
+
+// describeTopicPartitions pages through partitions in the order of topic
+// names (version 0, KIP-966).
+func (b *Broker) describeTopicPartitions(_ context.Context, r *protocol.Request, done func(*protocol.Response)) {
+	req := r.Body.(*kmsg.DescribeTopicPartitionsRequest)
+	resp := req.ResponseKind().(*kmsg.DescribeTopicPartitionsResponse)
+	resp.Topics = []kmsg.DescribeTopicPartitionsResponseTopic{}
+	img := b.Image()
+	names := askedNames(img, req)
+	left := b.Config.Number("max.request.partition.size.limit")
+	if req.ResponsePartitionLimit > 0 {
+		left = min(left, int64(req.ResponsePartitionLimit))
+	}
+	for _, name := range names {
+		first := int32(0)
+		if req.Cursor != nil && req.Cursor.Topic == name {
+			first = max(req.Cursor.Partition, 0)
+		}
+		if left == 0 {
+			resp.NextCursor = &kmsg.DescribeTopicPartitionsResponseNextCursor{Topic: name, Partition: first}
+			break
+		}
+		row := kmsg.NewDescribeTopicPartitionsResponseTopic()
+		row.Topic = &name
+		row.Partitions = []kmsg.DescribeTopicPartitionsResponseTopicPartition{}
+		t, ok := img.Topic(name)
+		if !ok {
+			row.ErrorCode = int16(protocol.UnknownTopicOrPartition)
+			resp.Topics = append(resp.Topics, row)
+			continue
+		}
+		row.TopicID, row.AuthorizedOperations = t.ID, allTopicOperations
+		last := int32(min(int64(t.NumPartitions()), int64(first)+left))
+		for i := first; i < last; i++ {
+			row.Partitions = append(row.Partitions, describePartition(img, t, i))
+			left--
+		}
+		resp.Topics = append(resp.Topics, row)
+		if last < t.NumPartitions() {
+			resp.NextCursor = &kmsg.DescribeTopicPartitionsResponseNextCursor{Topic: name, Partition: last}
+			break
+		}
+	}
+	done(&protocol.Response{Body: resp})
+}
+
+// askedNames are the topics to describe, each once, from the cursor on. Without
+// names it is all topics.
+func askedNames(img *image.Image, req *kmsg.DescribeTopicPartitionsRequest) []string {
+	var names []string
+	for _, t := range req.Topics {
+		names = append(names, t.Topic)
+	}
+	if len(names) == 0 {
+		for t := range img.Topics() {
+			names = append(names, t.Name)
+		}
+	}
+	slices.Sort(names)
+	names = slices.Compact(names)
+	if req.Cursor == nil {
+		return names
+	}
+	return slices.DeleteFunc(names, func(name string) bool { return strings.Compare(name, req.Cursor.Topic) < 0 })
+}
+
+func describePartition(img *image.Image, t *image.Topic, i int32) kmsg.DescribeTopicPartitionsResponseTopicPartition {
+	s, _ := t.Partition(i)
+	p := kmsg.NewDescribeTopicPartitionsResponseTopicPartition()
+	p.Partition, p.LeaderID, p.LeaderEpoch = i, s.Leader, s.LeaderEpoch
+	p.Replicas, p.ISR, p.EligibleLeaderReplicas = slices.Clone(s.Replicas), slices.Clone(s.ISR), slices.Clone(s.ELR)
+	if _, ok := img.Broker(s.Leader); !ok {
+		p.LeaderID, p.LeaderEpoch, p.ErrorCode = -1, -1, int16(protocol.LeaderNotAvailable)
+	}
+	return p
+}
