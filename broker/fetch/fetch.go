@@ -5,6 +5,7 @@ package fetch
 
 import (
 	"context"
+	"math"
 	"sync"
 	"time"
 
@@ -53,6 +54,7 @@ func New(maxBytes int32) *Fetcher {
 // It is never called when ctx ends before.
 func (f *Fetcher) Start(ctx context.Context, req Request, done func([]Row)) {
 	req.MaxBytes = min(req.MaxBytes, f.maxBytes)
+	req.MinBytes = min(req.MinBytes, req.MaxBytes) // more can never come
 	rows, enough := pass(&req)
 	if enough || req.MaxWait <= 0 {
 		done(rows)
@@ -126,7 +128,22 @@ func pass(req *Request) ([]Row, bool) {
 		bytes += row.Records.Len()
 		enough = enough || row.Err != nil
 	}
-	return rows, enough || bytes >= int64(req.MinBytes)
+	return rows, enough || bytes >= int64(req.MinBytes) || backlog(req, rows) >= int64(req.MinBytes)
+}
+
+// backlog is what there is for a request, as far as its partitions' limits go.
+// It is more than the rows have where a limit falls between two batches: no
+// wait would bring what does not fit.
+func backlog(req *Request, rows []Row) int64 {
+	var bytes int64
+	for i := range rows {
+		if ask := &req.Asks[i]; ask.Offset < rows[i].HighWatermark {
+			// What fails here fails the next pass: the rows stand as they were read.
+			v, _ := ask.Replica.Read(ask.Offset, ask.LeaderEpoch, math.MaxInt64, true)
+			bytes += min(v.Records.Len(), max(int64(ask.MaxBytes), rows[i].Records.Len()))
+		}
+	}
+	return bytes
 }
 
 // waiting is a request that had too little when it came.
