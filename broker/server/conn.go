@@ -63,6 +63,9 @@ func (c *conn) serve(ctx context.Context) {
 		}
 		f, err := c.next(ctx, proven)
 		if c.draining.Load() {
+			if err == nil {
+				f.release() // read whole when the stop came
+			}
 			c.waitUntil(ctx, c.isIdle) // until answered, or until ctx cuts it short
 			return
 		}
@@ -83,26 +86,35 @@ func (c *conn) serve(ctx context.Context) {
 // connections.max.idle.ms is closed, unless an answer is due.
 func (c *conn) next(ctx context.Context, proven int) (*frame, error) {
 	for {
-		c.nc.SetReadDeadline(time.Now().Add(c.srv.cfg.IdleTimeout))
-		if c.draining.Load() { // after the deadline was set: stop sets the flag, then the deadline
-			return nil, net.ErrClosed
-		}
+		c.allowRead(time.Now().Add(c.srv.cfg.IdleTimeout))
 		_, err := c.in.Peek(1)
 		if err == nil {
 			return c.srv.memory.read(ctx, c.in, proven, c.srv.cfg.MaxRequestBytes, func(bytes int) {
-				c.nc.SetReadDeadline(patience(int64(bytes)))
+				c.allowRead(patience(int64(bytes)))
 			})
 		}
-		if idle := errors.Is(err, os.ErrDeadlineExceeded); !idle || !c.waiting() {
+		if idle := errors.Is(err, os.ErrDeadlineExceeded); !idle || c.draining.Load() || !c.waiting() {
 			return nil, err
 		}
 	}
 }
 
+// allowRead gives reads until then, and none once the connection is to end.
+// The flag is asked last: stop sets it before it sets the deadline.
+func (c *conn) allowRead(until time.Time) {
+	c.nc.SetReadDeadline(until)
+	if c.draining.Load() {
+		c.nc.SetReadDeadline(past)
+	}
+}
+
+// past is a deadline that is over.
+var past = time.Unix(1, 0)
+
 // stop makes the reader read no further and end once all is answered.
 func (c *conn) stop() {
 	c.draining.Store(true)
-	c.nc.SetReadDeadline(time.Unix(1, 0))
+	c.nc.SetReadDeadline(past)
 }
 
 // start decodes one frame and runs its handler. It returns false when the
@@ -279,10 +291,11 @@ func (c *conn) signalRoom() {
 	}
 }
 
+// waiting is true while an answer is due or on its way.
 func (c *conn) waiting() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.queue) > 0
+	return !c.isIdle()
 }
 
 // ended logs why reading stopped, where that is worth a line.
@@ -306,17 +319,20 @@ func (c *conn) close() {
 	c.mu.Lock()
 	already := c.dead
 	c.dead = true
-	queue := c.queue
+	var unsent []*protocol.Response
+	for _, a := range c.queue {
+		if a.done { // who completes one from here on releases it
+			unsent = append(unsent, a.resp)
+		}
+	}
 	c.queue = nil
 	c.signalRoom()
 	c.mu.Unlock()
 	if already {
 		return
 	}
-	for _, a := range queue {
-		if a.done {
-			release(a.resp)
-		}
+	for _, r := range unsent {
+		release(r)
 	}
 	c.cancel()
 	c.nc.Close()
