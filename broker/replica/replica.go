@@ -56,7 +56,7 @@ func (r *Replica) append(batch []byte, acks partition.Acks, item *WaitItem, now 
 	}
 	if !at.Duplicate {
 		e = r.part.Appended(at.Last + 1)
-		r.m.wakeFlusher()
+		r.m.appended(item)
 	}
 	if item != nil && r.part.Await(at.Last+1, acks, item) {
 		item.register()
