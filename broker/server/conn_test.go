@@ -35,14 +35,17 @@ type bench struct {
 	*Server
 	t     *testing.T
 	calls chan call
+	hold  chan struct{} // a handler of request number holds stays on the reader until this closes
 }
+
+const holds = 0xee
 
 func newBench(t *testing.T, change func(*Config)) *bench {
 	cfg := Config{MaxRequestBytes: 1 << 20, RequestMemory: 4 << 20, IdleTimeout: time.Hour, MaxPipelined: 100, MaxPipelinedBytes: 1 << 20}
 	if change != nil {
 		change(&cfg)
 	}
-	b := &bench{t: t, calls: make(chan call, 1000)}
+	b := &bench{t: t, calls: make(chan call, 1000), hold: make(chan struct{})}
 	b.Server = New(cfg, map[int16]Handler{protocol.KeyProduce: b.handle}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	t.Cleanup(func() {
 		ctx, cancel := context.WithCancel(context.Background())
@@ -57,7 +60,11 @@ func newBench(t *testing.T, change func(*Config)) *bench {
 }
 
 func (b *bench) handle(ctx context.Context, r *protocol.Request, done func(*protocol.Response)) {
-	b.calls <- call{ctx, done, r.ClientID[len(r.ClientID)-1]}
+	c := call{ctx, done, r.ClientID[len(r.ClientID)-1]}
+	b.calls <- c
+	if c.id == holds {
+		<-b.hold
+	}
 }
 
 // checkMemory says whether every frame has given back what it held.
@@ -204,6 +211,21 @@ func TestAnswersKeepTheirOrder(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A handler that stays on the reader does not keep back earlier answers.
+func TestAnswerWhileAHandlerWaits(t *testing.T) {
+	b := newBench(t, nil)
+	c := b.connect(nil)
+	c.send(request(1, 0))
+	first := b.next()
+	c.send(request(holds, 0))
+	second := b.next()
+	first.done(answerOf(1))
+	c.receive(1)
+	second.done(answerOf(holds)) // it is the reader that writes it
+	close(b.hold)
+	c.receive(holds)
 }
 
 // Large and small parts leave in order behind their head.
