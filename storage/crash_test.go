@@ -289,6 +289,8 @@ func newWorld(t *testing.T, seed uint64) *world {
 		FlushOS:            rng.IntN(5) == 0,
 		ProducerExpiration: 24 * time.Hour,
 		DeleteDelay:        time.Minute,
+		SegmentAge:         time.Duration(rng.IntN(3)*rng.IntN(300)) * time.Millisecond,
+		SegmentJitter:      time.Duration(rng.IntN(2)*rng.IntN(300)) * time.Millisecond,
 	}}
 	for i := range w.logs {
 		w.logs[i] = &modelLog{name: fmt.Sprint("t-", i)}
@@ -440,7 +442,7 @@ func (m *modelLog) producers() string {
 // step does one thing that a broker does.
 func (w *world) step() {
 	m := w.logs[w.rng.IntN(len(w.logs))]
-	switch n := w.rng.IntN(22); {
+	switch n := w.rng.IntN(23); {
 	case n < 13:
 		w.append(m)
 	case n < 16:
@@ -454,6 +456,8 @@ func (w *world) step() {
 	case n < 20:
 		w.advance(m)
 	case n < 21:
+		w.retain(m)
+	case n < 22:
 		_, err := w.dir.Sweep(noon.Add(time.Duration(w.rng.IntN(3)) * time.Minute))
 		must(w.t, err)
 	case w.rng.IntN(2) == 0:
@@ -501,6 +505,31 @@ func (w *world) advance(m *modelLog) {
 	}
 	if !w.off() && (err == nil || m.log.StartOffset() == asked) {
 		m.start = m.log.StartOffset()
+	}
+}
+
+// retain applies limits below what is durable.
+func (w *world) retain(m *modelLog) {
+	m.asked = max(m.asked, m.durable)
+	cfg := RetentionConfig{w.rng.Int64N(10_000), time.Duration(w.rng.IntN(500)) * time.Millisecond}
+	switch w.rng.IntN(4) {
+	case 0:
+		cfg.Age = -1
+	case 1:
+		cfg.Bytes = -1
+	}
+	if w.rng.IntN(5) == 0 {
+		w.fault = 1 + w.rng.IntN(30)
+	}
+	_, err := m.log.Retain(time.UnixMilli(w.time+w.rng.Int64N(100)), cfg, m.durable)
+	w.fault = 0
+	if err != nil && !errors.Is(err, errFault) {
+		w.t.Fatal(err)
+	}
+	if start := m.log.StartOffset(); start > m.asked {
+		w.t.Fatalf("%s: begins at %d, above %d", m.name, start, m.asked)
+	} else if !w.off() {
+		m.start = start
 	}
 }
 
@@ -666,6 +695,7 @@ func sameOperations(t *testing.T, seed, variant uint64) (answers [][]byte) {
 	ops, how := rand.New(rand.NewPCG(seed, 1)), rand.New(rand.NewPCG(seed, 100+variant))
 	cfg := LogConfig{
 		SegmentBytes: 2000 << how.IntN(8), IndexIntervalBytes: 50 << how.IntN(8), SegmentIndexBytes: 100 << how.IntN(8),
+		SegmentAge: time.Duration(how.IntN(2)) * time.Second, SegmentJitter: time.Duration(how.IntN(2)) * time.Second,
 		ProducerExpiration: time.Hour,
 	}
 	fs := vfs.NewMem()
@@ -690,7 +720,7 @@ func sameOperations(t *testing.T, seed, variant uint64) (answers [][]byte) {
 			l.SetConfig(cfg)
 		}
 		if ops.IntN(3) > 0 {
-			b := batchtest.Values(strings.Repeat("v", ops.IntN(900))).From(3, 0, ops.Int32N(3)+int32(l.EndOffset())).Encode()
+			b := batchtest.Values(strings.Repeat("v", ops.IntN(900))).At(1000*l.EndOffset()).From(3, 0, ops.Int32N(3)+int32(l.EndOffset())).Encode()
 			a, err := l.Append(b, int32(ops.IntN(2))+l.EpochAt(l.EndOffset())+1, noon)
 			answers = append(answers, fmt.Append(nil, a, err))
 			continue

@@ -14,7 +14,9 @@
 //     final for the directory, for the kernel may have dropped what it could
 //     not write, and a second sync that succeeds would prove nothing.
 //  4. Now and then, Checkpoint: it bounds what the next recovery has to verify.
-//  5. Close, after the loop has ended.
+//  5. Now and then, Retain for each log, and Sweep: it removes the files that were
+//     given up LogConfig.DeleteDelay before.
+//  6. Close, after the loop has ended.
 //
 // # Promises
 //

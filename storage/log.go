@@ -26,6 +26,9 @@ type LogConfig struct {
 	FlushOS            bool
 	ProducerExpiration time.Duration // a producer silent for that long is forgotten; 0: never
 	DeleteDelay        time.Duration // between a file's deletion and its removal
+	// A batch that comes SegmentAge after the first one of a segment goes to the
+	// next one, or up to SegmentJitter earlier; 0: never.
+	SegmentAge, SegmentJitter time.Duration
 }
 
 // Log is one partition's log. All methods may be called from any goroutine.
@@ -75,6 +78,11 @@ type segment struct {
 	maxKnown bool
 	pin      *handle // keeps the file open while it has unsynced writes
 	cut      bool    // a failed write was cut back and that is not synced; appendMu
+	// Of the active segment, guarded by appendMu: the first batch's timestamp, once
+	// looked at, and when the segment was opened.
+	first      int64
+	firstKnown bool
+	opened     time.Time
 }
 
 // unsyncedNames are names made since the last round took them up.
@@ -241,6 +249,9 @@ func (l *Log) write(b []byte, h batch.Header, cfg LogConfig, now time.Time) erro
 		return l.d.refused(err)
 	}
 
+	if seg.size == 0 {
+		seg.first, seg.firstKnown = h.MaxTimestamp, true
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if newEpoch {
@@ -275,7 +286,7 @@ func (l *Log) room(h batch.Header, cfg LogConfig, now time.Time) (*segment, erro
 		if err := l.d.fs.MkdirAll(l.path()); err != nil {
 			return nil, err
 		}
-		return l.roll()
+		return l.roll(now)
 	}
 	seg := l.active()
 	if len(seg.tail.offsets) >= spillEntries {
@@ -283,13 +294,14 @@ func (l *Log) room(h batch.Header, cfg LogConfig, now time.Time) (*segment, erro
 			return nil, err
 		}
 	}
-	if seg.fits(h, cfg) {
-		return seg, nil
+	aged, err := l.aged(seg, h, cfg, now)
+	if err != nil || !aged && seg.fits(h, cfg) {
+		return seg, err
 	}
 	if err := l.seal(seg, cfg, now); err != nil {
 		return nil, err
 	}
-	return l.roll()
+	return l.roll(now)
 }
 
 func (l *Log) active() *segment { return l.segments[len(l.segments)-1] }
@@ -364,8 +376,8 @@ func (l *Log) nameFirst() error {
 }
 
 // roll makes a new active segment.
-func (l *Log) roll() (*segment, error) {
-	seg := &segment{base: l.end, next: l.end, tail: newIndexTail()}
+func (l *Log) roll(now time.Time) (*segment, error) {
+	seg := &segment{base: l.end, next: l.end, tail: newIndexTail(), opened: now}
 	f, err := l.d.files.acquire(fileKey{l, seg.base, logFile}, true)
 	if err != nil {
 		return nil, err

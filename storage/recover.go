@@ -43,7 +43,7 @@ func (l *Log) recover(point, start int64, now time.Time) (Recovery, error) {
 	if err := r.segments(); err != nil {
 		return r.Recovery, err
 	}
-	if err := r.begin(); err != nil {
+	if err := r.begin(now); err != nil {
 		return r.Recovery, err
 	}
 	if err := r.epochs(); err != nil {
@@ -132,7 +132,8 @@ func (r *recovery) segments() error {
 		return nil
 	}
 	first := 0
-	for first+1 < len(l.segments) && l.segments[first+1].base <= r.point {
+	// Of the segments below the start a crash may have kept any.
+	for first+1 < len(l.segments) && l.segments[first+1].base <= max(r.point, r.start) {
 		first++
 	}
 	for i := first; i < len(l.segments); i++ {
@@ -320,7 +321,7 @@ func (r *recovery) removeSegment(base int64) error {
 // begin settles where the log starts. One that ends before its start has lost,
 // in a crash, records that nobody wanted any more and nothing else: whatever was
 // known to be durable was not above it. It goes on at the start.
-func (r *recovery) begin() error {
+func (r *recovery) begin(now time.Time) error {
 	l := r.l
 	if len(l.segments) == 0 {
 		l.end = max(l.end, r.start)
@@ -328,11 +329,12 @@ func (r *recovery) begin() error {
 		return nil
 	}
 	if l.end >= r.start {
+		l.active().opened = now
 		l.start = max(l.segments[0].base, r.start)
 		return nil
 	}
 	l.start, l.end = r.start, r.start
-	if _, err := l.roll(); err != nil {
+	if _, err := l.roll(now); err != nil {
 		return err
 	}
 	return l.d.fs.SyncDir(l.path())

@@ -3,6 +3,7 @@ package storage
 import (
 	"encoding/binary"
 	"errors"
+	iofs "io/fs"
 	"sort"
 
 	"github.com/streambus/streambus/storage/batch"
@@ -259,6 +260,9 @@ func (v view) searchTimes(want func(timeEntry) bool) (t timeEntry, n int64, err 
 		return timeEntry{}, 0, nil
 	}
 	f, err := v.log.d.files.acquire(fileKey{v.log, v.base, timeIndexFile}, false)
+	if errors.Is(err, iofs.ErrNotExist) {
+		return timeEntry{}, 0, errStaleIndex
+	}
 	if err != nil {
 		return timeEntry{}, 0, err
 	}

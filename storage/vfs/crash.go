@@ -61,7 +61,7 @@ func (c *crash) node(n *memNode) *memNode {
 	if done := c.copies[n]; done != nil {
 		return done
 	}
-	after := &memNode{}
+	after := &memNode{modified: n.modified}
 	c.copies[n] = after
 	if n.dir != nil {
 		after.dir = c.dir(n.dir)

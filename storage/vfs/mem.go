@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 const memPageBytes = 4096
@@ -22,6 +23,7 @@ type Mem struct {
 	root  *memNode
 	locks map[string]bool
 	cut   bool // no sync succeeds any more
+	now   time.Time
 }
 
 // ErrPowerCut is what a sync answers after CutPower.
@@ -32,13 +34,22 @@ func NewMem() *Mem {
 	return &Mem{root: &memNode{dir: newMemDir()}, locks: make(map[string]bool)}
 }
 
+// SetTime says what time it is: that of writes from here on. Before the first
+// call no time is known.
+func (m *Mem) SetTime(now time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.now = now
+}
+
 // memNode is a file or, with dir set, a directory.
 type memNode struct {
 	dir *memDir
 
-	data   []byte
-	synced []byte
-	dirty  map[int64]bool // pages written since the last sync
+	data     []byte
+	modified time.Time
+	synced   []byte
+	dirty    map[int64]bool // pages written since the last sync
 	// The sizes the file had since the last sync: a disk may remember any of them.
 	minSize, maxSize int64
 }
@@ -252,7 +263,7 @@ func (m *Mem) Stat(name string) (Info, error) {
 	if n == nil {
 		return Info{}, pathError("stat", name, iofs.ErrNotExist)
 	}
-	return Info{Size: int64(len(n.data)), IsDir: n.dir != nil}, nil
+	return Info{Size: int64(len(n.data)), IsDir: n.dir != nil, ModTime: n.modified}, nil
 }
 
 func (m *Mem) MkdirAll(name string) error {
@@ -389,6 +400,7 @@ func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
 		f.node.resize(end)
 	}
 	copy(f.node.data[off:], p)
+	f.node.modified = f.m.now
 	f.node.touch(off, end)
 	return len(p), nil
 }

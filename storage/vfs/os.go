@@ -45,7 +45,7 @@ func (*osFS) Stat(name string) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
-	return Info{Size: fi.Size(), IsDir: fi.IsDir()}, nil
+	return Info{Size: fi.Size(), IsDir: fi.IsDir(), ModTime: fi.ModTime()}, nil
 }
 
 func (*osFS) SyncDir(dir string) error {

@@ -13,6 +13,7 @@ package vfs
 import (
 	"errors"
 	"io"
+	"time"
 )
 
 // ErrLocked is returned by Lock when another process, or another owner in this
@@ -44,8 +45,9 @@ type FS interface {
 
 // Info is what Stat tells.
 type Info struct {
-	Size  int64
-	IsDir bool
+	Size    int64
+	IsDir   bool
+	ModTime time.Time // of the latest write; zero: not known
 }
 
 // File is an open file. It has no position: every call says where. Its methods

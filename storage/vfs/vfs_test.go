@@ -13,6 +13,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/streambus/streambus/storage/vfs"
 )
@@ -352,4 +353,25 @@ func TestSendToClosedPeer(t *testing.T) {
 		}
 	}
 	t.Error("a megabyte was sent a hundred times to nobody")
+}
+
+// TestModTime: a write is at the time the machine, or the test, says.
+func TestModTime(t *testing.T) {
+	mem, hour := vfs.NewMem(), time.UnixMilli(3_600_000)
+	mem.SetTime(hour)
+	for path, fs := range map[string]vfs.FS{t.TempDir(): vfs.OS(), "/": mem} {
+		name := filepath.Join(path, "file")
+		f, err := fs.Create(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.WriteAt([]byte("x"), 0); err != nil {
+			t.Fatal(err)
+		}
+		info, err := fs.Stat(name)
+		if err != nil || info.ModTime.IsZero() || fs == vfs.FS(mem) && info.ModTime != hour {
+			t.Errorf("%T: %v, %v", fs, info.ModTime, err)
+		}
+		f.Close()
+	}
 }
