@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -180,6 +181,7 @@ func (b *Broker) routes() map[int16]server.Handler {
 		Replicas:    b.replicas,
 		Fetcher:     b.fetcher,
 		Now:         time.Now,
+		Unpacking:   make(chan struct{}, 2*runtime.GOMAXPROCS(0)),
 		Propose:     b.propose,
 		NewTopicID:  newUUID,
 		ProducerIDs: ids.take,

@@ -51,6 +51,8 @@ var modules = map[string]string{
 	"github.com/benbjohnson/immutable":    "raftmeta/image",
 	"github.com/prometheus/client_golang": "broker broker/server broker/replica raftmeta",
 	"github.com/spf13/cobra":              "cmd/streambus",
+	"github.com/klauspost/compress":       "storage/batch",
+	"github.com/pierrec/lz4/v4":           "storage/batch",
 	"github.com/spf13/pflag":              "cmd/streambus",
 	"github.com/magiconair/properties":    "broker/config",
 	"golang.org/x/sync":                   "broker broker/server broker/replica",

@@ -19,6 +19,7 @@ const (
 	RecordListTooLarge                 ErrorCode = 18
 	NotEnoughReplicas                  ErrorCode = 19
 	InvalidRequiredAcks                ErrorCode = 21
+	InvalidTimestamp                   ErrorCode = 32
 	UnsupportedVersion                 ErrorCode = 35
 	TopicAlreadyExists                 ErrorCode = 36
 	InvalidPartitions                  ErrorCode = 37

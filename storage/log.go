@@ -173,7 +173,7 @@ func (l *Log) config() LogConfig {
 	return l.cfg
 }
 
-// Append writes a batch that batch.Check has passed at the end of the log. It
+// Append writes a batch that batch.Rules have accepted at the end of the log. It
 // stamps the offset and the leader epoch into b. A batch that the log has
 // already from this producer is not written again.
 //

@@ -43,7 +43,6 @@ var codes = []struct {
 	{errZstdVersion, protocol.UnsupportedCompression},
 	{replica.ErrUnknownPartition, protocol.UnknownTopicOrPartition},
 	{replica.ErrTimedOut, protocol.RequestTimedOut},
-	{replica.ErrBatchTooLarge, protocol.MessageTooLarge},
 	{replica.ErrSegmentTooSmall, protocol.RecordListTooLarge},
 	{replica.ErrOffsetOutOfRange, protocol.OffsetOutOfRange},
 	{replica.ErrOutOfOrder, protocol.OutOfOrderSequence},
@@ -79,13 +78,19 @@ func errorCode(err error) protocol.ErrorCode {
 			return code
 		}
 	}
-	if _, ok := errors.AsType[invalidError](err); ok {
+	if is[invalidError](err) {
 		return protocol.InvalidRequest
 	}
-	if _, ok := errors.AsType[*batch.CorruptError](err); ok {
+	if is[*batch.CorruptError](err) {
 		return protocol.CorruptMessage
 	}
-	if _, ok := errors.AsType[*batch.InvalidError](err); ok {
+	if is[*batch.TooLargeError](err) {
+		return protocol.MessageTooLarge
+	}
+	if wrong, ok := errors.AsType[*batch.RecordsError](err); ok && wrong.Timestamps {
+		return protocol.InvalidTimestamp
+	}
+	if is[*batch.InvalidError](err) || is[*batch.RecordsError](err) {
 		return protocol.InvalidRecord
 	}
 	for _, c := range codes {
@@ -94,4 +99,9 @@ func errorCode(err error) protocol.ErrorCode {
 		}
 	}
 	return protocol.UnknownServerError
+}
+
+func is[T error](err error) bool {
+	_, ok := errors.AsType[T](err)
+	return ok
 }

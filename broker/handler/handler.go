@@ -24,6 +24,9 @@ type Broker struct {
 	Replicas *replica.Manager
 	Fetcher  *fetch.Fetcher
 	Now      func() time.Time
+	// Unpacking holds a place for each request that may decompress records at
+	// the same time.
+	Unpacking chan struct{}
 	// Propose submits commands to the controller, to be decided in their order,
 	// and returns when what came of each is applied on this broker. A refusal is
 	// a *control.Refusal.

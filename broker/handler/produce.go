@@ -56,7 +56,7 @@ func (p *produce) append(b *Broker, img *image.Image, t *kmsg.ProduceRequestTopi
 	rp := &t.Partitions[j]
 	row.Default()
 	row.Partition = rp.Partition
-	at, err := p.write(b, img, t, rp, item, now)
+	at, err := p.write(b, img, t, rp, row, item, now)
 	rp.Records = nil // they alias the frame, which is reused from here on
 	if err != nil {
 		item.Err = err
@@ -66,7 +66,7 @@ func (p *produce) append(b *Broker, img *image.Image, t *kmsg.ProduceRequestTopi
 }
 
 func (p *produce) write(b *Broker, img *image.Image, t *kmsg.ProduceRequestTopic, rp *kmsg.ProduceRequestTopicPartition,
-	item *replica.WaitItem, now time.Time) (replica.Appended, error) {
+	row *kmsg.ProduceResponseTopicPartition, item *replica.WaitItem, now time.Time) (replica.Appended, error) {
 	acks := partition.Acks(p.req.Acks)
 	if p.req.Version < 3 {
 		return replica.Appended{}, errVersion
@@ -78,23 +78,32 @@ func (p *produce) write(b *Broker, img *image.Image, t *kmsg.ProduceRequestTopic
 	if err != nil {
 		return replica.Appended{}, err
 	}
-	if err := rep.CheckAppend(acks); err != nil {
-		return replica.Appended{}, err
-	}
-	if err := batch.Check(rp.Records); err != nil {
-		return replica.Appended{}, err
-	}
-	h, err := batch.DecodeHeader(rp.Records)
+	rules, err := rep.Rules(acks)
 	if err != nil {
 		return replica.Appended{}, err
 	}
-	if h.IsTransactional() || p.req.TransactionID != nil {
+	h, err := batch.DecodeHeader(rp.Records)
+	switch {
+	case err != nil:
+		return replica.Appended{}, err
+	case h.IsTransactional() || p.req.TransactionID != nil:
 		return replica.Appended{}, errTransactionalBatch
-	}
-	if h.Codec() == batch.Zstd && p.req.Version < 7 {
+	case h.Codec() == batch.Zstd && p.req.Version < 7:
 		return replica.Appended{}, errZstdVersion
 	}
-	return rep.Append(rp.Records, acks, item, now)
+	if h.Codec() != batch.None || !rules.KeepCodec {
+		// What decompressing takes is bounded by how many do it.
+		b.Unpacking <- struct{}{}
+		defer func() { <-b.Unpacking }()
+	}
+	records, err := rules.Accept(rp.Records, now.UnixMilli())
+	if err != nil {
+		return replica.Appended{}, err
+	}
+	if rules.LogAppendTime {
+		row.LogAppendTime = now.UnixMilli()
+	}
+	return rep.Append(records, acks, item, now)
 }
 
 // answer is built when nothing is pending any more. With acks=0 there is none;
@@ -128,9 +137,20 @@ func refuse(row *kmsg.ProduceResponseTopicPartition, err error) {
 		message := invalid.Error()
 		row.ErrorMessage = &message
 		if invalid.Record >= 0 {
-			e := kmsg.NewProduceResponseTopicPartitionErrorRecord()
-			e.RelativeOffset, e.ErrorMessage = int32(invalid.Record), &message
-			row.ErrorRecords = append(row.ErrorRecords, e)
+			row.ErrorRecords = append(row.ErrorRecords, errorRecord(int32(invalid.Record), message))
 		}
 	}
+	if wrong, ok := errors.AsType[*batch.RecordsError](err); ok {
+		message := wrong.Error()
+		row.ErrorMessage = &message
+		for _, r := range wrong.Records {
+			row.ErrorRecords = append(row.ErrorRecords, errorRecord(r.Record, r.Reason))
+		}
+	}
+}
+
+func errorRecord(index int32, message string) kmsg.ProduceResponseTopicPartitionErrorRecord {
+	e := kmsg.NewProduceResponseTopicPartitionErrorRecord()
+	e.RelativeOffset, e.ErrorMessage = index, &message
+	return e
 }

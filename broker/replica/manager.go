@@ -34,7 +34,6 @@ import (
 // said.
 var (
 	ErrUnknownPartition = errors.New("this broker has no replica of the partition")
-	ErrBatchTooLarge    = errors.New("the batch is too large")
 	ErrSegmentTooSmall  = errors.New("the batch is larger than a segment")
 	ErrOffsetOutOfRange = errors.New("the offset is not in the log")
 	ErrOutOfOrder       = errors.New("out of order sequence number")

@@ -1,7 +1,6 @@
 package replica
 
 import (
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -9,6 +8,7 @@ import (
 	"github.com/streambus/streambus/broker/partition"
 	"github.com/streambus/streambus/raftmeta/image"
 	"github.com/streambus/streambus/storage"
+	"github.com/streambus/streambus/storage/batch"
 )
 
 // Replica is one partition on this broker: its log, and the core that decides.
@@ -20,7 +20,7 @@ type Replica struct {
 	log      *storage.Log // nil when broken at opening
 	broken   error        // why nothing can be read or written here any more
 	watchers []*Watcher
-	maxBatch int64 // max.message.bytes
+	rules    *batch.Rules
 }
 
 // Appended tells where a batch stands in the log.
@@ -28,13 +28,13 @@ type Appended struct {
 	Base, LogStart int64
 }
 
-// Append writes one checked batch as the leader. Where item is given and the
+// Append writes one batch that Rules have accepted as the leader. Where item is given and the
 // batch is not yet as durable as acks asks, item is pending when Append
 // returns. A repeated batch is not written again: it gets its first offset and
 // waits for that.
-func (r *Replica) Append(batch []byte, acks partition.Acks, item *WaitItem, now time.Time) (Appended, error) {
+func (r *Replica) Append(records []byte, acks partition.Acks, item *WaitItem, now time.Time) (Appended, error) {
 	r.mu.Lock()
-	a, e, err := r.append(batch, acks, item, now)
+	a, e, err := r.append(records, acks, item, now)
 	r.notify(e)
 	r.mu.Unlock()
 	complete(e, nil)
@@ -42,15 +42,12 @@ func (r *Replica) Append(batch []byte, acks partition.Acks, item *WaitItem, now 
 }
 
 // append is Append under r.mu.
-func (r *Replica) append(batch []byte, acks partition.Acks, item *WaitItem, now time.Time) (Appended, partition.Effects, error) {
+func (r *Replica) append(records []byte, acks partition.Acks, item *WaitItem, now time.Time) (Appended, partition.Effects, error) {
 	var e partition.Effects
 	if err := r.checkAppend(acks); err != nil {
 		return Appended{}, e, err
 	}
-	if int64(len(batch)) > r.maxBatch {
-		return Appended{}, e, fmt.Errorf("%w: %d bytes, max.message.bytes is %d", ErrBatchTooLarge, len(batch), r.maxBatch)
-	}
-	at, err := r.log.Append(batch, r.part.LeaderEpoch(), now)
+	at, err := r.log.Append(records, r.part.LeaderEpoch(), now)
 	if err != nil {
 		return Appended{}, e, storageError(err)
 	}
@@ -64,11 +61,12 @@ func (r *Replica) append(batch []byte, acks partition.Acks, item *WaitItem, now 
 	return Appended{Base: at.Base, LogStart: r.log.StartOffset()}, e, nil
 }
 
-// CheckAppend refuses what Append would refuse whatever the batch is.
-func (r *Replica) CheckAppend(acks partition.Acks) error {
+// Rules are what the topic asks of batches. The error is what Append would
+// refuse whatever the batch is.
+func (r *Replica) Rules(acks partition.Acks) (*batch.Rules, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.checkAppend(acks)
+	return r.rules, r.checkAppend(acks)
 }
 
 func (r *Replica) checkAppend(acks partition.Acks) error {
@@ -148,7 +146,7 @@ func (r *Replica) update(t *image.Topic, s *image.Partition, set settings) {
 		return
 	}
 	r.log.SetConfig(set.log)
-	r.maxBatch = set.maxBatch
+	r.rules = set.rules
 	e := r.part.Update(s, set.partition, r.log.EndOffset(), r.log.FlushedOffset())
 	r.notify(e)
 	r.mu.Unlock()

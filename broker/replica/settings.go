@@ -4,13 +4,14 @@ import (
 	"github.com/streambus/streambus/broker/partition"
 	"github.com/streambus/streambus/raftmeta/image"
 	"github.com/streambus/streambus/storage"
+	"github.com/streambus/streambus/storage/batch"
 )
 
 // settings are a topic's settings, sorted by who acts on them.
 type settings struct {
 	log       storage.LogConfig
 	partition partition.Settings
-	maxBatch  int64
+	rules     *batch.Rules // of batches from clients; not changed once it is made
 }
 
 func (m *Manager) settings(t *image.Topic) settings {
@@ -25,6 +26,29 @@ func (m *Manager) settings(t *image.Topic) settings {
 			ProducerExpiration: m.cfg.ProducerExpiration,
 		},
 		partition: partition.Settings{MinISR: int(number("min.insync.replicas")), FlushOS: flushOS},
-		maxBatch:  number("max.message.bytes"),
+		rules: &batch.Rules{
+			MaxBytes:      number("max.message.bytes"),
+			KeepCodec:     t.String("compression.type", m.defaults) == "producer",
+			Compression:   m.compression(t),
+			LogAppendTime: t.String("message.timestamp.type", m.defaults) == "LogAppendTime",
+			Before:        number("message.timestamp.before.max.ms"),
+			After:         number("message.timestamp.after.max.ms"),
+			NeedKey:       t.Has("cleanup.policy", "compact", m.defaults),
+		},
 	}
+}
+
+func (m *Manager) compression(t *image.Topic) batch.Compression {
+	name := t.String("compression.type", m.defaults)
+	for codec := batch.Gzip; codec <= batch.Zstd; codec++ {
+		if codec.String() != name {
+			continue
+		}
+		c := batch.Compression{Codec: codec}
+		if codec != batch.Snappy {
+			c.Level = int(t.Int64("compression."+name+".level", m.defaults))
+		}
+		return c
+	}
+	return batch.Compression{}
 }

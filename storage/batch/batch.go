@@ -57,6 +57,15 @@ const (
 	Zstd
 )
 
+var codecNames = [...]string{"none", "gzip", "snappy", "lz4", "zstd"}
+
+func (c Codec) String() string {
+	if c < 0 || int(c) >= len(codecNames) {
+		return "unknown"
+	}
+	return codecNames[c]
+}
+
 // Header is a decoded batch header.
 type Header struct {
 	BaseOffset      int64

@@ -1,6 +1,7 @@
 package batch_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"math"
@@ -18,6 +19,16 @@ func sample() batchtest.Batch {
 	b.Records[1].Headers = []batchtest.Header{{Key: "h", Value: []byte("v")}, {Key: "null"}}
 	b.Records[2].TimestampDelta = 50
 	return b
+}
+
+// check accepts whatever is a batch, and changes nothing.
+func check(b []byte) error {
+	before := bytes.Clone(b)
+	out, err := batchtest.Any().Accept(b, 0)
+	if err == nil && !bytes.Equal(out, before) {
+		return errors.New("the batch was changed")
+	}
+	return err
 }
 
 func TestHeader(t *testing.T) {
@@ -53,7 +64,7 @@ func TestSequenceWraps(t *testing.T) {
 func TestStampKeepsTheCRC(t *testing.T) {
 	b := sample().Encode()
 	batch.Stamp(b, 1<<40, 77)
-	if err := batch.Check(b); err != nil {
+	if err := check(b); err != nil {
 		t.Fatal(err)
 	}
 	if h, _ := batch.DecodeHeader(b); h.BaseOffset != 1<<40 || h.LeaderEpoch != 77 {
@@ -110,7 +121,7 @@ func TestCheck(t *testing.T) {
 		{"one too many counted", put32(57, 4), invalid, -1},
 		{"delta below count", put32(23, 1), invalid, -1},
 		{"negative delta", put32(23, 1<<31), invalid, -1},
-		{"codec 4 passes unread", put16(21, 4), ok, 0},
+		{"codec 4 and no zstd", put16(21, 4), invalid, 0},
 		{"codec 5", put16(21, 5), invalid, -1},
 		{"codec 7", put16(21, 7), invalid, -1},
 		{"control", put16(21, batch.ControlBit), invalid, -1},
@@ -141,7 +152,7 @@ func TestCheck(t *testing.T) {
 			return batchtest.Seal(b)
 		}, invalid, -1},
 	} {
-		err := batch.Check(c.change(sample().Encode()))
+		err := check(c.change(sample().Encode()))
 		_, isCorrupt := errors.AsType[*batch.CorruptError](err)
 		bad, isInvalid := errors.AsType[*batch.InvalidError](err)
 		got := ok
@@ -155,59 +166,82 @@ func TestCheck(t *testing.T) {
 			t.Errorf("%s: %v", c.name, err)
 		}
 	}
-	err := batch.Check(record(0, 0, 0, 1, 1, 0xfe, 0xff, 0xff, 0xff, 0xf)(sample().Encode()))
+	err := check(record(0, 0, 0, 1, 1, 0xfe, 0xff, 0xff, 0xff, 0xf)(sample().Encode()))
 	if err == nil || !strings.Contains(err.Error(), "2147483647 headers in 0 bytes") {
 		t.Errorf("a header count without headers: %v", err)
 	}
 	magic, control := sample().Encode(), sample()
 	magic[16], control.Attributes = 0, batch.ControlBit
-	if err := batch.Check(magic); !errors.Is(err, batch.ErrMagic) {
+	if err := check(magic); !errors.Is(err, batch.ErrMagic) {
 		t.Errorf("magic 0: %v", err)
 	}
-	if err := batch.Check(control.Encode()); !errors.Is(err, batch.ErrControl) {
+	if err := check(control.Encode()); !errors.Is(err, batch.ErrControl) {
 		t.Errorf("control: %v", err)
 	}
 }
 
-func TestCheckDoesNotAllocate(t *testing.T) {
-	b := sample().Encode()
-	if n := testing.AllocsPerRun(100, func() {
-		if err := batch.Check(b); err != nil {
-			t.Fatal(err)
+func TestAcceptHardlyAllocates(t *testing.T) {
+	rules := batchtest.Any()
+	for _, c := range codecs {
+		b := batchtest.Compressed(sample().Encode(), c)
+		if n := testing.AllocsPerRun(100, func() {
+			if _, err := rules.Accept(b, 0); err != nil {
+				t.Fatal(err)
+			}
+		}); n > 12 {
+			t.Errorf("codec %d: %v allocations", c.Codec, n)
 		}
-	}); n != 0 {
-		t.Errorf("%v allocations", n)
 	}
 }
 
-// FuzzCheck: no input makes Check panic, and what it accepts can be read.
-func FuzzCheck(f *testing.F) {
+// FuzzAccept: no input makes Accept panic or take long, and what it accepts
+// can be read, compressed by any codec, and read again.
+func FuzzAccept(f *testing.F) {
 	f.Add(sample().Encode())
 	f.Add(batchtest.Values("").Encode())
+	for _, c := range codecs {
+		f.Add(batchtest.Compressed(sample().Encode(), c))
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) >= batch.HeaderSize {
 			batchtest.Seal(b) // or the CRC would stop all but the seeds
 		}
 		h, _ := batch.DecodeHeader(b)
-		if err := batch.Check(b); err != nil || h.Codec() != batch.None {
+		latest := h.MaxTimestamp
+		if _, err := batchtest.Any().Accept(b, 0); err != nil {
 			return
 		}
-		if _, err := batchtest.Records(b); err != nil {
+		if latest < 0 {
+			return
+		}
+		plain := batchtest.Compressed(bytes.Clone(b), batch.Compression{})
+		want, err := batchtest.Records(plain)
+		if err != nil {
 			t.Fatal(err)
+		}
+		got, err := batchtest.Records(batchtest.Compressed(batchtest.Compressed(b, batch.Compression{Codec: batch.LZ4, Level: 9}), batch.Compression{}))
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Fatalf("%v, %v", got, err)
 		}
 	})
 }
 
-func BenchmarkCheck(b *testing.B) {
+func BenchmarkAccept(b *testing.B) {
 	big := batchtest.Values()
 	for range 16 {
-		big.Records = append(big.Records, batchtest.Record{Value: make([]byte, 1024)})
+		big.Records = append(big.Records, batchtest.Record{Value: random(1024)})
 	}
-	raw := big.Encode()
-	b.SetBytes(int64(len(raw)))
-	for b.Loop() {
-		if err := batch.Check(raw); err != nil {
-			b.Fatal(err)
-		}
+	rules := batchtest.Any()
+	for _, c := range codecs {
+		b.Run(c.Codec.String(), func(b *testing.B) {
+			raw := batchtest.Compressed(big.Encode(), c)
+			b.SetBytes(int64(len(big.Encode())))
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := rules.Accept(raw, 0); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

@@ -1,7 +1,6 @@
 package batch
 
 import (
-	"encoding/binary"
 	"fmt"
 	"hash/crc32"
 )
@@ -50,15 +49,9 @@ func Verify(b []byte) (Header, error) {
 	return h, nil
 }
 
-// Check decides whether b, from a client, may be appended. The order is Kafka's,
-// since the first fault found is the answer a client gets: a damaged batch must
-// not be taken for a wrong one. Records are walked if they are not compressed;
-// a compressed block passes as it is.
-func Check(b []byte) error {
-	h, err := Verify(b)
+// check is what a header from a client must be like.
+func (h Header) check() error {
 	switch {
-	case err != nil:
-		return err
 	case h.Count <= 0 || h.Count-1 != h.LastOffsetDelta:
 		return &InvalidError{-1, fmt.Sprintf("%d records with a last offset delta of %d", h.Count, h.LastOffsetDelta)}
 	case h.Codec() > Zstd:
@@ -69,92 +62,14 @@ func Check(b []byte) error {
 		return &InvalidError{-1, fmt.Sprintf("producer %d without a sequence number", h.ProducerID)}
 	case h.HasProducer() && h.ProducerEpoch < 0:
 		return &InvalidError{-1, fmt.Sprintf("producer %d without an epoch", h.ProducerID)}
-	case h.Codec() == None:
-		return checkRecords(b[HeaderSize:], h.Count)
 	}
 	return nil
 }
 
-func checkRecords(b []byte, count int32) error {
-	r := reader{b: b}
-	for i := range count {
-		body := r.take(r.varint())
-		if r.bad {
-			return &InvalidError{int(i), "its length does not fit the batch"}
-		}
-		if reason := checkRecord(body, i); reason != "" {
-			return &InvalidError{int(i), reason}
-		}
-	}
-	if len(r.b) > 0 {
-		return &InvalidError{-1, fmt.Sprintf("%d bytes after the last of %d records", len(r.b), count)}
+// check is what record i from a client must be like.
+func (r Record) check(i int32) error {
+	if r.OffsetDelta != i {
+		return &InvalidError{int(i), fmt.Sprintf("its offset delta is %d", r.OffsetDelta)}
 	}
 	return nil
-}
-
-// checkRecord returns what is wrong with the record's framing, or "".
-func checkRecord(body []byte, i int32) string {
-	r := reader{b: body}
-	r.take(1) // attributes, unused
-	r.varlong()
-	if delta := r.varint(); !r.bad && delta != int64(i) {
-		return fmt.Sprintf("its offset delta is %d", delta)
-	}
-	r.nullable() // key
-	r.nullable() // value
-	headers := r.varint()
-	// Each takes two bytes at least; a number without meaning must not be counted through.
-	if headers < 0 || headers > int64(len(r.b)) {
-		return fmt.Sprintf("it counts %d headers in %d bytes", headers, len(r.b))
-	}
-	for range headers {
-		r.take(r.varint()) // a header's key is never null
-		r.nullable()
-	}
-	switch {
-	case r.bad:
-		return "a length inside does not fit it"
-	case len(r.b) > 0:
-		return fmt.Sprintf("%d bytes after its last field", len(r.b))
-	}
-	return ""
-}
-
-// reader walks over a record without copying. After a first failure it gives
-// zeros, so that it is asked once, at the end.
-type reader struct {
-	b   []byte
-	bad bool
-}
-
-func (r *reader) varlong() int64 { return r.number(binary.MaxVarintLen64) }
-func (r *reader) varint() int64  { return r.number(binary.MaxVarintLen32) }
-
-// number reads a number of at most size bytes. Longer ones, padded with zeros,
-// are what Java clients do not read.
-func (r *reader) number(size int) int64 {
-	v, n := binary.Varint(r.b)
-	if n <= 0 || n > size {
-		r.b, r.bad = nil, true
-		return 0
-	}
-	r.b = r.b[n:]
-	return v
-}
-
-func (r *reader) take(n int64) []byte {
-	if n < 0 || n > int64(len(r.b)) {
-		r.b, r.bad = nil, true
-		return nil
-	}
-	taken := r.b[:n]
-	r.b = r.b[n:]
-	return taken
-}
-
-// nullable skips a length and that many bytes; -1 is null.
-func (r *reader) nullable() {
-	if n := r.varint(); n != -1 {
-		r.take(n)
-	}
 }
