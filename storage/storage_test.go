@@ -49,7 +49,11 @@ func openLog(t testing.TB, d *Dir, cfg LogConfig) (*Log, Recovery) {
 
 func appendOne(t testing.TB, l *Log, b []byte) Appended {
 	t.Helper()
-	_, err := batchtest.Any().Accept(b, 0)
+	h, err := batch.DecodeHeader(b)
+	must(t, err)
+	rules := batchtest.Any()
+	rules.LogAppendTime = h.IsLogAppendTime()
+	_, err = rules.Accept(b, h.MaxTimestamp)
 	must(t, err)
 	a, err := l.Append(b, 1, noon)
 	must(t, err)

@@ -310,52 +310,20 @@ func (w *walker) records(h batch.Header, do func(TimeOffset) bool) error {
 	if err != nil {
 		return err
 	}
-	if err := eachRecord(h, b[batch.HeaderSize:], do); err != nil {
+	if h, err = batch.Verify(b); err != nil {
+		return w.corrupt("%v", err)
+	}
+	err = batch.Walk(b, h, func(_ int32, r batch.Record) error {
+		if !do(TimeOffset{h.BaseOffset + int64(r.OffsetDelta), h.Timestamp(r)}) {
+			return errFound
+		}
+		return nil
+	})
+	if err != nil && err != errFound {
 		return w.corrupt("%v", err)
 	}
 	return nil
 }
 
-var errRecords = errors.New("its records do not fit it")
-
-// eachRecord calls do for a batch's records, until it returns false. This is the
-// one place that would look into a compressed block: until it can, the block is
-// taken for one record, at the batch's base offset, so that nobody who reads on
-// from there misses anything.
-func eachRecord(h batch.Header, b []byte, do func(TimeOffset) bool) error {
-	if h.IsLogAppendTime() && h.Count-1 == h.LastOffsetDelta {
-		for offset := h.BaseOffset; offset <= h.LastOffset() && do(TimeOffset{offset, h.MaxTimestamp}); offset++ {
-		}
-		return nil
-	}
-	if h.Codec() != batch.None {
-		if h.Count > 0 {
-			do(TimeOffset{h.BaseOffset, h.MaxTimestamp})
-		}
-		return nil
-	}
-	for range h.Count {
-		size, n := binary.Varint(b)
-		if n <= 0 || size < 1 || size > int64(len(b)-n) {
-			return errRecords
-		}
-		record := b[n+1 : n+int(size)] // after the attributes
-		b = b[n+int(size):]
-		timestamp, n := binary.Varint(record)
-		if n <= 0 {
-			return errRecords
-		}
-		offset, m := binary.Varint(record[n:])
-		if m <= 0 {
-			return errRecords
-		}
-		r := TimeOffset{h.BaseOffset + offset, h.BaseTimestamp + timestamp}
-		if h.IsLogAppendTime() {
-			r.Timestamp = h.MaxTimestamp
-		}
-		if !do(r) {
-			return nil
-		}
-	}
-	return nil
-}
+// errFound ends a walk early.
+var errFound = errors.New("found")

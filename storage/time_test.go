@@ -148,22 +148,25 @@ func TestTimeIndexLies(t *testing.T) {
 	}
 }
 
-// TestTimeOfCompressed: until batches are decompressed, the answer for a
-// compressed one is its first offset, never a later one.
+// TestTimeOfCompressed: the answer is a record, whatever its batch is compressed with.
 func TestTimeOfCompressed(t *testing.T) {
-	l, _ := openLog(t, openDir(t, vfs.NewMem(), "/data"), small)
-	b := batchtest.Values("a", "b", "c").At(100)
-	b.Records[2].TimestampDelta = 5
-	b.Attributes = int16(batch.Zstd)
-	for range 3 {
-		appendOne(t, l, b.Encode())
-	}
-	b.Attributes |= batch.LogAppendTimeBit
-	b.MaxTimestamp = 200
-	appendOne(t, l, b.Encode())
-	got := fmt.Sprint(l.OffsetForTime(103, 12)) + fmt.Sprint(l.OffsetForTime(150, 12)) + fmt.Sprint(l.MaxTimestamp(12)) + fmt.Sprint(l.MaxTimestamp(9))
-	if want := "{0 105} true <nil>{9 200} true <nil>{9 200} true <nil>{0 105} true <nil>"; got != want {
-		t.Errorf("found %s, want %s", got, want)
+	for codec := batch.None; codec <= batch.Zstd; codec++ {
+		l, _ := openLog(t, openDir(t, vfs.NewMem(), "/data"), small)
+		b := batchtest.Values("a", "b", "c").At(100)
+		b.Records[2].TimestampDelta = 5
+		c := batch.Compression{Codec: codec, Level: 3}
+		for range 3 {
+			appendOne(t, l, batchtest.Compressed(b.Encode(), c))
+		}
+		stamp := batchtest.Any()
+		stamp.LogAppendTime = true
+		late, err := stamp.Accept(batchtest.Compressed(b.Encode(), c), 200)
+		must(t, err)
+		appendOne(t, l, late)
+		got := fmt.Sprint(l.OffsetForTime(103, 12)) + fmt.Sprint(l.OffsetForTime(150, 12)) + fmt.Sprint(l.MaxTimestamp(12)) + fmt.Sprint(l.MaxTimestamp(9))
+		if want := "{2 105} true <nil>{9 200} true <nil>{9 200} true <nil>{2 105} true <nil>"; got != want {
+			t.Errorf("%s: found %s, want %s", codec, got, want)
+		}
 	}
 }
 
