@@ -1,0 +1,177 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+// The test binary is the command when it is called with this in its
+// environment: exit codes are those of a real process.
+const asCommand = "RUN_TEST_AS_COMMAND"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asCommand) != "" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+func command(ctx context.Context, t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(ctx, self, args...)
+	cmd.Env = append(os.Environ(), asCommand+"=1")
+	return cmd
+}
+
+// run runs a command to its end.
+func run(t *testing.T, args ...string) (stdout, stderr string, code int) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	cmd := command(ctx, t, args...)
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	cmd.Run()
+	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
+}
+
+var adminAddress = regexp.MustCompile(`metrics=http://(\S+)/metrics`)
+
+// serving starts a broker; stop ends it with SIGINT and gives its exit code.
+func serving(t *testing.T, data string) (admin string, stop func() int) {
+	t.Helper()
+	cmd := command(t.Context(), t, serveArgs(data)...)
+	pipe, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	log := bufio.NewScanner(pipe)
+	started, text := false, ""
+	for !started && log.Scan() {
+		text += log.Text() + "\n"
+		if m := adminAddress.FindStringSubmatch(log.Text()); m != nil {
+			admin = m[1]
+		}
+		started = strings.Contains(log.Text(), "msg=started")
+	}
+	if !started {
+		t.Fatalf("it has not started:\n%s", text)
+	}
+	return admin, func() int {
+		cmd.Process.Signal(os.Interrupt)
+		for log.Scan() {
+		}
+		cmd.Wait()
+		return cmd.ProcessState.ExitCode()
+	}
+}
+
+func serveArgs(data string, more ...string) []string {
+	return append([]string{"serve", "--data-dir", data, "--listeners", "PLAINTEXT://127.0.0.1:0", "--admin-listen", "127.0.0.1:0"}, more...)
+}
+
+func TestVersion(t *testing.T) {
+	if out, errs, code := run(t, "version"); code != 0 || out != "streambus "+version+"\n" || errs != "" {
+		t.Errorf("exit code %d, %q, %q", code, out, errs)
+	}
+}
+
+func TestHealth(t *testing.T) {
+	admin, stop := serving(t, filepath.Join(t.TempDir(), "data"))
+	if out, _, code := run(t, "health", "--admin-listen", admin); code != 0 || out != "ready\n" {
+		t.Errorf("ready: exit code %d, %q", code, out)
+	}
+	if code := stop(); code != 0 {
+		t.Errorf("SIGINT: exit code %d", code)
+	}
+	if _, errs, code := run(t, "health", "--admin-listen", admin); code != 1 || !strings.Contains(errs, "no broker answers") {
+		t.Errorf("stopped: exit code %d, %s", code, errs)
+	}
+	starting := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Error(w, "starting: "+r.URL.Path, http.StatusServiceUnavailable)
+	}))
+	defer starting.Close()
+	if _, errs, code := run(t, "health", "--admin-listen", strings.TrimPrefix(starting.URL, "http://")); code != 1 || !strings.Contains(errs, "not ready: starting: /health/ready") {
+		t.Errorf("starting: exit code %d, %s", code, errs)
+	}
+}
+
+// Each refusal says what is wrong, as the last thing it says, with exit code 1.
+func TestRefusals(t *testing.T) {
+	base := t.TempDir()
+	data, foreign := filepath.Join(base, "data"), filepath.Join(base, "foreign")
+	for _, dir := range []string{data, foreign} {
+		if _, stop := serving(t, dir); stop() != 0 {
+			t.Fatal("a clean stop")
+		}
+	}
+	file := filepath.Join(base, "file")
+	if err := os.WriteFile(file, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { taken.Close() })
+	inUse := filepath.Join(base, "in-use")
+	serving(t, inUse)
+	// The metadata of one cluster beside the identity of another.
+	mixed := filepath.Join(base, "mixed")
+	if err := os.CopyFS(mixed, os.DirFS(data)); err != nil {
+		t.Fatal(err)
+	}
+	identity, err := os.ReadFile(filepath.Join(foreign, "meta.properties"))
+	if err == nil {
+		err = os.WriteFile(filepath.Join(mixed, "meta.properties"), identity, 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		args []string
+		want string
+	}{
+		"no command of ours":     {[]string{"frobnicate"}, "unknown command"},
+		"an argument too many":   {[]string{"serve", "now"}, "now"},
+		"a flag that is none":    {[]string{"serve", "--port=1"}, "unknown flag"},
+		"a setting without =":    {serveArgs(data, "--set", "node.id"), "key=value"},
+		"a value that is none":   {serveArgs(data, "--set", "num.partitions=x"), "num.partitions"},
+		"a file":                 {serveArgs(file), file},
+		"below a file":           {serveArgs(filepath.Join(file, "data")), "not a directory"},
+		"a directory in use":     {serveArgs(inUse), "in use"},
+		"another node's":         {serveArgs(data, "--set", "node.id=2"), "belongs to node 1"},
+		"another cluster's":      {serveArgs(mixed), "it belongs to another cluster"},
+		"a port in use":          {[]string{"serve", "--data-dir", filepath.Join(base, "x"), "--listeners", "PLAINTEXT://" + taken.Addr().String(), "--admin-listen", "127.0.0.1:0"}, "address already in use"},
+		"an admin port in use":   {[]string{"serve", "--data-dir", filepath.Join(base, "y"), "--listeners", "PLAINTEXT://127.0.0.1:0", "--admin-listen", taken.Addr().String()}, "admin listener"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			out, errs, code := run(t, c.args...)
+			_, said, _ := strings.Cut("\n"+errs, "\nstreambus: ")
+			if code != 1 || !strings.Contains(said, c.want) || out != "" {
+				t.Errorf("exit code %d\n%s%s", code, out, errs)
+			}
+		})
+	}
+}
