@@ -152,18 +152,18 @@ func TestRefusals(t *testing.T) {
 		args []string
 		want string
 	}{
-		"no command of ours":     {[]string{"frobnicate"}, "unknown command"},
-		"an argument too many":   {[]string{"serve", "now"}, "now"},
-		"a flag that is none":    {[]string{"serve", "--port=1"}, "unknown flag"},
-		"a setting without =":    {serveArgs(data, "--set", "node.id"), "key=value"},
-		"a value that is none":   {serveArgs(data, "--set", "num.partitions=x"), "num.partitions"},
-		"a file":                 {serveArgs(file), file},
-		"below a file":           {serveArgs(filepath.Join(file, "data")), "not a directory"},
-		"a directory in use":     {serveArgs(inUse), "in use"},
-		"another node's":         {serveArgs(data, "--set", "node.id=2"), "belongs to node 1"},
-		"another cluster's":      {serveArgs(mixed), "it belongs to another cluster"},
-		"a port in use":          {[]string{"serve", "--data-dir", filepath.Join(base, "x"), "--listeners", "PLAINTEXT://" + taken.Addr().String(), "--admin-listen", "127.0.0.1:0"}, "address already in use"},
-		"an admin port in use":   {[]string{"serve", "--data-dir", filepath.Join(base, "y"), "--listeners", "PLAINTEXT://127.0.0.1:0", "--admin-listen", taken.Addr().String()}, "admin listener"},
+		"no command of ours":   {[]string{"frobnicate"}, "unknown command"},
+		"an argument too many": {[]string{"serve", "now"}, "now"},
+		"a flag that is none":  {[]string{"serve", "--port=1"}, "unknown flag"},
+		"a setting without =":  {serveArgs(data, "--set", "node.id"), "key=value"},
+		"a value that is none": {serveArgs(data, "--set", "num.partitions=x"), "num.partitions"},
+		"a file":               {serveArgs(file), file},
+		"below a file":         {serveArgs(filepath.Join(file, "data")), "not a directory"},
+		"a directory in use":   {serveArgs(inUse), "in use"},
+		"another node's":       {serveArgs(data, "--set", "node.id=2"), "belongs to node 1"},
+		"another cluster's":    {serveArgs(mixed), "it belongs to another cluster"},
+		"a port in use":        {[]string{"serve", "--data-dir", filepath.Join(base, "x"), "--listeners", "PLAINTEXT://" + taken.Addr().String(), "--admin-listen", "127.0.0.1:0"}, "address already in use"},
+		"an admin port in use": {[]string{"serve", "--data-dir", filepath.Join(base, "y"), "--listeners", "PLAINTEXT://127.0.0.1:0", "--admin-listen", taken.Addr().String()}, "admin listener"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
