@@ -53,7 +53,7 @@ func (r *Replica) append(records []byte, acks partition.Acks, item *WaitItem, no
 	}
 	if !at.Duplicate {
 		e = r.part.Appended(at.Last + 1)
-		r.m.appended(item)
+		r.m.wakeFlusher()
 	}
 	if item != nil && r.part.Await(at.Last+1, acks, item) {
 		item.register()

@@ -14,7 +14,6 @@ var ErrTimedOut = errors.New("not acknowledged within the request's timeout")
 // Items complete from any goroutine; the last one, or the time-out, ends it.
 type Wait struct {
 	Items []WaitItem
-	dirty *Manager // whose flusher Begin wakes; nil: nothing was appended
 
 	mu    sync.Mutex // guards the following, and the items' states
 	left  int        // pending items, and one for Begin
@@ -38,13 +37,10 @@ func NewWait(n int) *Wait {
 	return w
 }
 
-// Begin says that the request has appended all it will, so that one flush can
-// cover it. over is called once, when no item is pending any more: at once, or
-// later from any goroutine, possibly under a replica's lock.
+// Begin says that all items are registered. over is called once, when no item
+// is pending any more: at once, or later from any goroutine, possibly under a
+// replica's lock.
 func (w *Wait) Begin(timeout time.Duration, over func()) {
-	if w.dirty != nil {
-		w.dirty.wakeFlusher()
-	}
 	w.mu.Lock()
 	w.over = over
 	if w.left > 1 {
