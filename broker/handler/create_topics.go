@@ -21,9 +21,14 @@ func (b *Broker) createTopics(ctx context.Context, r *protocol.Request, done fun
 	defer cancel()
 	times := map[string]int{}
 	partitions := 0
+	each, _ := b.topicDefaults()
 	for i := range req.Topics {
-		times[req.Topics[i].Topic]++
-		partitions += int(max(req.Topics[i].NumPartitions, 0)) + len(req.Topics[i].ReplicaAssignment)
+		t := &req.Topics[i]
+		times[t.Topic]++
+		partitions += int(max(t.NumPartitions, 0)) + len(t.ReplicaAssignment)
+		if t.NumPartitions == -1 && len(t.ReplicaAssignment) == 0 {
+			partitions += int(each)
+		}
 	}
 	resp.Topics = make([]kmsg.CreateTopicsResponseTopic, len(req.Topics))
 	var all submission

@@ -15,7 +15,7 @@ import (
 // continues a session names one that does not exist here.
 func (b *Broker) fetch(ctx context.Context, r *protocol.Request, done func(*protocol.Response)) {
 	req := r.Body.(*kmsg.FetchRequest)
-	if req.SessionID != 0 && req.SessionEpoch > 0 {
+	if req.SessionEpoch > 0 {
 		resp := req.ResponseKind().(*kmsg.FetchResponse)
 		resp.ErrorCode = int16(protocol.FetchSessionIDNotFound)
 		done(&protocol.Response{Body: resp})
@@ -37,5 +37,18 @@ func (b *Broker) fetch(ctx context.Context, r *protocol.Request, done func(*prot
 			})
 		}
 	}
-	b.Fetcher.Start(ctx, ask, func(rows []fetch.Row) { done(fetch.Encode(req, rows, errorCode)) })
+	code := errorCode
+	if req.Version < 6 {
+		code = withoutStorageError
+	}
+	b.Fetcher.Start(ctx, ask, func(rows []fetch.Row) { done(fetch.Encode(req, rows, code)) })
+}
+
+// withoutStorageError is for consumers before version 6, which do not know
+// KAFKA_STORAGE_ERROR and are to look for another leader, as in Apache Kafka.
+func withoutStorageError(err error) protocol.ErrorCode {
+	if code := errorCode(err); code != protocol.KafkaStorageError {
+		return code
+	}
+	return protocol.NotLeaderOrFollower
 }

@@ -61,7 +61,7 @@ func (b *Broker) metadata(ctx context.Context, r *protocol.Request, done func(*p
 	resp.Topics = []kmsg.MetadataResponseTopic{}
 	if req.Topics == nil || (req.Version == 0 && len(req.Topics) == 0) {
 		for t := range img.Topics() {
-			resp.Topics = append(resp.Topics, describe(img, t, r.Conn.Listener, operations))
+			resp.Topics = append(resp.Topics, describe(img, t, req.Version, r.Conn.Listener, operations))
 		}
 	} else {
 		resp.Topics = b.asked(img, req, r.Conn.Listener, operations, refused)
@@ -87,7 +87,7 @@ func (b *Broker) asked(img *image.Image, req *kmsg.MetadataRequest, listener str
 		case ok:
 			if !seen[t.ID] {
 				seen[t.ID] = true
-				rows = append(rows, describe(img, t, listener, operations))
+				rows = append(rows, describe(img, t, req.Version, listener, operations))
 			}
 		case q.Topic != nil:
 			if !names[*q.Topic] {
@@ -115,7 +115,7 @@ func missing(q *kmsg.MetadataRequestTopic, err error) kmsg.MetadataResponseTopic
 	return row
 }
 
-func describe(img *image.Image, t *image.Topic, listener string, operations int32) kmsg.MetadataResponseTopic {
+func describe(img *image.Image, t *image.Topic, version int16, listener string, operations int32) kmsg.MetadataResponseTopic {
 	row := kmsg.NewMetadataResponseTopic()
 	name := t.Name
 	row.Topic, row.TopicID, row.AuthorizedOperations = &name, t.ID, operations
@@ -128,15 +128,16 @@ func describe(img *image.Image, t *image.Topic, listener string, operations int3
 		p.Leader, p.LeaderEpoch = s.Leader, s.LeaderEpoch
 		p.Replicas, p.ISR = slices.Clone(s.Replicas), slices.Clone(s.ISR)
 		leader, ok := img.Broker(s.Leader)
-		if ok {
-			_, ok = endpoint(leader, listener)
-			p.ErrorCode = int16(protocol.ListenerNotFound)
-		} else {
+		if !ok {
 			p.Leader, p.LeaderEpoch = -1, -1
 			p.ErrorCode = int16(protocol.LeaderNotAvailable)
-		}
-		if ok {
-			p.ErrorCode = int16(protocol.None)
+		} else if _, ok := endpoint(leader, listener); !ok {
+			// Not among the brokers of this answer, so none to the client.
+			p.Leader = -1
+			p.ErrorCode = int16(protocol.ListenerNotFound)
+			if version < 6 { // clients of that age do not know the other
+				p.ErrorCode = int16(protocol.LeaderNotAvailable)
+			}
 		}
 	}
 	return row
