@@ -183,6 +183,7 @@ func (b *Broker) routes() map[int16]server.Handler {
 		Now:         time.Now,
 		Unpacking:   make(chan struct{}, 2*runtime.GOMAXPROCS(0)),
 		Propose:     b.propose,
+		Usage:       b.usage,
 		NewTopicID:  newUUID,
 		ProducerIDs: ids.take,
 	}
@@ -204,6 +205,14 @@ func (b *Broker) propose(ctx context.Context, cmds ...control.Command) []handler
 		}
 	}
 	return outcomes
+}
+
+func (b *Broker) usage() handler.Usage {
+	u := handler.Usage{Dir: b.cfg.DataDir(), Total: -1, Free: -1, Err: b.dir.Failed()}
+	if abs, err := filepath.Abs(u.Dir); err == nil {
+		u.Dir = abs
+	}
+	return u
 }
 
 func (b *Broker) allocateProducerIDs(ctx context.Context) (first, count int64, err error) {

@@ -13,11 +13,15 @@ const (
 	KeyApiVersions             int16 = 18
 	KeyCreateTopics            int16 = 19
 	KeyInitProducerId          int16 = 22
+	KeyDeleteRecords           int16 = 21
+	KeyOffsetForLeaderEpoch    int16 = 23
 	KeyDescribeConfigs         int16 = 32
 	KeyAlterConfigs            int16 = 33
+	KeyDescribeLogDirs         int16 = 35
 	KeyCreatePartitions        int16 = 37
 	KeyIncrementalAlterConfigs int16 = 44
 	KeyDescribeCluster         int16 = 60
+	KeyDescribeProducers       int16 = 61
 	KeyDescribeTopicPartitions int16 = 75
 )
 
@@ -48,8 +52,8 @@ var apis = []API{
 			[s@0-12 u@13+ [i i@9+ l i@12+ l@5+ i]]
 			[s@7-12 u@13+ [i]]@7+ s@11+
 			%1{i l}`)},
-	{Key: KeyListOffsets, Min: 1, Max: 9, Advertised: 1, flexible: 6,
-		shape: shape(`i b@2+ [s [i i@4+ l i@0-0]]`)},
+	{Key: KeyListOffsets, Min: 1, Max: 11, Advertised: 1, flexible: 6,
+		shape: shape(`i b@2+ [s [i i@4+ l i@0-0]] i@10+`)},
 	{Key: KeyMetadata, Min: 0, Max: 13, Advertised: 0, flexible: 9,
 		shape: shape(`[u@10+ s] b@4+ b@8-10 b@8+`)},
 	{Key: KeyFindCoordinator, Min: 0, Max: 6, Advertised: 0, flexible: 3,
@@ -60,18 +64,26 @@ var apis = []API{
 		shape: shape(`s@3+ s@3+`)},
 	{Key: KeyCreateTopics, Min: 2, Max: 7, Advertised: 2, flexible: 5,
 		shape: shape(`[s i h [i [i]] [s s]] i b@1+`)},
+	{Key: KeyDeleteRecords, Min: 0, Max: 2, Advertised: 0, flexible: 2,
+		shape: shape(`[s [i l]] i`)},
 	{Key: KeyInitProducerId, Min: 0, Max: 5, Advertised: 0, flexible: 2,
 		shape: shape(`s i l@3+ h@3+`)},
+	{Key: KeyOffsetForLeaderEpoch, Min: 2, Max: 4, Advertised: 2, flexible: 4,
+		shape: shape(`i@3+ [s [i i i]]`)},
 	{Key: KeyDescribeConfigs, Min: 1, Max: 4, Advertised: 1, flexible: 4,
 		shape: shape(`[b s [s]] b b@3+`)},
 	{Key: KeyAlterConfigs, Min: 0, Max: 2, Advertised: 0, flexible: 2,
 		shape: shape(`[b s [s s]] b`)},
+	{Key: KeyDescribeLogDirs, Min: 1, Max: 5, Advertised: 1, flexible: 2,
+		shape: shape(`[s [i]]`)},
 	{Key: KeyCreatePartitions, Min: 0, Max: 3, Advertised: 0, flexible: 2,
 		shape: shape(`[s i [[i]]] i b`)},
 	{Key: KeyIncrementalAlterConfigs, Min: 0, Max: 1, Advertised: 0, flexible: 1,
 		shape: shape(`[b s [s b s]] b`)},
 	{Key: KeyDescribeCluster, Min: 0, Max: 2, Advertised: 0, flexible: 0,
 		shape: shape(`b b@1+ b@2+`)},
+	{Key: KeyDescribeProducers, Min: 0, Max: 0, Advertised: 0, flexible: 0,
+		shape: shape(`[s [i]]`)},
 	{Key: KeyDescribeTopicPartitions, Min: 0, Max: 0, Advertised: 0, flexible: 0,
 		shape: shape(`[s .] i ?s i;`)},
 }

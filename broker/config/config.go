@@ -191,13 +191,7 @@ func (c *Config) Number(name string) int64 { return number(name, c.Get(name)) }
 func (c *Config) Bool(name string) bool { return c.Get(name) == "true" }
 
 // Millis is a value of this process in milliseconds.
-func (c *Config) Millis(name string) time.Duration { return Millis(c.Number(name)) }
-
-// Millis is a duration. Longer than a hundred years is for ever, and does not
-// overflow.
-func Millis(n int64) time.Duration {
-	return time.Duration(min(n, 100*365*24*3600*1000)) * time.Millisecond
-}
+func (c *Config) Millis(name string) time.Duration { return image.Millis(c.Number(name)) }
 
 func number(name, text string) int64 {
 	n, err := strconv.ParseInt(text, 10, 64)

@@ -19,7 +19,7 @@ var (
 	errNoTransactions     = errors.New("transactions are not served by this release")
 	errNoGroups           = errors.New("consumer groups are not served by this release: assign partitions instead")
 	errNoShareGroups      = errors.New("share groups are not served by this release")
-	errLookupByTime       = errors.New("looking up offsets by time is not served")
+	errTimestamp          = errors.New("no such special timestamp in this version")
 	errTransactionalID    = errors.New("transactional producers are not served")
 	errVersion            = errors.New("versions of Produce before 3 are not served")
 	errZstdVersion        = errors.New("zstd needs Produce version 7")
@@ -37,7 +37,7 @@ var codes = []struct {
 	{errNoTransactions, protocol.UnsupportedVersion},
 	{errNoGroups, protocol.UnsupportedVersion},
 	{errNoShareGroups, protocol.UnsupportedVersion},
-	{errLookupByTime, protocol.UnsupportedVersion},
+	{errTimestamp, protocol.UnsupportedVersion},
 	{errTransactionalID, protocol.TransactionalIDAuthorizationFailed},
 	{errVersion, protocol.UnsupportedVersion},
 	{errZstdVersion, protocol.UnsupportedCompression},
@@ -45,6 +45,7 @@ var codes = []struct {
 	{replica.ErrTimedOut, protocol.RequestTimedOut},
 	{replica.ErrSegmentTooSmall, protocol.RecordListTooLarge},
 	{replica.ErrOffsetOutOfRange, protocol.OffsetOutOfRange},
+	{replica.ErrCompacted, protocol.PolicyViolation},
 	{replica.ErrOutOfOrder, protocol.OutOfOrderSequence},
 	{replica.ErrProducerEpoch, protocol.InvalidProducerEpoch},
 	{replica.ErrStorage, protocol.KafkaStorageError},

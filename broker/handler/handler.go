@@ -31,10 +31,19 @@ type Broker struct {
 	// and returns when what came of each is applied on this broker. A refusal is
 	// a *control.Refusal.
 	Propose func(ctx context.Context, cmds ...control.Command) []Outcome
+	// Usage is how full the data directory is.
+	Usage func() Usage
 	// NewTopicID draws a topic id that was never used.
 	NewTopicID func() image.UUID
 	// ProducerIDs hands out producer ids, each once for ever.
 	ProducerIDs func(ctx context.Context) (int64, error)
+}
+
+// Usage is how full a data directory is, in bytes.
+type Usage struct {
+	Dir         string
+	Total, Free int64
+	Err         error
 }
 
 // Outcome is what came of a command.
@@ -58,6 +67,10 @@ func (b *Broker) Handlers() map[int16]Func {
 		protocol.KeyApiVersions:             apiVersions,
 		protocol.KeyCreateTopics:            b.createTopics,
 		protocol.KeyInitProducerId:          b.initProducerID,
+		protocol.KeyDeleteRecords:           b.deleteRecords,
+		protocol.KeyOffsetForLeaderEpoch:    b.offsetForLeaderEpoch,
+		protocol.KeyDescribeLogDirs:         b.describeLogDirs,
+		protocol.KeyDescribeProducers:       b.describeProducers,
 		protocol.KeyDescribeConfigs:         b.describeConfigs,
 		protocol.KeyAlterConfigs:            b.alterConfigs,
 		protocol.KeyCreatePartitions:        b.createPartitions,

@@ -10,59 +10,81 @@ import (
 	"github.com/streambus/streambus/raftmeta/image"
 )
 
-// Timestamps that ask for an end of the log rather than for a time.
+// Timestamps that ask for something else than a time, and the version that
+// each came with.
 const (
-	latest   = -1
-	earliest = -2
+	latest         = -1
+	earliest       = -2
+	maxTimestamp   = -3 // version 7
+	earliestLocal  = -4 // version 8
+	latestTiered   = -5 // version 9
+	earliestUpload = -6 // version 11
 )
 
-// listOffsets finds the ends of partitions (versions 1-9; 4 adds the leader
-// epoch). Looking up by time is not served.
+var specialSince = map[int64]int16{maxTimestamp: 7, earliestLocal: 8, latestTiered: 9, earliestUpload: 11}
+
+// listOffsets finds the ends of partitions, and the first record of a time or
+// later (versions 1-11; 4 adds the leader epoch, 10 a time-out that is for
+// tiered storage). Without tiers what is local is all there is.
 func (b *Broker) listOffsets(_ context.Context, r *protocol.Request, done func(*protocol.Response)) {
 	req := r.Body.(*kmsg.ListOffsetsRequest)
 	resp := req.ResponseKind().(*kmsg.ListOffsetsResponse)
 	img := b.Image()
-	seen := map[string]map[int32]int{}
+	type place struct {
+		topic     string
+		partition int32
+	}
+	times := map[place]int{}
 	for i := range req.Topics {
-		t := &req.Topics[i]
-		if seen[t.Topic] == nil {
-			seen[t.Topic] = map[int32]int{}
-		}
-		for j := range t.Partitions {
-			seen[t.Topic][t.Partitions[j].Partition]++
+		for j := range req.Topics[i].Partitions {
+			times[place{req.Topics[i].Topic, req.Topics[i].Partitions[j].Partition}]++
 		}
 	}
 	for i := range req.Topics {
 		t := &req.Topics[i]
 		rt := kmsg.NewListOffsetsResponseTopic()
 		rt.Topic = t.Topic
+		rt.Partitions = make([]kmsg.ListOffsetsResponseTopicPartition, len(t.Partitions))
 		for j := range t.Partitions {
-			row := kmsg.NewListOffsetsResponseTopicPartition()
+			row := &rt.Partitions[j]
+			row.Default()
 			row.Partition = t.Partitions[j].Partition
-			if seen[t.Topic][row.Partition] > 1 {
+			if times[place{t.Topic, row.Partition}] > 1 {
 				row.ErrorCode = int16(protocol.InvalidRequest)
-			} else {
-				at, err := b.end(img, t.Topic, &t.Partitions[j])
-				row.Offset, row.LeaderEpoch, row.ErrorCode = at.Offset, at.Epoch, int16(errorCode(err))
+				continue
 			}
-			rt.Partitions = append(rt.Partitions, row)
+			at, err := b.offset(img, req.Version, t.Topic, &t.Partitions[j])
+			row.ErrorCode = int16(errorCode(err))
+			if err == nil {
+				row.Offset, row.Timestamp, row.LeaderEpoch = at.Offset, at.Timestamp, at.Epoch
+			}
 		}
 		resp.Topics = append(resp.Topics, rt)
 	}
 	done(&protocol.Response{Body: resp})
 }
 
-func (b *Broker) end(img *image.Image, topic string, p *kmsg.ListOffsetsRequestTopicPartition) (replica.Position, error) {
+func (b *Broker) offset(img *image.Image, version int16, topic string, p *kmsg.ListOffsetsRequestTopicPartition) (replica.Position, error) {
 	rep, err := b.find(img, topic, image.UUID{}, false, p.Partition)
-	if err != nil {
-		return replica.Position{Offset: -1, Epoch: -1}, err
+	switch {
+	case err != nil:
+		return replica.Nowhere, err
+	case p.Timestamp >= 0:
+		return rep.OffsetForTime(p.Timestamp, p.CurrentLeaderEpoch)
+	case p.Timestamp == latest:
+		return rep.Latest(p.CurrentLeaderEpoch)
+	case p.Timestamp == earliest:
+		return rep.Earliest(p.CurrentLeaderEpoch)
+	}
+	if since, known := specialSince[p.Timestamp]; !known || version < since {
+		return replica.Nowhere, errTimestamp
 	}
 	switch p.Timestamp {
-	case latest:
-		return rep.Latest(p.CurrentLeaderEpoch)
-	case earliest:
+	case maxTimestamp:
+		return rep.MaxTimestamp(p.CurrentLeaderEpoch)
+	case earliestLocal:
 		return rep.Earliest(p.CurrentLeaderEpoch)
 	default:
-		return replica.Position{Offset: -1, Epoch: -1}, errLookupByTime
+		return replica.Nowhere, nil
 	}
 }

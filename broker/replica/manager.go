@@ -36,6 +36,7 @@ var (
 	ErrUnknownPartition = errors.New("this broker has no replica of the partition")
 	ErrSegmentTooSmall  = errors.New("the batch is larger than a segment")
 	ErrOffsetOutOfRange = errors.New("the offset is not in the log")
+	ErrCompacted        = errors.New("records of a topic that is compacted and not deleted from cannot be deleted")
 	ErrOutOfOrder       = errors.New("out of order sequence number")
 	ErrProducerEpoch    = errors.New("a newer epoch of the producer is known")
 	ErrStorage          = errors.New("storage error")

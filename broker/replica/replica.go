@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,6 +22,7 @@ type Replica struct {
 	broken   error        // why nothing can be read or written here any more
 	watchers []*Watcher
 	rules    *batch.Rules
+	deletes  bool // cleanup.policy has delete, or nothing
 }
 
 // Appended tells where a batch stands in the log.
@@ -113,29 +115,130 @@ func (r *Replica) look(leaderEpoch int32) (*storage.Log, View, error) {
 	return r.log, View{HighWatermark: r.part.HighWatermark(), LogStart: r.log.StartOffset()}, nil
 }
 
-// Position is an offset and the leader epoch its record was written in, -1
-// where there is none.
+// Position is an offset, the leader epoch its record was written in, and where
+// a time was asked for the record's timestamp; -1 where there is none.
 type Position struct {
-	Offset int64
-	Epoch  int32
+	Offset    int64
+	Epoch     int32
+	Timestamp int64
 }
+
+// Nowhere is the position of what is not there.
+var Nowhere = Position{-1, -1, -1}
 
 // Earliest and Latest are the ends of what a consumer can see.
 func (r *Replica) Earliest(leaderEpoch int32) (Position, error) {
 	log, v, err := r.look(leaderEpoch)
 	if err != nil {
-		return Position{-1, -1}, err
+		return Nowhere, err
 	}
-	return Position{v.LogStart, log.EpochAt(v.LogStart)}, nil
+	return Position{v.LogStart, log.EpochAt(v.LogStart), -1}, nil
 }
 
 // Latest is the high watermark.
 func (r *Replica) Latest(leaderEpoch int32) (Position, error) {
 	log, v, err := r.look(leaderEpoch)
 	if err != nil {
-		return Position{-1, -1}, err
+		return Nowhere, err
 	}
-	return Position{v.HighWatermark, log.EpochAt(v.HighWatermark)}, nil
+	return Position{v.HighWatermark, log.EpochAt(v.HighWatermark), -1}, nil
+}
+
+// OffsetForTime is the first record with a timestamp of at least ts
+// (milliseconds since 1970), Nowhere if a consumer can see none.
+func (r *Replica) OffsetForTime(ts int64, leaderEpoch int32) (Position, error) {
+	return r.search(leaderEpoch, func(log *storage.Log, below int64) (storage.TimeOffset, bool, error) {
+		return log.OffsetForTime(ts, below)
+	})
+}
+
+// MaxTimestamp is the record with the largest timestamp, the first of several.
+func (r *Replica) MaxTimestamp(leaderEpoch int32) (Position, error) {
+	return r.search(leaderEpoch, (*storage.Log).MaxTimestamp)
+}
+
+func (r *Replica) search(leaderEpoch int32, find func(*storage.Log, int64) (storage.TimeOffset, bool, error)) (Position, error) {
+	log, v, err := r.look(leaderEpoch)
+	if err != nil {
+		return Nowhere, err
+	}
+	at, ok, err := find(log, v.HighWatermark)
+	if err != nil || !ok {
+		return Nowhere, storageError(err)
+	}
+	return Position{at.Offset, log.EpochAt(at.Offset), at.Timestamp}, nil
+}
+
+// EndOffsetForEpoch tells where the records of a leader epoch end, or of the
+// latest one before it (KIP-320): -1 and -1 for an epoch to come.
+func (r *Replica) EndOffsetForEpoch(epoch, leaderEpoch int32) (found int32, end int64, err error) {
+	log, _, err := r.look(leaderEpoch)
+	if err != nil {
+		return -1, -1, err
+	}
+	r.mu.Lock()
+	current := r.part.LeaderEpoch()
+	r.mu.Unlock()
+	switch {
+	case epoch < 0 || epoch > current:
+		return -1, -1, nil
+	case epoch == current: // it may have written nothing yet
+		return epoch, log.EndOffset(), nil
+	}
+	found, end = log.EndOffsetForEpoch(epoch)
+	return found, end, nil
+}
+
+// DeleteRecords gives up the records below an offset, or with -1 all that a
+// consumer can see, and returns the log's start.
+func (r *Replica) DeleteRecords(offset int64, now time.Time) (start int64, err error) {
+	log, v, err := r.look(-1)
+	if err != nil {
+		return -1, err
+	}
+	if offset == -1 {
+		offset = v.HighWatermark
+	}
+	switch {
+	case !r.mayDelete():
+		return -1, ErrCompacted
+	case offset < 0 || offset > v.HighWatermark:
+		return -1, fmt.Errorf("%w: %d, the high watermark is %d", ErrOffsetOutOfRange, offset, v.HighWatermark)
+	}
+	if err := log.AdvanceStart(offset, now); err != nil {
+		return -1, storageError(err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.notify(partition.Effects{Moved: true})
+	return log.StartOffset(), nil
+}
+
+func (r *Replica) mayDelete() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.deletes
+}
+
+// Producers lists the idempotent producers that the leader remembers.
+func (r *Replica) Producers(now time.Time) ([]storage.ProducerState, error) {
+	log, _, err := r.look(-1)
+	if err != nil {
+		return nil, err
+	}
+	return log.Producers(now), nil
+}
+
+// Size is what the replica's segments take of the disk.
+func (r *Replica) Size() int64 {
+	r.mu.Lock()
+	log := r.log
+	r.mu.Unlock()
+	if log == nil {
+		return 0
+	}
+	bytes, _ := log.Size()
+	return bytes
 }
 
 // update takes over a state from the image.
@@ -146,7 +249,7 @@ func (r *Replica) update(t *image.Topic, s *image.Partition, set settings) {
 		return
 	}
 	r.log.SetConfig(set.log)
-	r.rules = set.rules
+	r.rules, r.deletes = set.rules, set.deletes
 	e := r.part.Update(s, set.partition, r.log.EndOffset(), r.log.FlushedOffset())
 	r.notify(e)
 	r.mu.Unlock()

@@ -11,6 +11,7 @@ import (
 type settings struct {
 	log       storage.LogConfig
 	partition partition.Settings
+	deletes   bool
 	rules     *batch.Rules // of batches from clients; not changed once it is made
 }
 
@@ -24,8 +25,12 @@ func (m *Manager) settings(t *image.Topic) settings {
 			IndexIntervalBytes: number("index.interval.bytes"),
 			FlushOS:            flushOS,
 			ProducerExpiration: m.cfg.ProducerExpiration,
+			DeleteDelay:        image.Millis(number("file.delete.delay.ms")),
+			SegmentAge:         image.Millis(number("segment.ms")),
+			SegmentJitter:      image.Millis(number("segment.jitter.ms")),
 		},
 		partition: partition.Settings{MinISR: int(number("min.insync.replicas")), FlushOS: flushOS},
+		deletes:   !t.Has("cleanup.policy", "compact", m.defaults) || t.Has("cleanup.policy", "delete", m.defaults),
 		rules: &batch.Rules{
 			MaxBytes:      number("max.message.bytes"),
 			KeepCodec:     t.String("compression.type", m.defaults) == "producer",

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // KeyType is the type of a setting, in the numbers of DescribeConfigs.
@@ -92,6 +93,11 @@ func (t KeyType) check(value string) error {
 
 func (t KeyType) String() string {
 	return [...]string{1: "BOOLEAN", 2: "STRING", 3: "INT", 4: "SHORT", 5: "LONG", 6: "DOUBLE", 7: "LIST", 8: "CLASS", 9: "PASSWORD"}[t]
+}
+
+// Millis is a duration. Longer than a hundred years is for ever, and does not overflow.
+func Millis(n int64) time.Duration {
+	return time.Duration(min(n, 100*365*24*3600*1000)) * time.Millisecond
 }
 
 // Items are the values of a list.
