@@ -271,6 +271,7 @@ type world struct {
 
 type modelLog struct {
 	name    string
+	topic   byte
 	log     *Log
 	batches [][]byte
 	start   int64 // as reported
@@ -293,7 +294,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 		SegmentJitter:      time.Duration(rng.IntN(2)*rng.IntN(300)) * time.Millisecond,
 	}}
 	for i := range w.logs {
-		w.logs[i] = &modelLog{name: fmt.Sprint("t-", i)}
+		w.logs[i] = &modelLog{name: fmt.Sprint("t-", i), topic: 1}
 	}
 	w.insert(vfs.NewMem())
 	return w
@@ -326,8 +327,11 @@ func (w *world) start() {
 	var err error
 	w.dir, err = OpenDir(w.fs, "/data")
 	must(w.t, err)
+	if w.rng.IntN(2) == 0 {
+		w.dir.cost = syncCost{each: 1, all: 100} // file by file
+	}
 	for _, m := range w.logs {
-		m.log, _, err = w.dir.OpenLog(m.name, w.cfg, noon)
+		m.log, _, err = w.dir.OpenLog(m.name, withTopic(w.cfg, m.topic), noon)
 		must(w.t, err)
 	}
 	if w.off() {
@@ -442,7 +446,7 @@ func (m *modelLog) producers() string {
 // step does one thing that a broker does.
 func (w *world) step() {
 	m := w.logs[w.rng.IntN(len(w.logs))]
-	switch n := w.rng.IntN(23); {
+	switch n := w.rng.IntN(24); {
 	case n < 13:
 		w.append(m)
 	case n < 16:
@@ -457,7 +461,9 @@ func (w *world) step() {
 		w.advance(m)
 	case n < 21:
 		w.retain(m)
-	case n < 22:
+	case n < 22 && w.rng.IntN(8) == 0:
+		w.delete(m)
+	case n < 23:
 		_, err := w.dir.Sweep(noon.Add(time.Duration(w.rng.IntN(3)) * time.Minute))
 		must(w.t, err)
 	case w.rng.IntN(2) == 0:
@@ -530,6 +536,26 @@ func (w *world) retain(m *modelLog) {
 		w.t.Fatalf("%s: begins at %d, above %d", m.name, start, m.asked)
 	} else if !w.off() {
 		m.start = start
+	}
+}
+
+// delete deletes a log and makes another of its name: that of the topic's next
+// incarnation, which has nothing of the old one whatever happens.
+func (w *world) delete(m *modelLog) {
+	if w.rng.IntN(5) == 0 {
+		w.fault = 1 + w.rng.IntN(8)
+	}
+	err := w.dir.DeleteLog(m.name, noon)
+	w.fault = 0
+	if errors.Is(err, errFault) {
+		err = w.dir.DeleteLog(m.name, noon)
+	}
+	must(w.t, err)
+	*m = modelLog{name: m.name, topic: m.topic + 1}
+	m.log, _, err = w.dir.OpenLog(m.name, withTopic(w.cfg, m.topic), noon)
+	must(w.t, err)
+	if m.log.EndOffset() != 0 {
+		w.t.Fatalf("%s: a new log ends at %d", m.name, m.log.EndOffset())
 	}
 }
 

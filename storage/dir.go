@@ -34,6 +34,7 @@ type Dir struct {
 	rebuilds atomic.Int64
 	moved    atomic.Bool                 // a log became more durable since the last checkpoint
 	failed   atomic.Pointer[FailedError] // latched
+	serial   atomic.Uint64               // of names made in this life
 
 	checkpointMu sync.Mutex // one checkpoint at a time; taken before mu
 
@@ -43,13 +44,14 @@ type Dir struct {
 	starts       logOffsets // of logs whose files begin before them
 	startsOnDisk logOffsets
 	due          []removal
-	dirty        []*Log // what the next round flushes, in the order of becoming so
+	buried       map[string]bool // deleted logs that the checkpoints may still know
+	dirty        []*Log          // what the next round flushes, in the order of becoming so
 }
 
 // OpenDir opens a data directory, which it makes if need be, and keeps others
 // out of it until it is closed.
 func OpenDir(fs vfs.FS, path string) (*Dir, error) {
-	if err := fs.MkdirAll(path); err != nil {
+	if err := makeDir(fs, path); err != nil {
 		return nil, fmt.Errorf("data directory %s cannot be made: %w", path, err)
 	}
 	lock, err := fs.Lock(filepath.Join(path, lockName))
@@ -59,11 +61,31 @@ func OpenDir(fs vfs.FS, path string) (*Dir, error) {
 	if err != nil { // the lock is a file, opened for writing
 		return nil, fmt.Errorf("data directory %s cannot be written to: check its owner and that the file system is not read-only: %w", path, err)
 	}
-	d := &Dir{fs: fs, path: path, lock: lock, files: newFiles(fs), logs: make(map[string]*Log)}
+	d := &Dir{fs: fs, path: path, lock: lock, files: newFiles(fs), logs: make(map[string]*Log), buried: make(map[string]bool)}
 	if err := d.load(); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
 	return d, nil
+}
+
+// makeDir makes a directory and those it is in, durably: a round of syncs begins
+// with the names inside.
+func makeDir(fs vfs.FS, path string) error {
+	_, err := fs.Stat(path)
+	if err == nil {
+		return fs.MkdirAll(path) // it may be a file
+	}
+	if !errors.Is(err, iofs.ErrNotExist) {
+		return err
+	}
+	parent := filepath.Dir(path)
+	if err := makeDir(fs, parent); err != nil {
+		return err
+	}
+	if err := fs.MkdirAll(path); err != nil {
+		return err
+	}
+	return fs.SyncDir(parent)
 }
 
 func (d *Dir) load() error {
@@ -81,6 +103,11 @@ func (d *Dir) load() error {
 		return err
 	}
 	d.startsOnDisk = maps.Clone(d.starts)
+	for _, name := range names {
+		if isDeletedDir(name) {
+			d.due = append(d.due, removal{dir: name})
+		}
+	}
 	if d.clean || !slices.ContainsFunc(names, isLogName) {
 		return nil
 	}
@@ -159,7 +186,7 @@ func (d *Dir) OpenLog(name string, cfg LogConfig, now time.Time) (*Log, Recovery
 	if !isLogName(name) {
 		return nil, Recovery{}, fmt.Errorf("%q cannot be the name of a log: it must end in a hyphen and a number", name)
 	}
-	l := &Log{d: d, name: name, cfg: cfg}
+	l := &Log{d: d, name: name, topicID: cfg.TopicID, cfg: cfg}
 	d.mu.Lock()
 	known := d.logs[name] != nil
 	point, start, stale := d.points[name], d.starts[name], d.points[name] > 0 || d.startsOnDisk[name] > 0
@@ -192,6 +219,9 @@ func (l *Log) open(point, start int64, stale bool, now time.Time) (Recovery, err
 		return Recovery{}, l.d.forget(l.name)
 	case err != nil:
 		return Recovery{}, err
+	}
+	if aside, err := l.claim(point); err != nil || aside != "" {
+		return Recovery{SetAside: aside}, err
 	}
 	return l.recover(point, start, now)
 }
@@ -258,6 +288,10 @@ func (d *Dir) checkpoint() error {
 	d.mu.Lock()
 	points := maps.Clone(d.points)
 	logs := maps.Clone(d.logs)
+	for name := range d.buried {
+		delete(points, name)
+	}
+	clear(d.buried)
 	d.mu.Unlock()
 	for name, l := range logs {
 		if offset := l.FlushedOffset(); offset > 0 {

@@ -15,7 +15,8 @@
 //     not write, and a second sync that succeeds would prove nothing.
 //  4. Now and then, Checkpoint: it bounds what the next recovery has to verify.
 //  5. Now and then, Retain for each log, and Sweep: it removes the files that were
-//     given up LogConfig.DeleteDelay before.
+//     given up LogConfig.DeleteDelay before. DeleteLog for a partition that is no
+//     more, and SetAside for what Partitions lists and no partition claims.
 //  6. Close, after the loop has ended.
 //
 // # Promises
@@ -35,6 +36,8 @@
 //	recovery-point-offset-checkpoint   per log, an offset below which it is durable
 //	log-start-offset-checkpoint        per log, its start, while its files begin before it
 //	.kafka_cleanshutdown               present after Close
+//	<topic>-<n>.<unique>-delete        a deleted log's directory, until Sweep
+//	<topic>-<n>.<unique>-stray         one that is no partition's: for somebody to look at
 //
 // and in each log's directory, called <topic>-<n>, where B is an offset in 20
 // digits:
@@ -46,6 +49,7 @@
 //	             that has it - B
 //	B.snapshot   the producers' state below offset B
 //	leader-epoch-checkpoint   "0", a count, then lines of epoch and first offset
+//	partition.metadata   "version: 0" and the topic's id: whose directory it is
 //	*.deleted    of a segment that is no longer the log's, until Sweep
 //
 // The last segment is the active one. Indexes are hints: an entry is used only

@@ -85,6 +85,20 @@ func (c *files) acquire(key fileKey, create bool) (*handle, error) {
 }
 
 func (c *files) openFile(key fileKey, create bool) (vfs.File, error) {
+	for {
+		dir := key.log.path()
+		f, err := c.openNamed(key, create)
+		if key.log.path() == dir {
+			return f, err
+		}
+		// The log has been deleted meanwhile, and this may be a file of the next one.
+		if err == nil {
+			f.Close()
+		}
+	}
+}
+
+func (c *files) openNamed(key fileKey, create bool) (vfs.File, error) {
 	f, err := c.fs.Open(key.path())
 	switch {
 	case !errors.Is(err, iofs.ErrNotExist):
@@ -94,6 +108,9 @@ func (c *files) openFile(key fileKey, create bool) (vfs.File, error) {
 	}
 	if f, err := c.fs.Open(key.path() + deletedSuffix); !errors.Is(err, iofs.ErrNotExist) {
 		return f, err
+	}
+	if key.log.gone.Load() {
+		return nil, fmt.Errorf("%w: %s", ErrDeleted, key.log.name)
 	}
 	if key.kind == logFile && !key.log.has(key.base) {
 		return nil, fmt.Errorf("%w: the segment of %s with offset %d has been deleted", ErrOffsetOutOfRange, key.log.name, key.base)
@@ -169,6 +186,21 @@ func (c *files) drop(h *handle) {
 func (c *files) forget(key fileKey) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.forgetLocked(key)
+}
+
+// forgetLog does so for all files of a log.
+func (c *files) forgetLog(l *Log) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for key := range c.open {
+		if key.log == l {
+			c.forgetLocked(key)
+		}
+	}
+}
+
+func (c *files) forgetLocked(key fileKey) {
 	switch h := c.open[key]; {
 	case h == nil:
 	case h.users == 0:

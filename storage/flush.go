@@ -101,6 +101,9 @@ func (p flushPart) count() int {
 	if p.names.epoch {
 		n++
 	}
+	if p.names.meta {
+		n++
+	}
 	return n
 }
 
@@ -125,12 +128,15 @@ func (r *FlushRound) Syncs() []func() error {
 		calls = append(calls, func() error { return fs.SyncDir(r.d.path) })
 	}
 	for _, p := range r.parts {
-		dir := p.log.path()
+		l := p.log
 		if p.names.files {
-			calls = append(calls, func() error { return fs.SyncDir(dir) })
+			calls = append(calls, func() error { return l.unlessGone(fs.SyncDir(l.path())) })
 		}
 		if p.names.epoch {
-			calls = append(calls, func() error { return syncFile(fs, filepath.Join(dir, epochsName)) })
+			calls = append(calls, func() error { return l.unlessGone(syncFile(fs, filepath.Join(l.path(), epochsName))) })
+		}
+		if p.names.meta {
+			calls = append(calls, func() error { return l.unlessGone(syncFile(fs, filepath.Join(l.path(), metadataName))) })
 		}
 		for _, f := range p.files {
 			calls = append(calls, f.Sync)
@@ -152,11 +158,14 @@ func (r *FlushRound) Done(elapsed time.Duration, err error) []Flushed {
 		return nil
 	}
 	r.d.cost.observe(r.count, r.all, elapsed)
-	flushed := make([]Flushed, len(r.parts))
-	for i, p := range r.parts {
+	flushed := make([]Flushed, 0, len(r.parts))
+	for _, p := range r.parts {
+		if p.log.gone.Load() {
+			continue
+		}
 		p.log.durable(p.end)
 		p.log.syncedNames(p.names)
-		flushed[i] = Flushed{p.log, p.end}
+		flushed = append(flushed, Flushed{p.log, p.end})
 	}
 	r.d.moved.Store(true)
 	return flushed

@@ -6,6 +6,7 @@ import (
 	"math"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/streambus/streambus/storage/batch"
@@ -29,6 +30,9 @@ type LogConfig struct {
 	// A batch that comes SegmentAge after the first one of a segment goes to the
 	// next one, or up to SegmentJitter earlier; 0: never.
 	SegmentAge, SegmentJitter time.Duration
+	// TopicID is the topic's, at OpenLog: a directory of another one is not opened
+	// for it. Zero: whoever's it is.
+	TopicID [16]byte
 }
 
 // Log is one partition's log. All methods may be called from any goroutine.
@@ -36,8 +40,11 @@ type LogConfig struct {
 // A log without records has no files and no directory; its first append makes
 // them.
 type Log struct {
-	d    *Dir
-	name string
+	d       *Dir
+	name    string
+	topicID [16]byte
+	gone    atomic.Bool            // deleted
+	moved   atomic.Pointer[string] // where its directory is, once it is gone
 
 	// appendMu lets one append at a time in, and an index be rebuilt in between.
 	// It guards the following, and may be held during I/O. Locks are taken in
@@ -90,6 +97,7 @@ type unsyncedNames struct {
 	log   bool // the log's directory in the data directory
 	files bool // files in the log's directory
 	epoch bool // and the epoch file's content
+	meta  bool // and that of the file that says whose log it is
 }
 
 // position is where in a segment an offset is.
@@ -106,7 +114,12 @@ type Appended struct {
 // Name is the name of the log's directory.
 func (l *Log) Name() string { return l.name }
 
-func (l *Log) path() string { return filepath.Join(l.d.path, l.name) }
+func (l *Log) path() string {
+	if moved := l.moved.Load(); moved != nil {
+		return filepath.Join(l.d.path, *moved)
+	}
+	return filepath.Join(l.d.path, l.name)
+}
 
 // StartOffset is the first offset in the log.
 func (l *Log) StartOffset() int64 {
@@ -186,7 +199,7 @@ func (l *Log) Append(b []byte, leaderEpoch int32, now time.Time) (Appended, erro
 	}
 	l.appendMu.Lock()
 	defer l.appendMu.Unlock()
-	if err := l.d.Failed(); err != nil {
+	if err := l.usable(); err != nil {
 		return Appended{}, err
 	}
 	cfg := l.config()
@@ -213,6 +226,14 @@ func (l *Log) Append(b []byte, leaderEpoch int32, now time.Time) (Appended, erro
 	}
 	l.producers.appended(h, now)
 	return Appended{Base: h.BaseOffset, Last: h.LastOffset()}, nil
+}
+
+// usable tells why nothing can be written to the log any more.
+func (l *Log) usable() error {
+	if l.gone.Load() {
+		return fmt.Errorf("%w: %s", ErrDeleted, l.name)
+	}
+	return l.d.Failed()
 }
 
 // write puts a stamped batch at the end. appendMu is held.
@@ -286,7 +307,7 @@ func (l *Log) room(h batch.Header, cfg LogConfig, now time.Time) (*segment, erro
 		if err := l.d.fs.MkdirAll(l.path()); err != nil {
 			return nil, err
 		}
-		return l.roll(now)
+		return l.first(now)
 	}
 	seg := l.active()
 	if len(seg.tail.offsets) >= spillEntries {
@@ -302,6 +323,23 @@ func (l *Log) room(h batch.Header, cfg LogConfig, now time.Time) (*segment, erro
 		return nil, err
 	}
 	return l.roll(now)
+}
+
+// first makes the first segment. The directory says whose it is before there is
+// anything in it, as far as a round syncs both together.
+func (l *Log) first(now time.Time) (*segment, error) {
+	if l.topicID != ([16]byte{}) {
+		if err := writeFile(l.d.fs, filepath.Join(l.path(), metadataName), encodeMetadata(l.topicID), false); err != nil {
+			return nil, err
+		}
+	}
+	seg, err := l.roll(now)
+	if err == nil {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.names.meta = l.topicID != ([16]byte{})
+	}
+	return seg, err
 }
 
 func (l *Log) active() *segment { return l.segments[len(l.segments)-1] }

@@ -16,9 +16,10 @@ import (
 // Recovery tells what OpenLog found and did.
 type Recovery struct {
 	Segments       int
-	ScannedBytes   int64 // verified, for they were not known to be durable
-	TruncatedBytes int64 // cut: the torn end, and what came after it
-	RemovedFiles   int   // later segments, and files that a crash left behind
+	ScannedBytes   int64  // verified, for they were not known to be durable
+	TruncatedBytes int64  // cut: the torn end, and what came after it
+	RemovedFiles   int    // later segments, and files that a crash left behind
+	SetAside       string // the new name of a directory that was another topic's
 }
 
 // recovery is the state of one pass over a log's directory.

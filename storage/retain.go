@@ -22,7 +22,7 @@ type RetentionConfig struct {
 // at least, or while their largest timestamp is older than Age. The active one
 // is given up for an empty one. It returns how many segments went.
 func (l *Log) Retain(now time.Time, cfg RetentionConfig, below int64) (removed int, err error) {
-	if err := l.d.Failed(); err != nil {
+	if err := l.usable(); err != nil {
 		return 0, err
 	}
 	size, _ := l.Size()
@@ -104,7 +104,7 @@ func (l *Log) expired(seg view, now time.Time, age time.Duration) (bool, error) 
 func (l *Log) rollAway(seen view, now time.Time) (bool, error) {
 	l.appendMu.Lock()
 	defer l.appendMu.Unlock()
-	if l.active() != seen.seg || seen.seg.size != seen.size {
+	if l.gone.Load() || l.active() != seen.seg || seen.seg.size != seen.size {
 		return false, nil
 	}
 	if err := l.seal(seen.seg, l.config(), now); err != nil {

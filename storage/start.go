@@ -22,7 +22,7 @@ const deletedSuffix = ".deleted"
 // After an error the start may have been moved nevertheless. The call may be
 // repeated, and with an offset below the start it finishes what was left.
 func (l *Log) AdvanceStart(offset int64, now time.Time) error {
-	if err := l.d.Failed(); err != nil {
+	if err := l.usable(); err != nil {
 		return err
 	}
 	l.mu.Lock()
@@ -38,6 +38,9 @@ func (l *Log) AdvanceStart(offset int64, now time.Time) error {
 	}
 	l.appendMu.Lock()
 	defer l.appendMu.Unlock()
+	if err := l.usable(); err != nil {
+		return err
+	}
 	l.mu.Lock()
 	l.start = max(l.start, offset)
 	l.epochs = l.epochs.from(l.start)
@@ -170,7 +173,7 @@ func (d *Dir) commitStart(l *Log, offset int64) error {
 	}
 	d.mu.Unlock()
 	if !known {
-		return errClosed
+		return fmt.Errorf("%w: %s", ErrDeleted, l.name)
 	}
 	d.checkpointMu.Lock()
 	defer d.checkpointMu.Unlock()
@@ -195,10 +198,12 @@ func (d *Dir) writeStarts(starts logOffsets) error {
 	return nil
 }
 
-// removal is what a Sweep removes: the files of a segment.
+// removal is what a Sweep removes: the files of a segment or, with dir, all of a
+// deleted log, whose log is nil if it was not open.
 type removal struct {
 	log  *Log
 	base int64
+	dir  string
 	at   time.Time
 }
 
@@ -230,6 +235,9 @@ func (d *Dir) Sweep(now time.Time) (removed int, err error) {
 }
 
 func (d *Dir) remove(r removal) (removed int, err error) {
+	if r.dir != "" {
+		return d.removeDir(r)
+	}
 	for kind := range suffixes {
 		key := fileKey{r.log, r.base, fileKind(kind)}
 		d.files.forget(key)
