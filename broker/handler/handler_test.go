@@ -510,6 +510,8 @@ func TestCreateTopics(t *testing.T) {
 	n.topic("dot.ted", 1, nil)
 	hole := topic("hole", -1, -1, 1, 1)
 	hole.ReplicaAssignment[1].Partition = 2
+	doubled := topic("doubled", -1, -1, 1, 1)
+	doubled.ReplicaAssignment[1].Partition = 0
 	twice := topic("twice-assigned", -1, -1, 1)
 	twice.ReplicaAssignment[0].Replicas = []int32{1, 1}
 	versions(t, protocol.KeyCreateTopics, func(t *testing.T, v int16) {
@@ -531,6 +533,7 @@ func TestCreateTopics(t *testing.T) {
 				{topic("same", 1, 1), protocol.InvalidRequest},
 				{topic("counted", 1, 1, 1), protocol.InvalidRequest},
 				{hole, protocol.InvalidReplicaAssignment},
+				{doubled, protocol.InvalidReplicaAssignment},
 				{twice, protocol.InvalidReplicaAssignment},
 				{topic("stranger", -1, -1, 9), protocol.InvalidReplicaAssignment},
 				{with(topic("key", 1, 1), "no.such.key", kmsg.StringPtr("1")), protocol.InvalidConfig},
