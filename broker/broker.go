@@ -102,6 +102,7 @@ func New(cfg *config.Config, disk Disk, log *slog.Logger) (_ *Broker, err error)
 	b.replicas = replica.New(replica.Config{
 		NodeID:             cfg.NodeID(),
 		ProducerExpiration: cfg.Millis("producer.id.expiration.ms"),
+		RetentionInterval:  cfg.Millis("log.retention.check.interval.ms"),
 	}, b.dir, log, b.metrics)
 	b.fetcher = fetch.New(int32(cfg.Number("fetch.max.bytes")))
 	b.server = server.New(server.Config{
@@ -252,6 +253,9 @@ func (b *Broker) Run(ctx context.Context) error {
 		stopParts()
 		return errors.Join(err, g.Wait(), b.Close())
 	}
+	if err := b.replicas.SetAsideStrays(b.view.Image()); err != nil {
+		b.log.Error("directories of no partition could not be set aside; they are left alone", "error", err)
+	}
 	for i, ln := range b.listeners {
 		g.Go(func() error { return b.server.Serve(parts, ln, b.names[i]) })
 	}
@@ -282,7 +286,7 @@ func (b *Broker) apply(img *image.Image, d *image.Delta) {
 		b.replicas.SetDefaults(b.cfg.TopicDefaults(img))
 		d = d.WithAll(img)
 	}
-	b.replicas.Apply(d)
+	b.replicas.Apply(img, d)
 }
 
 // register makes the broker known, and returns when the image that knows it is

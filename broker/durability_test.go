@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -171,12 +172,27 @@ func (n *node) addr() string { return fmt.Sprintf("127.0.0.1:%d", n.Endpoints()[
 
 func startNodeAt(t *testing.T, disk Disk, data, port string) *node {
 	t.Helper()
+	return startConfigured(t, disk, data, map[string]string{"listeners": "PLAINTEXT://127.0.0.1:" + port})
+}
+
+// startNodeWith starts a node that stops with the test, unless it did before.
+func startNodeWith(t *testing.T, disk Disk, settings map[string]string) *node {
+	t.Helper()
+	all := map[string]string{"listeners": "PLAINTEXT://127.0.0.1:0"}
+	maps.Copy(all, settings)
+	n := startConfigured(t, disk, "/data", all)
+	t.Cleanup(n.stop)
+	return n
+}
+
+func startConfigured(t *testing.T, disk Disk, data string, settings map[string]string) *node {
+	t.Helper()
 	cfg := config.New()
 	set(t, cfg, "log.dirs", data)
 	set(t, cfg, "streambus.admin.listen", "127.0.0.1:0")
-	for key, value := range map[string]string{
-		"listeners": "PLAINTEXT://127.0.0.1:" + port, "num.partitions": strconv.Itoa(loadPartitions), "log.segment.bytes": "1048576",
-	} {
+	set(t, cfg, "num.partitions", strconv.Itoa(loadPartitions))
+	set(t, cfg, "log.segment.bytes", "1048576")
+	for key, value := range settings {
 		set(t, cfg, key, value)
 	}
 	b, err := New(cfg, disk, slog.New(slog.NewTextHandler(io.Discard, nil)))

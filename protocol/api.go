@@ -12,6 +12,7 @@ const (
 	KeyListGroups              int16 = 16
 	KeyApiVersions             int16 = 18
 	KeyCreateTopics            int16 = 19
+	KeyDeleteTopics            int16 = 20
 	KeyInitProducerId          int16 = 22
 	KeyDeleteRecords           int16 = 21
 	KeyOffsetForLeaderEpoch    int16 = 23
@@ -64,6 +65,8 @@ var apis = []API{
 		shape: shape(`s@3+ s@3+`)},
 	{Key: KeyCreateTopics, Min: 2, Max: 7, Advertised: 2, flexible: 5,
 		shape: shape(`[s i h [i [i]] [s s]] i b@1+`)},
+	{Key: KeyDeleteTopics, Min: 1, Max: 6, Advertised: 1, flexible: 4,
+		shape: shape(`[s]@0-5 [s u]@6+ i`)},
 	{Key: KeyDeleteRecords, Min: 0, Max: 2, Advertised: 0, flexible: 2,
 		shape: shape(`[s [i l]] i`)},
 	{Key: KeyInitProducerId, Min: 0, Max: 5, Advertised: 0, flexible: 2,

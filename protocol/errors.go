@@ -35,6 +35,7 @@ const (
 	KafkaStorageError                  ErrorCode = 56
 	TransactionalIDAuthorizationFailed ErrorCode = 53
 	FetchSessionIDNotFound             ErrorCode = 70
+	TopicDeletionDisabled              ErrorCode = 73
 	ListenerNotFound                   ErrorCode = 72
 	FencedLeaderEpoch                  ErrorCode = 74
 	UnknownLeaderEpoch                 ErrorCode = 75

@@ -45,7 +45,7 @@ func newDisk(t *testing.T, fs vfs.FS, partitions int32, configs map[string]strin
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := replica.New(replica.Config{NodeID: 1}, dir, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	m := replica.New(replica.Config{NodeID: 1, RetentionInterval: time.Hour}, dir, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	ctx, stop := context.WithCancel(context.Background())
 	var run sync.WaitGroup
 	run.Go(func() { m.Run(ctx) })
@@ -66,7 +66,7 @@ func (d *disk) do(cmd control.Command) {
 		d.t.Fatal(err)
 	}
 	img, delta := image.Apply(d.img, d.img.Index()+1, res.Records)
-	d.replicas.Apply(delta)
+	d.replicas.Apply(img, delta)
 	d.img = img
 	d.topic, _ = img.Topic("t")
 }

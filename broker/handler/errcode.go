@@ -19,6 +19,7 @@ var (
 	errNoTransactions     = errors.New("transactions are not served by this release")
 	errNoGroups           = errors.New("consumer groups are not served by this release: assign partitions instead")
 	errNoShareGroups      = errors.New("share groups are not served by this release")
+	errDeletionDisabled   = errors.New("topic deletion is disabled: delete.topic.enable=false")
 	errTimestamp          = errors.New("no such special timestamp in this version")
 	errTransactionalID    = errors.New("transactional producers are not served")
 	errVersion            = errors.New("versions of Produce before 3 are not served")
@@ -37,6 +38,7 @@ var codes = []struct {
 	{errNoTransactions, protocol.UnsupportedVersion},
 	{errNoGroups, protocol.UnsupportedVersion},
 	{errNoShareGroups, protocol.UnsupportedVersion},
+	{errDeletionDisabled, protocol.TopicDeletionDisabled},
 	{errTimestamp, protocol.UnsupportedVersion},
 	{errTransactionalID, protocol.TransactionalIDAuthorizationFailed},
 	{errVersion, protocol.UnsupportedVersion},

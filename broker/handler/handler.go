@@ -66,6 +66,7 @@ func (b *Broker) Handlers() map[int16]Func {
 		protocol.KeyListGroups:              b.listGroups,
 		protocol.KeyApiVersions:             apiVersions,
 		protocol.KeyCreateTopics:            b.createTopics,
+		protocol.KeyDeleteTopics:            b.deleteTopics,
 		protocol.KeyInitProducerId:          b.initProducerID,
 		protocol.KeyDeleteRecords:           b.deleteRecords,
 		protocol.KeyOffsetForLeaderEpoch:    b.offsetForLeaderEpoch,

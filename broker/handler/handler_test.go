@@ -53,7 +53,7 @@ func newNode(t *testing.T, fs vfs.FS, settings ...string) *node {
 		}
 	}
 	n := &node{t: t, img: image.Empty(), conn: protocol.ConnInfo{Listener: "PLAINTEXT"}}
-	n.replicas = replica.New(replica.Config{NodeID: 1}, dir, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	n.replicas = replica.New(replica.Config{NodeID: 1, RetentionInterval: time.Hour}, dir, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	ctx, stop := context.WithCancel(context.Background())
 	ran := make(chan struct{})
 	go func() { n.replicas.Run(ctx); close(ran) }()
@@ -82,7 +82,7 @@ func (n *node) propose(_ context.Context, cmds ...control.Command) []handler.Out
 		res, err := cmd.Eval(n.img, time.Now())
 		if err == nil && len(res.Records) > 0 {
 			img, delta := image.Apply(n.img, n.img.Index()+1, res.Records)
-			n.replicas.Apply(delta)
+			n.replicas.Apply(img, delta)
 			n.img = img
 		}
 		outcomes = append(outcomes, handler.Outcome{Reply: res.Reply, Err: err})

@@ -19,6 +19,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -74,6 +76,7 @@ const checkpointInterval = 5 * time.Second
 type Config struct {
 	NodeID             int32
 	ProducerExpiration time.Duration // producer.id.expiration.ms
+	RetentionInterval  time.Duration // log.retention.check.interval.ms
 }
 
 type key struct {
@@ -119,10 +122,19 @@ func (m *Manager) Find(topic image.UUID, partition int32) (*Replica, error) {
 // topic's names. It is followed by an Apply of everything.
 func (m *Manager) SetDefaults(defaults map[string]string) { m.defaults = defaults }
 
-// Apply follows the image: it makes and updates the replicas that a change
-// gives to this broker. Logs without a directory stay without one until their
-// first append, so this opens and syncs nothing for new partitions.
-func (m *Manager) Apply(d *image.Delta) {
+// Apply follows the image: it makes, updates and removes the replicas that a
+// change gives to this broker or takes from it. Logs without a directory stay
+// without one until their first append, so this opens and syncs nothing for new
+// partitions.
+func (m *Manager) Apply(img *image.Image, d *image.Delta) {
+	for _, t := range d.Removed {
+		for i := range t.NumPartitions() {
+			m.remove(key{t.ID, i}, name(t, i))
+		}
+	}
+	if d.Whole {
+		m.removeMissing(img)
+	}
 	local := d.Local(m.cfg.NodeID)
 	for _, c := range local.Leaders {
 		set := m.settings(c.Topic)
@@ -135,6 +147,65 @@ func (m *Manager) Apply(d *image.Delta) {
 	}
 }
 
+// remove gives up a replica, and its log's directory to be removed later.
+func (m *Manager) remove(k key, name string) {
+	m.mu.Lock()
+	r := m.parts[k]
+	delete(m.parts, k)
+	if r != nil {
+		delete(m.logs, r.log)
+	}
+	m.mu.Unlock()
+	if r == nil {
+		return
+	}
+	r.fail(ErrUnknownPartition)
+	if err := m.dir.DeleteLog(name, time.Now()); err != nil {
+		m.log.Error("the log of a deleted partition could not be taken away; the next start sets its directory aside", "partition", name, "error", err)
+	}
+}
+
+// removeMissing gives up the replicas that an image does not have.
+func (m *Manager) removeMissing(img *image.Image) {
+	missing := map[key]string{}
+	m.mu.RLock()
+	for k, r := range m.parts {
+		if _, ok := img.TopicByID(k.topic); !ok {
+			missing[k] = r.name
+		}
+	}
+	m.mu.RUnlock()
+	for k, name := range missing {
+		m.remove(k, name)
+	}
+}
+
+// SetAsideStrays renames the directories that no partition of this broker
+// claims. img must be as new as the cluster.
+func (m *Manager) SetAsideStrays(img *image.Image) error {
+	names, err := m.dir.Partitions()
+	if err != nil {
+		return err
+	}
+	for _, dir := range names {
+		at := strings.LastIndexByte(dir, '-')
+		index, err := strconv.ParseInt(dir[at+1:], 10, 32)
+		if err == nil {
+			if t, ok := img.Topic(dir[:at]); ok {
+				if p, ok := t.Partition(int32(index)); ok && p.HasReplica(m.cfg.NodeID) {
+					continue
+				}
+			}
+		}
+		to, err := m.dir.SetAside(dir)
+		if err != nil {
+			return err
+		}
+		m.log.Warn("a directory of no partition of this broker was set aside; look at it, and remove it if nothing in it is missed", "directory", dir, "now", to)
+	}
+	return nil
+}
+
 // obtain finds or makes a replica. One whose log cannot be opened is kept, so
 // that it answers why.
 func (m *Manager) obtain(t *image.Topic, index int32, set settings) (*Replica, error) {
@@ -145,7 +216,7 @@ func (m *Manager) obtain(t *image.Topic, index int32, set settings) (*Replica, e
 	if r != nil {
 		return r, nil
 	}
-	r = &Replica{m: m, part: partition.New(m.cfg.NodeID)}
+	r = &Replica{m: m, name: name(t, index), part: partition.New(m.cfg.NodeID)}
 	log, rec, err := m.dir.OpenLog(name(t, index), set.log, time.Now())
 	if err != nil {
 		r.broken = storageError(err)
@@ -162,6 +233,9 @@ func (m *Manager) obtain(t *image.Topic, index int32, set settings) (*Replica, e
 
 // recovered tells of a log that a crash left to be verified.
 func (m *Manager) recovered(name string, r storage.Recovery) {
+	if r.SetAside != "" {
+		m.log.Warn("a directory belonged to another topic of the same name and was set aside", "partition", name, "now", r.SetAside)
+	}
 	if r.TruncatedBytes > 0 {
 		m.log.Warn("a torn tail was cut off a log; nothing in it was acknowledged", "partition", name, "bytes", r.TruncatedBytes)
 	}
@@ -169,11 +243,12 @@ func (m *Manager) recovered(name string, r storage.Recovery) {
 
 func name(t *image.Topic, index int32) string { return fmt.Sprintf("%s-%d", t.Name, index) }
 
-// Run flushes and checkpoints until ctx ends.
+// Run flushes, checkpoints and gives up what is too old, until ctx ends.
 func (m *Manager) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return m.flusher(ctx) })
 	g.Go(func() error { return m.checkpoints(ctx) })
+	g.Go(func() error { return m.retention(ctx) })
 	return g.Wait()
 }
 
@@ -217,7 +292,9 @@ func (m *Manager) flush() {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	for _, f := range flushed {
-		m.logs[f.Log].flushed(f.Offset)
+		if r := m.logs[f.Log]; r != nil { // not deleted meanwhile
+			r.flushed(f.Offset)
+		}
 	}
 }
 

@@ -14,15 +14,15 @@ import (
 
 // Replica is one partition on this broker: its log, and the core that decides.
 type Replica struct {
-	m *Manager
+	m    *Manager
+	name string
 
 	mu       sync.Mutex // guards the following; order: Manager.mu before it, storage's locks after it
 	part     *partition.Partition
 	log      *storage.Log // nil when broken at opening
 	broken   error        // why nothing can be read or written here any more
 	watchers []*Watcher
-	rules    *batch.Rules
-	deletes  bool // cleanup.policy has delete, or nothing
+	set      settings
 }
 
 // Appended tells where a batch stands in the log.
@@ -68,7 +68,7 @@ func (r *Replica) append(records []byte, acks partition.Acks, item *WaitItem, no
 func (r *Replica) Rules(acks partition.Acks) (*batch.Rules, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.rules, r.checkAppend(acks)
+	return r.set.rules, r.checkAppend(acks)
 }
 
 func (r *Replica) checkAppend(acks partition.Acks) error {
@@ -217,7 +217,7 @@ func (r *Replica) DeleteRecords(offset int64, now time.Time) (start int64, err e
 func (r *Replica) mayDelete() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.deletes
+	return r.set.deletes
 }
 
 // Producers lists the idempotent producers that the leader remembers.
@@ -249,7 +249,7 @@ func (r *Replica) update(t *image.Topic, s *image.Partition, set settings) {
 		return
 	}
 	r.log.SetConfig(set.log)
-	r.rules, r.deletes = set.rules, set.deletes
+	r.set = set
 	e := r.part.Update(s, set.partition, r.log.EndOffset(), r.log.FlushedOffset())
 	r.notify(e)
 	r.mu.Unlock()

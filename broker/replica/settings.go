@@ -11,7 +11,9 @@ import (
 type settings struct {
 	log       storage.LogConfig
 	partition partition.Settings
-	deletes   bool
+	deletes   bool // records may be deleted by request
+	retains   bool // and by their age and number
+	retention storage.RetentionConfig
 	rules     *batch.Rules // of batches from clients; not changed once it is made
 }
 
@@ -20,6 +22,7 @@ func (m *Manager) settings(t *image.Topic) settings {
 	flushOS := t.String("streambus.flush", m.defaults) == "os"
 	return settings{
 		log: storage.LogConfig{
+			TopicID:            t.ID,
 			SegmentBytes:       number("segment.bytes"),
 			SegmentIndexBytes:  number("segment.index.bytes"),
 			IndexIntervalBytes: number("index.interval.bytes"),
@@ -30,6 +33,8 @@ func (m *Manager) settings(t *image.Topic) settings {
 			SegmentJitter:      image.Millis(number("segment.jitter.ms")),
 		},
 		partition: partition.Settings{MinISR: int(number("min.insync.replicas")), FlushOS: flushOS},
+		retains:   t.Has("cleanup.policy", "delete", m.defaults),
+		retention: storage.RetentionConfig{Bytes: number("retention.bytes"), Age: image.Millis(number("retention.ms"))},
 		deletes:   !t.Has("cleanup.policy", "compact", m.defaults) || t.Has("cleanup.policy", "delete", m.defaults),
 		rules: &batch.Rules{
 			MaxBytes:      number("max.message.bytes"),

@@ -1,0 +1,81 @@
+package handler
+
+import (
+	"context"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/streambus/streambus/protocol"
+	"github.com/streambus/streambus/raftmeta/control"
+	"github.com/streambus/streambus/raftmeta/image"
+)
+
+// deleteTopics removes topics by name, or from version 6 on by id (versions
+// 1-6; 5 adds messages).
+func (b *Broker) deleteTopics(ctx context.Context, r *protocol.Request, done func(*protocol.Response)) {
+	req := r.Body.(*kmsg.DeleteTopicsRequest)
+	resp := req.ResponseKind().(*kmsg.DeleteTopicsResponse)
+	ctx, cancel := deadline(ctx, req.TimeoutMillis)
+	defer cancel()
+	for _, name := range req.TopicNames {
+		req.Topics = append(req.Topics, kmsg.DeleteTopicsRequestTopic{Topic: &name})
+	}
+	img := b.Image()
+	resp.Topics = make([]kmsg.DeleteTopicsResponseTopic, len(req.Topics))
+	times := map[image.UUID]int{}
+	ids := make([]image.UUID, len(req.Topics))
+	for i := range req.Topics {
+		if t, ok := topicOf(img, &req.Topics[i]); ok {
+			ids[i] = t.ID
+			times[t.ID]++
+		}
+	}
+	var all submission
+	for i := range req.Topics {
+		q, row := &req.Topics[i], &resp.Topics[i]
+		row.Default()
+		row.Topic, row.TopicID = q.Topic, q.TopicID
+		cmd, err := b.deletion(req.Version, q, times[ids[i]])
+		if err != nil {
+			row.ErrorCode, row.ErrorMessage = failure(err)
+			continue
+		}
+		all.add(cmd, func(o Outcome) {
+			row.ErrorCode, row.ErrorMessage = failure(o.Err)
+			if o.Err == nil {
+				deleted := o.Reply.(*control.DeletedTopic)
+				row.Topic, row.TopicID = &deleted.Name, deleted.ID
+			}
+		})
+	}
+	all.run(ctx, b)
+	done(&protocol.Response{Body: resp})
+}
+
+func topicOf(img *image.Image, q *kmsg.DeleteTopicsRequestTopic) (*image.Topic, bool) {
+	if q.Topic != nil {
+		return img.Topic(*q.Topic)
+	}
+	return img.TopicByID(q.TopicID)
+}
+
+func (b *Broker) deletion(version int16, q *kmsg.DeleteTopicsRequestTopic, times int) (control.Command, error) {
+	switch {
+	case !b.Config.Bool("delete.topic.enable") && version < 3:
+		return nil, invalid("topic deletion is disabled: delete.topic.enable=false")
+	case !b.Config.Bool("delete.topic.enable"):
+		return nil, errDeletionDisabled
+	case q.Topic == nil && q.TopicID == [16]byte{}:
+		return nil, invalid("neither topic name nor id were specified")
+	case q.Topic != nil && q.TopicID != [16]byte{}:
+		return nil, invalid("you may not specify both topic name and topic id")
+	case times > 1:
+		return nil, errTwice
+	case q.Topic != nil && *q.Topic == "":
+		return nil, errUnknownTopic
+	case q.Topic != nil:
+		return &control.DeleteTopic{Name: *q.Topic}, nil
+	default:
+		return &control.DeleteTopic{ID: q.TopicID}, nil
+	}
+}

@@ -1,0 +1,123 @@
+package broker
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/streambus/streambus/storage/batch/batchtest"
+	"github.com/streambus/streambus/storage/vfs"
+)
+
+// until asks again and again; what it waits for comes on its own.
+func until(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !holds(); {
+		if time.Now().After(end) {
+			t.Fatalf("%s did not happen", what)
+		}
+	}
+}
+
+func TestRetention(t *testing.T) {
+	n := startNodeWith(t, Disk{FS: vfs.NewMem(), RaftLog: memoryLog()}, map[string]string{"log.retention.check.interval.ms": "1"})
+	r := newRaw(t, n.addr())
+	createTopic(r, "t")
+	for range 3 {
+		if at := produceBatch(r, batchtest.Values("a").At(time.Now().Add(-time.Hour).UnixMilli()).Encode()); at.ErrorCode != 0 {
+			t.Fatal(at.ErrorCode)
+		}
+	}
+	if at := offsetAt(r, 4, -2); at.Offset != 0 {
+		t.Fatalf("the log starts at %d", at.Offset)
+	}
+	if code := alter(r, 1, topicResource, "t", change("retention.ms", kmsg.IncrementalAlterConfigOpSet, "1000")); code != 0 {
+		t.Fatal(code)
+	}
+	until(t, "retention", func() bool { return offsetAt(r, 4, -2).Offset == 3 })
+	if at := produceBatch(r, batchtest.Values("b").At(time.Now().UnixMilli()).Encode()); at.BaseOffset != 3 || at.LogStartOffset != 3 {
+		t.Fatalf("%+v", at)
+	}
+}
+
+// logDirs are the directories of logs, in whatever state.
+func logDirs(t *testing.T, fs vfs.FS) string {
+	t.Helper()
+	names, err := fs.List("/data")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var logs []string
+	for _, name := range names {
+		if info, err := fs.Stat(filepath.Join("/data", name)); err == nil && info.IsDir && name != "raftmeta" {
+			logs = append(logs, name)
+		}
+	}
+	return strings.Join(logs, " ")
+}
+
+// A deleted topic is gone from the disk after file.delete.delay.ms, or with the next start, whatever happens in between.
+func TestDeletedTopicLeavesTheDisk(t *testing.T) {
+	fs := vfs.NewMem()
+	disk := Disk{FS: fs, RaftLog: memoryLog()}
+	n := startNodeWith(t, disk, nil)
+	r := newRaw(t, n.addr())
+	for _, name := range []string{"quick", "slow"} {
+		createTopic(r, name)
+		if at := produceTo(r, name, 0); at.ErrorCode != 0 {
+			t.Fatal(at.ErrorCode)
+		}
+	}
+	if code := alter(r, 1, topicResource, "quick", change("file.delete.delay.ms", kmsg.IncrementalAlterConfigOpSet, "0")); code != 0 {
+		t.Fatal(code)
+	}
+	for _, name := range []string{"quick", "slow"} {
+		req := kmsg.NewPtrDeleteTopicsRequest()
+		req.Version, req.TimeoutMillis, req.TopicNames = 1, 5000, []string{name}
+		if code := ask[*kmsg.DeleteTopicsResponse](r, req).Topics[0].ErrorCode; code != 0 {
+			t.Fatal(code)
+		}
+	}
+	until(t, "removal", func() bool { return !strings.Contains(logDirs(t, fs), "quick") })
+	if dirs := logDirs(t, fs); !strings.Contains(dirs, "slow-0.") || !strings.Contains(dirs, "-delete") {
+		t.Fatalf("directories %q", dirs)
+	}
+	n.stop()
+	if err := <-n.done; err != nil {
+		t.Fatal(err)
+	}
+	startNodeWith(t, disk, nil)
+	until(t, "removal after a start", func() bool { return logDirs(t, fs) == "" })
+}
+
+// What nobody claims is neither served nor removed.
+func TestStrays(t *testing.T) {
+	fs := vfs.NewMem()
+	disk := Disk{FS: fs, RaftLog: memoryLog()}
+	n := startNodeWith(t, disk, nil)
+	r := newRaw(t, n.addr())
+	createTopic(r, "t")
+	if at := produceTo(r, "t", 0); at.ErrorCode != 0 {
+		t.Fatal(at.ErrorCode)
+	}
+	n.stop()
+	if err := <-n.done; err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"alien-0", "t-1"} {
+		if err := fs.MkdirAll(filepath.Join("/data", name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n = startNodeWith(t, disk, nil)
+	dirs := strings.Fields(logDirs(t, fs))
+	if len(dirs) != 3 || !strings.HasPrefix(dirs[0], "alien-0.") || dirs[1] != "t-0" || !strings.HasPrefix(dirs[2], "t-1.") || !strings.HasSuffix(dirs[2], "-stray") {
+		t.Fatalf("directories %q", dirs)
+	}
+	if at := offsetAt(newRaw(t, n.addr()), 4, -1); at.Offset != 1 {
+		t.Fatalf("the log ends at %d", at.Offset)
+	}
+}
