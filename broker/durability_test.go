@@ -56,6 +56,8 @@ func startLoad(t *testing.T, addr string, seed uint64) *load {
 		kgo.ProducerBatchMaxBytes(64<<10), kgo.ProducerBatchCompression(kgo.NoCompression()),
 		kgo.RetryBackoffFn(func(int) time.Duration { return 5 * time.Millisecond }),
 		kgo.UnknownTopicRetries(-1), kgo.MetadataMinAge(10*time.Millisecond),
+		// A broker that dies upon the first request of a connection looks to the client like one that wants SASL.
+		kgo.AlwaysRetryEOF(),
 	)
 	if err != nil {
 		t.Fatal(err)
