@@ -46,6 +46,9 @@ type Log struct {
 	gone    atomic.Bool            // deleted
 	moved   atomic.Pointer[string] // where its directory is, once it is gone
 
+	scrubMu sync.Mutex // one Scrub at a time; taken before mu
+	scrub   scrubCursor
+
 	// appendMu lets one append at a time in, and an index be rebuilt in between.
 	// It guards the following, and may be held during I/O. Locks are taken in
 	// the order appendMu, mu, Dir.mu.
