@@ -74,6 +74,7 @@ func (d *Dir) bury(l *Log, name string, r removal) {
 		delete(d.logs, name)
 	}
 	d.dirty = slices.DeleteFunc(d.dirty, func(dirty *Log) bool { return dirty == l })
+	delete(d.left, name)
 	delete(d.starts, name)
 	d.buried[name] = true
 	d.moved.Store(true)

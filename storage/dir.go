@@ -35,6 +35,8 @@ type Dir struct {
 	moved    atomic.Bool                 // a log became more durable since the last checkpoint
 	failed   atomic.Pointer[FailedError] // latched
 	serial   atomic.Uint64               // of names made in this life
+	minFree  atomic.Int64                // what appends leave free
+	room     atomic.Int64                // what they may take until it is measured again
 
 	checkpointMu sync.Mutex // one checkpoint at a time; taken before mu
 
@@ -45,6 +47,8 @@ type Dir struct {
 	startsOnDisk logOffsets
 	due          []removal
 	buried       map[string]bool // deleted logs that the checkpoints may still know
+	found        int             // log directories when the directory was opened
+	left         map[string]bool // those of them not opened yet
 	dirty        []*Log          // what the next round flushes, in the order of becoming so
 }
 
@@ -61,7 +65,7 @@ func OpenDir(fs vfs.FS, path string) (*Dir, error) {
 	if err != nil { // the lock is a file, opened for writing
 		return nil, fmt.Errorf("data directory %s cannot be written to: check its owner and that the file system is not read-only: %w", path, err)
 	}
-	d := &Dir{fs: fs, path: path, lock: lock, files: newFiles(fs), logs: make(map[string]*Log), buried: make(map[string]bool)}
+	d := &Dir{fs: fs, path: path, lock: lock, files: newFiles(fs), logs: make(map[string]*Log), buried: make(map[string]bool), left: make(map[string]bool)}
 	if err := d.load(); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
@@ -107,7 +111,11 @@ func (d *Dir) load() error {
 		if isDeletedDir(name) {
 			d.due = append(d.due, removal{dir: name})
 		}
+		if isLogName(name) {
+			d.left[name] = true
+		}
 	}
+	d.found = len(d.left)
 	if d.clean || !slices.ContainsFunc(names, isLogName) {
 		return nil
 	}
@@ -150,6 +158,14 @@ func (d *Dir) removeLeftovers(names []string) error {
 		return nil
 	}
 	return d.fs.SyncDir(d.path)
+}
+
+// Recovery tells how many of the log directories that were found at OpenDir have
+// been opened since, or deleted or set aside.
+func (d *Dir) Recovery() (done, total int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.found - len(d.left), d.found
 }
 
 // Clean tells whether the directory had been closed, and not left by a crash.
@@ -198,6 +214,9 @@ func (d *Dir) OpenLog(name string, cfg LogConfig, now time.Time) (*Log, Recovery
 		return nil, Recovery{}, fmt.Errorf("log %s is open already", name)
 	}
 	rec, err := l.open(point, start, stale, now)
+	d.mu.Lock()
+	delete(d.left, name)
+	d.mu.Unlock()
 	if err != nil {
 		d.mu.Lock()
 		delete(d.logs, name)
@@ -253,7 +272,7 @@ func (d *Dir) refused(err error) error {
 	if failed, ok := errors.AsType[*FailedError](err); ok {
 		return failed
 	}
-	return &FailedError{Dir: d.path, Err: err}
+	return &FailedError{Dir: d.path, Err: noRoom(err)}
 }
 
 // readError does so for a read, unless the file could be read and is damaged.

@@ -161,6 +161,17 @@ func (v indexView) searchFile(f *handle, want func(entry) bool) (entry, int64, e
 	defer entryBlocks.Put(block)
 	at := func(i int64) entry { return decodeEntry(v.base, block[i*entryBytes:]) }
 	lo, hi := int64(0), v.entries // the answer is the one before lo, or one of [lo, hi)
+	// Most look for something near the end, and a start for nothing else.
+	if last := hi - searchEntries; last > 0 {
+		if err := readEntries(f, block[:entryBytes], last*entryBytes); err != nil {
+			return entry{}, 0, err
+		}
+		if want(at(0)) {
+			lo = last
+		} else {
+			hi = last
+		}
+	}
 	for hi-lo > searchEntries {
 		mid := lo + (hi-lo)/2
 		if err := readEntries(f, block[:entryBytes], mid*entryBytes); err != nil {

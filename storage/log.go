@@ -222,6 +222,10 @@ func (l *Log) Append(b []byte, leaderEpoch int32, now time.Time) (Appended, erro
 		return Appended{}, fmt.Errorf("append to %s with leader epoch %d after %d", l.name, leaderEpoch, l.epochs.latest())
 	}
 
+	if err := l.d.admit(h.Length); err != nil {
+		return Appended{}, err
+	}
+
 	batch.Stamp(b, l.end, leaderEpoch)
 	h.BaseOffset, h.LeaderEpoch = l.end, leaderEpoch
 	if err := l.write(b, h, cfg, now); err != nil {

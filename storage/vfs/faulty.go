@@ -27,11 +27,12 @@ const (
 	OpSendTo
 	OpSize
 	OpClose
+	OpFree
 )
 
 var opNames = [...]string{
 	"open", "create", "rename", "remove", "list", "stat", "mkdir", "syncdir", "syncall", "lock",
-	"read", "write", "truncate", "sync", "writeback", "send", "size", "close",
+	"read", "write", "truncate", "sync", "writeback", "send", "size", "close", "free",
 }
 
 func (o Op) String() string { return opNames[o] }
@@ -103,6 +104,13 @@ func (f *faultyFS) Stat(name string) (Info, error) {
 		return Info{}, err
 	}
 	return f.fs.Stat(name)
+}
+
+func (f *faultyFS) Free(dir string) (int64, error) {
+	if err := f.hook(OpFree, dir); err != nil {
+		return 0, err
+	}
+	return f.fs.Free(dir)
 }
 
 func (f *faultyFS) Lock(name string) (io.Closer, error) {

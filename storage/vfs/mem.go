@@ -5,6 +5,7 @@ import (
 	"io"
 	iofs "io/fs"
 	"maps"
+	"math"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -24,6 +25,7 @@ type Mem struct {
 	locks map[string]bool
 	cut   bool // no sync succeeds any more
 	now   time.Time
+	free  int64
 }
 
 // ErrPowerCut is what a sync answers after CutPower.
@@ -31,7 +33,7 @@ var ErrPowerCut = errors.New("the power is cut")
 
 // NewMem returns an empty file system with a root directory, "/".
 func NewMem() *Mem {
-	return &Mem{root: &memNode{dir: newMemDir()}, locks: make(map[string]bool)}
+	return &Mem{root: &memNode{dir: newMemDir()}, locks: make(map[string]bool), free: math.MaxInt64}
 }
 
 // SetTime says what time it is: that of writes from here on. Before the first
@@ -40,6 +42,20 @@ func (m *Mem) SetTime(now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.now = now
+}
+
+// SetFree says what Free answers. Writes do not mind it: for a full disk there is
+// NewFaulty.
+func (m *Mem) SetFree(n int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.free = n
+}
+
+func (m *Mem) Free(string) (int64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.free, nil
 }
 
 // memNode is a file or, with dir set, a directory.

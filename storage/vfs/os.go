@@ -56,6 +56,14 @@ func (*osFS) SyncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
+func (*osFS) Free(dir string) (int64, error) {
+	free, err := freeBytes(dir)
+	if err != nil {
+		return 0, &os.PathError{Op: "statfs", Path: dir, Err: err}
+	}
+	return free, nil
+}
+
 func (o *osFS) SyncAll(dir string) error {
 	root, err := o.root(dir)
 	if err != nil {

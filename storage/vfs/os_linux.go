@@ -2,6 +2,7 @@ package vfs
 
 import (
 	"io"
+	"math"
 	"net"
 	"os"
 	"syscall"
@@ -23,6 +24,12 @@ func syncAll(root *os.File) error {
 	return withFD(root, func(fd int) error {
 		return retryEINTR(func() error { return unix.Syncfs(fd) })
 	})
+}
+
+func freeBytes(dir string) (int64, error) {
+	var s unix.Statfs_t
+	err := retryEINTR(func() error { return unix.Statfs(dir, &s) })
+	return int64(min(s.Bavail*uint64(s.Frsize), math.MaxInt64)), err
 }
 
 func startWriteback(f *os.File, off, n int64) error {

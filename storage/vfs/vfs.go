@@ -13,12 +13,18 @@ package vfs
 import (
 	"errors"
 	"io"
+	"syscall"
 	"time"
 )
 
 // ErrLocked is returned by Lock when another process, or another owner in this
 // one, holds the lock.
 var ErrLocked = errors.New("locked by another owner")
+
+// IsFull tells whether an error says that a disk, or somebody's share of it, is full.
+func IsFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
 
 // FS is a file system. Its methods may be called by many goroutines.
 type FS interface {
@@ -38,6 +44,8 @@ type FS interface {
 	SyncDir(dir string) error
 	// SyncAll makes everything on the file system that holds dir durable.
 	SyncAll(dir string) error
+	// Free tells how many bytes may be written to the file system that holds dir.
+	Free(dir string) (int64, error)
 	// Lock takes an exclusive advisory lock on a file, which it creates if need
 	// be, until the result is closed or the process ends.
 	Lock(name string) (io.Closer, error)
