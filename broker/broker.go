@@ -104,7 +104,7 @@ func New(cfg *config.Config, disk Disk, log *slog.Logger) (_ *Broker, err error)
 		ProducerExpiration: cfg.Millis("producer.id.expiration.ms"),
 		RetentionInterval:  cfg.Millis("log.retention.check.interval.ms"),
 	}, b.dir, log, b.metrics)
-	b.fetcher = fetch.New(int32(cfg.Number("fetch.max.bytes")))
+	b.fetcher = fetch.New(int32(cfg.Number("fetch.max.bytes")), int(cfg.Number("max.incremental.fetch.session.cache.slots")))
 	b.server = server.New(server.Config{
 		MaxRequestBytes:   int32(cfg.Number("socket.request.max.bytes")),
 		RequestMemory:     max(requestMemory, cfg.Number("socket.request.max.bytes")),

@@ -23,7 +23,7 @@ var layers = map[string]string{
 	"broker/server":           "protocol",
 	"broker/config":           "raftmeta/image",
 	"broker/handler":          "broker/config broker/fetch broker/partition broker/replica protocol raftmeta/control raftmeta/image storage/batch",
-	"broker/fetch":            "broker/replica protocol",
+	"broker/fetch":            "broker/replica protocol storage",
 	"broker/replica":          "broker/partition raftmeta/image storage storage/batch",
 	"broker/partition":        "raftmeta/image",
 	"raftmeta":                "raftmeta/control raftmeta/follow raftmeta/image raftmeta/quorum raftmeta/wal",

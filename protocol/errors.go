@@ -36,12 +36,14 @@ const (
 	TransactionalIDAuthorizationFailed ErrorCode = 53
 	FetchSessionIDNotFound             ErrorCode = 70
 	TopicDeletionDisabled              ErrorCode = 73
+	InvalidFetchSessionEpoch           ErrorCode = 71
 	ListenerNotFound                   ErrorCode = 72
 	FencedLeaderEpoch                  ErrorCode = 74
 	UnknownLeaderEpoch                 ErrorCode = 75
 	UnsupportedCompression             ErrorCode = 76
 	InvalidRecord                      ErrorCode = 87
 	UnknownTopicID                     ErrorCode = 100
+	FetchSessionTopicIDError           ErrorCode = 106
 	MismatchedEndpointType             ErrorCode = 114
 	UnsupportedEndpointType            ErrorCode = 115
 )

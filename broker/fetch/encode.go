@@ -3,42 +3,50 @@ package fetch
 import (
 	"encoding/binary"
 
-	"github.com/twmb/franz-go/pkg/kmsg"
-
 	"github.com/streambus/streambus/protocol"
 )
 
-// Encode writes the answer to req around the rows' records, which are not
-// copied. kmsg would copy them, and compare every partition's tags by
-// reflection. rows stand in the order of the request's partitions.
+// Encode writes an answer around its rows' records, which are not copied. kmsg
+// would copy them, and compare every partition's tags by reflection. Partitions
+// of a topic that stand together come as one topic.
 //
-// Versions 4 to 18. Of the tagged fields only the ones with a value would be
-// written, and there are none: no diverging epoch, no leader to point to.
-func Encode(req *kmsg.FetchRequest, rows []Row, code func(error) protocol.ErrorCode) *protocol.Response {
-	e := encoder{version: req.Version, flexible: req.Version >= 12}
+// Versions 4 to 18. Of the tagged fields only the diverging epoch is ever
+// written: no other leader is pointed to.
+func Encode(version int16, isolation int8, a Answer, code func(error) protocol.ErrorCode) *protocol.Response {
+	e := encoder{version: version, flexible: version >= 12}
 	e.int32(0) // throttle_time_ms
 	if e.version >= 7 {
-		e.int16(0) // error_code
-		e.int32(0) // session_id: no session
+		e.int16(int16(code(a.Err)))
+		e.int32(a.Session)
 	}
-	e.length(len(req.Topics))
-	for i := range req.Topics {
-		t := &req.Topics[i]
-		if e.version >= 13 {
-			e.head = append(e.head, t.TopicID[:]...)
-		} else {
-			e.string(t.Topic)
+	topics := 0
+	for i := range a.Names {
+		if i == 0 || !sameTopic(a.Names[i], a.Names[i-1]) {
+			topics++
 		}
-		e.length(len(t.Partitions))
-		for j := range t.Partitions {
-			e.partition(t.Partitions[j].Partition, &rows[0], req.IsolationLevel, code(rows[0].Err))
-			rows = rows[1:]
+	}
+	e.length(topics)
+	for from := 0; from < len(a.Names); {
+		to := from + 1
+		for to < len(a.Names) && sameTopic(a.Names[to], a.Names[from]) {
+			to++
+		}
+		if e.version >= 13 {
+			e.head = append(e.head, a.Names[from].ID[:]...)
+		} else {
+			e.string(a.Names[from].Topic)
+		}
+		e.length(to - from)
+		for ; from < to; from++ {
+			e.partition(a.Names[from].Index, &a.Rows[from], isolation, code(a.Rows[from].Err))
 		}
 		e.tags()
 	}
 	e.tags()
 	return e.response()
 }
+
+func sameTopic(a, b Name) bool { return a.Topic == b.Topic && a.ID == b.ID }
 
 // encoder builds the answer's own bytes in one buffer and remembers where
 // records go between them.
@@ -78,6 +86,11 @@ func (e *encoder) partition(index int32, row *Row, isolation int8, code protocol
 	}
 	if size > 0 {
 		e.cuts = append(e.cuts, cut{len(e.head), row.Records})
+	}
+	if row.Diverging.Found && e.version >= 12 {
+		e.head = append(e.head, 1, 0, 13) // one tagged field: 0, of 13 bytes
+		e.int32(row.Diverging.Epoch)
+		e.int64(row.Diverging.End)
 	}
 	e.tags()
 }

@@ -1,23 +1,38 @@
 // Package fetch answers Fetch requests: passes of reads over partitions, the
-// wait for enough data, and the answer, written by hand around regions of
-// segment files.
+// wait for enough data, sessions, and the answer, written by hand around
+// regions of segment files.
+//
+// A request without a session reads every partition that it names. A session
+// (KIP-227) is a standing subscription: a partition that changes puts itself
+// into the session's dirty list, and a request reads what is in there.
 package fetch
 
 import (
+	"container/list"
 	"context"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/streambus/streambus/broker/replica"
+	"github.com/streambus/streambus/storage"
 )
 
-// Ask is one partition of a request, in the request's order.
+// Name is a partition as requests name it.
+type Name struct {
+	Topic string   // before version 13
+	ID    [16]byte // from version 13 on
+	Index int32
+}
+
+// Ask is one partition to read.
 type Ask struct {
 	Replica     *replica.Replica
 	Err         error // set instead of Replica: what the partition is refused with
 	Offset      int64
 	LeaderEpoch int32 // as the client knows it, -1 for not at all
+	LastEpoch   int32 // leader epoch of the record before Offset as the client read it, -1 for not known
 	MaxBytes    int32
 }
 
@@ -31,58 +46,105 @@ type Request struct {
 // Row is what one Ask comes to.
 type Row struct {
 	replica.View
-	Err error
+	Diverging Divergence
+	Err       error
+}
+
+// Divergence says that the client has read records that are gone: those of
+// Epoch, the latest that both know, end at End. Zero is none.
+type Divergence struct {
+	Found bool
+	Epoch int32
+	End   int64
 }
 
 // Fetcher runs requests and keeps those that wait. Waiting holds no goroutine.
 type Fetcher struct {
 	maxBytes int32 // fetch.max.bytes
+	slots    int   // max.incremental.fetch.session.cache.slots
 
-	mu     sync.Mutex // guards the following
-	parked map[*waiting]struct{}
-	closed bool
+	mu       sync.Mutex // guards the following
+	parked   map[*waiting]struct{}
+	closed   bool
+	sessions map[int32]*list.Element // of *session
+	recent   *list.List              // sessions, the one used last in front
+	parts    int                     // of all sessions
 }
 
 // New makes a Fetcher whose answers are at most maxBytes, except that the first
-// batch is always given whole.
-func New(maxBytes int32) *Fetcher {
-	return &Fetcher{maxBytes: maxBytes, parked: map[*waiting]struct{}{}}
+// batch is always given whole, and that keeps at most so many sessions.
+func New(maxBytes int32, sessions int) *Fetcher {
+	return &Fetcher{
+		maxBytes: maxBytes, slots: sessions, parked: map[*waiting]struct{}{},
+		sessions: map[int32]*list.Element{}, recent: list.New(),
+	}
+}
+
+// turn is one request as a wait sees it.
+type turn interface {
+	// read returns how to answer, or nil if there is not enough yet, unless an
+	// answer must be given.
+	read(must bool) (answer func())
+	// watch asks for wake to be called, at any time and under any lock, when
+	// there may be more to read, until unwatch.
+	watch(wake func())
+	unwatch()
 }
 
 // Start reads, and calls done once with a row for each Ask: at once when there
 // is enough, else when there is or the wait is over, from another goroutine.
 // It is never called when ctx ends before.
 func (f *Fetcher) Start(ctx context.Context, req Request, done func([]Row)) {
-	req.MaxBytes = min(req.MaxBytes, f.maxBytes)
-	req.MinBytes = min(req.MinBytes, req.MaxBytes) // more can never come
-	rows, enough := pass(&req)
-	if enough || req.MaxWait <= 0 {
-		done(rows)
-		return
-	}
-	w := &waiting{f: f, req: req, done: done}
-	w.watcher = replica.NewWatcher(func() { w.look(false) })
-	if !w.begin(ctx) {
-		done(rows)
-		return
-	}
-	w.look(false) // what came between the pass and the watching told nobody
+	f.run(ctx, req.MaxWait, &full{req: f.limit(req), done: done})
 }
 
-// begin makes the request wait, unless the fetcher is closed. Its lock is held
-// throughout: whoever looks meanwhile finds it complete.
-func (w *waiting) begin(ctx context.Context) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if !w.f.park(w) {
-		return false
+func (f *Fetcher) limit(req Request) Request {
+	req.MaxBytes = min(req.MaxBytes, f.maxBytes)
+	req.MinBytes = min(req.MinBytes, req.MaxBytes) // more can never come
+	return req
+}
+
+// run answers now, or waits. It returns the wait, or nil.
+func (f *Fetcher) run(ctx context.Context, maxWait time.Duration, t turn) *waiting {
+	if answer := t.read(maxWait <= 0); answer != nil {
+		answer()
+		return nil
 	}
-	for i := range w.req.Asks {
-		w.req.Asks[i].Replica.Watch(w.watcher)
+	w := &waiting{f: f, turn: t}
+	if !w.begin(ctx, maxWait) {
+		t.read(true)()
+		return nil
 	}
-	w.deadline = time.AfterFunc(w.req.MaxWait, func() { w.look(true) })
-	w.detach = context.AfterFunc(ctx, w.abandon)
-	return true
+	w.look(false) // what came between the read and the watching told nobody
+	return w
+}
+
+// full reads every partition that it names.
+type full struct {
+	req     Request
+	done    func([]Row)
+	watcher *replica.Watcher
+}
+
+func (t *full) read(must bool) func() {
+	rows, enough := pass(&t.req)
+	if must || enough || len(rows) == 0 {
+		return func() { t.done(rows) }
+	}
+	return nil
+}
+
+func (t *full) watch(wake func()) {
+	t.watcher = replica.NewWatcher(wake)
+	for i := range t.req.Asks {
+		t.req.Asks[i].Replica.Watch(t.watcher)
+	}
+}
+
+func (t *full) unwatch() {
+	for i := range t.req.Asks {
+		t.req.Asks[i].Replica.Unwatch(t.watcher)
+	}
 }
 
 // Close answers every waiting request with what there is, and lets no further
@@ -113,9 +175,18 @@ func (f *Fetcher) park(w *waiting) bool {
 // first batch of the first partition that has any is given whole whatever the
 // limits; after that they hold. It tells whether that is worth an answer.
 func pass(req *Request) ([]Row, bool) {
-	rows := make([]Row, len(req.Asks))
+	rows, enough := read(req)
+	if !enough && backlog(req, rows) >= int64(req.MinBytes) {
+		rows, _ = read(req) // some of it may have come since
+		return rows, true
+	}
+	return rows, enough
+}
+
+// read is one pass, which tells whether what it found suffices.
+func read(req *Request) (rows []Row, enough bool) {
+	rows = make([]Row, len(req.Asks))
 	var bytes int64
-	enough := len(rows) == 0
 	for i := range req.Asks {
 		ask, row := &req.Asks[i], &rows[i]
 		if ask.Err != nil {
@@ -125,10 +196,24 @@ func pass(req *Request) ([]Row, bool) {
 		}
 		room := min(int64(req.MaxBytes)-bytes, int64(ask.MaxBytes))
 		row.View, row.Err = ask.Replica.Read(ask.Offset, ask.LeaderEpoch, max(room, 0), bytes == 0)
+		if row.Err == nil && ask.LastEpoch >= 0 {
+			row.diverge(ask)
+		}
 		bytes += row.Records.Len()
-		enough = enough || row.Err != nil
+		enough = enough || row.Err != nil || row.Diverging.Found
 	}
-	return rows, enough || bytes >= int64(req.MinBytes) || backlog(req, rows) >= int64(req.MinBytes)
+	return rows, enough || bytes >= int64(req.MinBytes)
+}
+
+// diverge finds out whether the client has read records that are gone
+// (KIP-320): then it gets none, but where to go back to.
+func (row *Row) diverge(ask *Ask) {
+	epoch, end, err := ask.Replica.EndOffsetForEpoch(ask.LastEpoch, ask.LeaderEpoch)
+	if err != nil || epoch < 0 || epoch == ask.LastEpoch && end >= ask.Offset {
+		return
+	}
+	row.Diverging = Divergence{true, epoch, end}
+	row.Records = storage.Region{}
 }
 
 // backlog is what there is for a request, as far as its partitions' limits go.
@@ -137,7 +222,7 @@ func pass(req *Request) ([]Row, bool) {
 func backlog(req *Request, rows []Row) int64 {
 	var bytes int64
 	for i := range rows {
-		if ask := &req.Asks[i]; ask.Offset < rows[i].HighWatermark {
+		if ask := &req.Asks[i]; ask.Offset < rows[i].HighWatermark && !rows[i].Diverging.Found {
 			// What fails here fails the next pass: the rows stand as they were read.
 			v, _ := ask.Replica.Read(ask.Offset, ask.LeaderEpoch, math.MaxInt64, true)
 			bytes += min(v.Records.Len(), max(int64(ask.MaxBytes), rows[i].Records.Len()))
@@ -148,15 +233,32 @@ func backlog(req *Request, rows []Row) int64 {
 
 // waiting is a request that had too little when it came.
 type waiting struct {
-	f       *Fetcher
-	req     Request
-	done    func([]Row)
-	watcher *replica.Watcher
+	f     *Fetcher
+	turn  turn
+	fired atomic.Bool // a look is due
 
 	mu       sync.Mutex // guards the following, and makes looks follow one another
 	over     bool
 	deadline *time.Timer
 	detach   func() bool
+}
+
+// begin makes the request wait, unless the fetcher is closed. Its lock is held
+// throughout: whoever looks meanwhile finds it complete.
+func (w *waiting) begin(ctx context.Context, maxWait time.Duration) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.f.park(w) {
+		return false
+	}
+	w.turn.watch(func() {
+		if w.fired.CompareAndSwap(false, true) {
+			go w.look(false)
+		}
+	})
+	w.deadline = time.AfterFunc(maxWait, func() { w.look(true) })
+	w.detach = context.AfterFunc(ctx, w.abandon)
+	return true
 }
 
 // look reads again and answers if that suffices, or if it must.
@@ -166,10 +268,10 @@ func (w *waiting) look(must bool) {
 	if w.over {
 		return
 	}
-	w.watcher.Arm()
-	if rows, enough := pass(&w.req); enough || must {
+	w.fired.Store(false) // before the read: what happens after it is told again
+	if answer := w.turn.read(must); answer != nil {
 		w.leave()
-		w.done(rows)
+		answer()
 	}
 }
 
@@ -182,14 +284,12 @@ func (w *waiting) abandon() {
 	}
 }
 
-// leave undoes what Start set up. w.mu is held.
+// leave undoes what begin set up. w.mu is held.
 func (w *waiting) leave() {
 	w.over = true
 	w.deadline.Stop()
 	w.detach()
-	for i := range w.req.Asks {
-		w.req.Asks[i].Replica.Unwatch(w.watcher)
-	}
+	w.turn.unwatch()
 	w.f.mu.Lock()
 	delete(w.f.parked, w)
 	w.f.mu.Unlock()

@@ -35,6 +35,7 @@ type disk struct {
 	img      *image.Image
 	replicas *replica.Manager
 	topic    *image.Topic
+	current  atomic.Pointer[image.Image] // img for other goroutines
 }
 
 // newDisk makes a topic that every append is visible in at once, unless
@@ -68,6 +69,7 @@ func (d *disk) do(cmd control.Command) {
 	img, delta := image.Apply(d.img, d.img.Index()+1, res.Records)
 	d.replicas.Apply(img, delta)
 	d.img = img
+	d.current.Store(img)
 	d.topic, _ = img.Topic("t")
 }
 
@@ -92,7 +94,7 @@ func (d *disk) append(index int32, value string) int {
 
 // ask reads a partition from an offset, without limits.
 func (d *disk) ask(index int32, offset int64) Ask {
-	return Ask{Replica: d.replica(index), Offset: offset, LeaderEpoch: -1, MaxBytes: math.MaxInt32}
+	return Ask{Replica: d.replica(index), Offset: offset, LeaderEpoch: -1, LastEpoch: -1, MaxBytes: math.MaxInt32}
 }
 
 // cut puts two batches into a partition, and reads it under a limit between
@@ -179,12 +181,12 @@ func TestOneOffset(t *testing.T) {
 		ask := d.ask(0, c.offset)
 		ask.LeaderEpoch = c.epoch
 		// With nothing to read only an error is worth an answer; waiting is refused.
-		rows := now(t, New(math.MaxInt32), Request{Asks: []Ask{ask}, MinBytes: 1, MaxBytes: math.MaxInt32})
+		rows := now(t, New(math.MaxInt32, 10), Request{Asks: []Ask{ask}, MinBytes: 1, MaxBytes: math.MaxInt32})
 		if got := batches(t, rows)[0]; !errors.Is(rows[0].Err, c.err) || got != c.batches || rows[0].HighWatermark != c.hw {
 			t.Errorf("%s: %d batches, high watermark %d, error %v", c.name, got, rows[0].HighWatermark, rows[0].Err)
 		}
 		if wait := (Request{Asks: []Ask{ask}, MinBytes: 1, MaxBytes: math.MaxInt32, MaxWait: never}); c.err != nil {
-			now(t, New(math.MaxInt32), wait)
+			now(t, New(math.MaxInt32, 10), wait)
 		}
 	}
 }
@@ -203,7 +205,7 @@ func TestUnflushedIsEmpty(t *testing.T) {
 	hold.Lock()
 	d.append(0, "a")
 	d.append(0, "b")
-	f := New(math.MaxInt32)
+	f := New(math.MaxInt32, 10)
 	for offset, out := range []error{nil, nil, nil, replica.ErrOffsetOutOfRange} {
 		rows := now(t, f, Request{Asks: []Ask{d.ask(0, int64(offset))}, MinBytes: 1, MaxBytes: 1 << 20})
 		if !errors.Is(rows[0].Err, out) || rows[0].Records.Len() != 0 || rows[0].HighWatermark != 0 || rows[0].LogStart != 0 {
@@ -255,7 +257,7 @@ func TestLimits(t *testing.T) {
 			ask.MaxBytes = c.each
 			req.Asks = append(req.Asks, ask)
 		}
-		if got := batches(t, now(t, New(c.server), req)); !slices.Equal(got, c.want) {
+		if got := batches(t, now(t, New(c.server, 10), req)); !slices.Equal(got, c.want) {
 			t.Errorf("%s: %v batches, want %v", c.name, got, c.want)
 		}
 	}
@@ -266,7 +268,7 @@ func TestErrorsAmongRecords(t *testing.T) {
 	d := newDisk(t, vfs.NewMem(), 2, nil)
 	d.append(1, "x")
 	asks := []Ask{{Err: replica.ErrUnknownPartition}, d.ask(0, 5), d.ask(1, 0)}
-	rows := now(t, New(math.MaxInt32), Request{Asks: asks, MinBytes: math.MaxInt32, MaxBytes: 1, MaxWait: never})
+	rows := now(t, New(math.MaxInt32, 10), Request{Asks: asks, MinBytes: math.MaxInt32, MaxBytes: 1, MaxWait: never})
 	if rows[0].Err != replica.ErrUnknownPartition || rows[0].HighWatermark != -1 || rows[0].LogStart != -1 {
 		t.Errorf("refused: %+v", rows[0])
 	}
@@ -293,10 +295,10 @@ func TestWhatIsNotWorthWaiting(t *testing.T) {
 		{"less than no time", Request{Asks: []Ask{d.ask(0, 1)}, MinBytes: 1, MaxBytes: 1 << 20, MaxWait: -1}},
 		{"a minimum above the request's limit", Request{Asks: []Ask{d.ask(0, 0)}, MinBytes: size + 1, MaxBytes: size, MaxWait: never}},
 	} {
-		t.Run(c.name, func(t *testing.T) { now(t, New(math.MaxInt32), c.req) })
+		t.Run(c.name, func(t *testing.T) { now(t, New(math.MaxInt32, 10), c.req) })
 	}
 	t.Run("a minimum above the broker's limit", func(t *testing.T) {
-		now(t, New(size), Request{Asks: []Ask{d.ask(0, 0)}, MinBytes: size + 1, MaxBytes: 1 << 20, MaxWait: never})
+		now(t, New(size, 10), Request{Asks: []Ask{d.ask(0, 0)}, MinBytes: size + 1, MaxBytes: 1 << 20, MaxWait: never})
 	})
 }
 
@@ -313,7 +315,7 @@ func TestLimitsBetweenBatches(t *testing.T) {
 	limited.MaxBytes = 3*size - 1
 	other := d.ask(1, 0)
 	other.MaxBytes = 3*size - 1
-	f := New(math.MaxInt32)
+	f := New(math.MaxInt32, 10)
 	for name, req := range map[string]Request{
 		"the partition's": {Asks: []Ask{limited}, MinBytes: 3*size - 1, MaxBytes: math.MaxInt32, MaxWait: never},
 		"the request's":   {Asks: []Ask{d.ask(0, 0)}, MinBytes: 3*size - 1, MaxBytes: 3*size - 1, MaxWait: never},
@@ -334,7 +336,7 @@ func TestLimitsBetweenBatches(t *testing.T) {
 
 func TestWaitingUntilThereIsEnough(t *testing.T) {
 	d := newDisk(t, vfs.NewMem(), 3, nil)
-	f := New(math.MaxInt32)
+	f := New(math.MaxInt32, 10)
 	size := int32(len(batchtest.Values("x").Encode()))
 	rows := start(f, Request{Asks: []Ask{d.ask(0, 0), d.ask(1, 0)}, MinBytes: 3 * size, MaxBytes: 1 << 20, MaxWait: never})
 	d.append(0, "x")
@@ -366,7 +368,7 @@ func TestToldAgain(t *testing.T) {
 	})
 	d := newDisk(t, fs, 2, nil)
 	cut, size := d.cut(1)
-	rows := start(New(math.MaxInt32), Request{Asks: []Ask{d.ask(0, 0), cut}, MinBytes: 3*size + 2, MaxBytes: 1 << 20, MaxWait: never})
+	rows := start(New(math.MaxInt32, 10), Request{Asks: []Ask{d.ask(0, 0), cut}, MinBytes: 3*size + 2, MaxBytes: 1 << 20, MaxWait: never})
 	<-looked // in Start
 	d.append(0, "x")
 	<-looked
@@ -391,7 +393,7 @@ func TestAppendBetweenReadingAndWatching(t *testing.T) {
 	d := newDisk(t, fs, 2, nil)
 	cut, size := d.cut(1)
 	between = func() { d.append(0, "x") } // partition 0 was found empty, 1 is being read
-	rows := start(New(math.MaxInt32), Request{Asks: []Ask{d.ask(0, 0), cut}, MinBytes: 2 * size, MaxBytes: 1 << 20, MaxWait: never})
+	rows := start(New(math.MaxInt32, 10), Request{Asks: []Ask{d.ask(0, 0), cut}, MinBytes: 2 * size, MaxBytes: 1 << 20, MaxWait: never})
 	if got := batches(t, <-rows); !slices.Equal(got, []int{1, 1}) {
 		t.Errorf("%v batches", got)
 	}
@@ -400,7 +402,7 @@ func TestAppendBetweenReadingAndWatching(t *testing.T) {
 func TestWhatEndsAWait(t *testing.T) {
 	t.Run("closing", func(t *testing.T) {
 		d := newDisk(t, vfs.NewMem(), 1, nil)
-		f := New(math.MaxInt32)
+		f := New(math.MaxInt32, 10)
 		d.append(0, "x")
 		rows := start(f, Request{Asks: []Ask{d.ask(0, 0)}, MinBytes: 1 << 19, MaxBytes: 1 << 20, MaxWait: never})
 		f.Close()
@@ -410,7 +412,7 @@ func TestWhatEndsAWait(t *testing.T) {
 	})
 	t.Run("the time", func(t *testing.T) {
 		d := newDisk(t, vfs.NewMem(), 1, nil)
-		f := New(math.MaxInt32)
+		f := New(math.MaxInt32, 10)
 		d.append(0, "x")
 		begun := time.Now()
 		rows := <-start(f, Request{Asks: []Ask{d.ask(0, 0)}, MinBytes: 1 << 19, MaxBytes: 1 << 20, MaxWait: 30 * time.Millisecond})
@@ -427,7 +429,7 @@ func TestWhatEndsAWait(t *testing.T) {
 			return nil
 		})
 		d := newDisk(t, fs, 2, map[string]string{})
-		f := New(math.MaxInt32)
+		f := New(math.MaxInt32, 10)
 		rows := start(f, Request{Asks: []Ask{d.ask(0, 0)}, MinBytes: 1, MaxBytes: 1 << 20, MaxWait: never})
 		broken.Store(true)
 		d.append(1, "another partition of the directory")
@@ -440,7 +442,7 @@ func TestWhatEndsAWait(t *testing.T) {
 // Once closed the fetcher answers at once.
 func TestClosed(t *testing.T) {
 	d := newDisk(t, vfs.NewMem(), 1, nil)
-	f := New(math.MaxInt32)
+	f := New(math.MaxInt32, 10)
 	f.Close()
 	now(t, f, Request{Asks: []Ask{d.ask(0, 0)}, MinBytes: 1, MaxBytes: 1 << 20, MaxWait: never})
 }
@@ -448,7 +450,7 @@ func TestClosed(t *testing.T) {
 // A request whose connection ends is forgotten and not answered.
 func TestAbandoned(t *testing.T) {
 	d := newDisk(t, vfs.NewMem(), 1, nil)
-	f := New(math.MaxInt32)
+	f := New(math.MaxInt32, 10)
 	ctx, cancel := context.WithCancel(context.Background())
 	f.Start(ctx, Request{Asks: []Ask{d.ask(0, 0)}, MinBytes: 1, MaxBytes: 1 << 20, MaxWait: never},
 		func([]Row) { t.Error("an abandoned request was answered") })
@@ -477,7 +479,7 @@ func TestRacesOfSettingUp(t *testing.T) {
 	const partitions = 64 // registering with all of them takes a while
 	d := newDisk(t, vfs.NewMem(), partitions, nil)
 	for round := range 300 {
-		f := New(math.MaxInt32)
+		f := New(math.MaxInt32, 10)
 		asks := make([]Ask, partitions)
 		for i := range asks {
 			rows := now(t, f, Request{Asks: []Ask{d.ask(int32(i), 0)}, MaxBytes: 1})
@@ -538,9 +540,10 @@ func TestEncodingAgreesWithKmsg(t *testing.T) {
 			fetch := Request{MaxBytes: rng.Int32N(20_000), MinBytes: 0}
 			for range rng.IntN(4) {
 				topic := kmsg.NewFetchRequestTopic()
-				topic.Topic = string(bytes.Repeat([]byte("n"), rng.IntN(300)))
+				topic.Topic = string(bytes.Repeat([]byte("n"), len(req.Topics)+4*rng.IntN(80)))
 				topic.TopicID = [16]byte{byte(rng.IntN(256)), 15: 1}
-				for range rng.IntN(4) {
+				topic.TopicID[1] = byte(len(req.Topics))
+				for range 1 + rng.IntN(4) {
 					p := kmsg.NewFetchRequestTopicPartition()
 					p.Partition = rng.Int32N(1000)
 					topic.Partitions = append(topic.Partitions, p)
@@ -553,9 +556,20 @@ func TestEncodingAgreesWithKmsg(t *testing.T) {
 				}
 				req.Topics = append(req.Topics, topic)
 			}
-			rows := now(t, New(math.MaxInt32), fetch)
+			rows := now(t, New(math.MaxInt32, 10), fetch)
+			for i := range rows {
+				if version >= 12 && rng.IntN(5) == 0 {
+					rows[i].Diverging = Divergence{true, rng.Int32N(9), rng.Int64N(99)}
+				}
+			}
 			want := kmsgAnswer(t, req, rows, code)
-			answer := Encode(req, rows, code)
+			a := Answer{Rows: rows}
+			for _, topic := range req.Topics {
+				for _, p := range topic.Partitions {
+					a.Names = append(a.Names, Name{topic.Topic, topic.TopicID, p.Partition})
+				}
+			}
+			answer := Encode(version, req.IsolationLevel, a, code)
 			got := bytes.NewBuffer(slices.Clone(answer.Head))
 			for _, p := range answer.Parts {
 				before := got.Len()
@@ -592,6 +606,9 @@ func kmsgAnswer(t *testing.T, req *kmsg.FetchRequest, rows []Row, code func(erro
 				rp.AbortedTransactions = []kmsg.FetchResponseTopicPartitionAbortedTransaction{}
 			}
 			rp.RecordBatches = append([]byte{}, records...)
+			if d := rows[0].Diverging; d.Found {
+				rp.DivergingEpoch.Epoch, rp.DivergingEpoch.EndOffset = d.Epoch, d.End
+			}
 			rt.Partitions = append(rt.Partitions, rp)
 			rows = rows[1:]
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/streambus/streambus/broker/fetch"
 	"github.com/streambus/streambus/broker/partition"
 	"github.com/streambus/streambus/broker/replica"
 	"github.com/streambus/streambus/protocol"
@@ -43,6 +44,9 @@ var codes = []struct {
 	{errTransactionalID, protocol.TransactionalIDAuthorizationFailed},
 	{errVersion, protocol.UnsupportedVersion},
 	{errZstdVersion, protocol.UnsupportedCompression},
+	{fetch.ErrNoSession, protocol.FetchSessionIDNotFound},
+	{fetch.ErrSessionEpoch, protocol.InvalidFetchSessionEpoch},
+	{fetch.ErrSessionNames, protocol.FetchSessionTopicIDError},
 	{replica.ErrUnknownPartition, protocol.UnknownTopicOrPartition},
 	{replica.ErrTimedOut, protocol.RequestTimedOut},
 	{replica.ErrSegmentTooSmall, protocol.RecordListTooLarge},

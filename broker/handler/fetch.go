@@ -7,41 +7,53 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/streambus/streambus/broker/fetch"
+	"github.com/streambus/streambus/broker/replica"
 	"github.com/streambus/streambus/protocol"
 )
 
-// fetch reads records (versions 4-18). No session is ever made: the answer's
-// session id 0 tells the client to go on naming every partition. A request that
-// continues a session names one that does not exist here.
+// fetch reads records (versions 4-18; 7 sessions, 12 the epoch of the record
+// before, 13 topic ids).
 func (b *Broker) fetch(ctx context.Context, r *protocol.Request, done func(*protocol.Response)) {
 	req := r.Body.(*kmsg.FetchRequest)
-	if req.SessionEpoch > 0 {
-		resp := req.ResponseKind().(*kmsg.FetchResponse)
-		resp.ErrorCode = int16(protocol.FetchSessionIDNotFound)
-		done(&protocol.Response{Body: resp})
-		return
-	}
-	img := b.Image()
-	ask := fetch.Request{
+	in := &fetch.Incoming{
+		Session: req.SessionID, Epoch: req.SessionEpoch, ByID: req.Version >= 13,
 		MinBytes: req.MinBytes, MaxBytes: req.MaxBytes,
 		MaxWait: time.Duration(req.MaxWaitMillis) * time.Millisecond,
+	}
+	if req.Version < 7 {
+		in.Epoch = -1 // there are no sessions yet
+	}
+	in.Resolve = func(n fetch.Name) (*replica.Replica, error) {
+		return b.find(b.Image(), n.Topic, n.ID, in.ByID, n.Index)
 	}
 	for i := range req.Topics {
 		t := &req.Topics[i]
 		for j := range t.Partitions {
 			p := &t.Partitions[j]
-			rep, err := b.find(img, t.Topic, t.TopicID, req.Version >= 13, p.Partition)
-			ask.Asks = append(ask.Asks, fetch.Ask{
-				Replica: rep, Err: err,
-				Offset: p.FetchOffset, LeaderEpoch: p.CurrentLeaderEpoch, MaxBytes: p.PartitionMaxBytes,
-			})
+			q := fetch.Partition{
+				Name: fetch.Name{Topic: t.Topic, ID: t.TopicID, Index: p.Partition},
+				Ask:  fetch.Ask{Offset: p.FetchOffset, LeaderEpoch: -1, LastEpoch: -1, MaxBytes: p.PartitionMaxBytes},
+			}
+			if req.Version >= 9 {
+				q.LeaderEpoch = p.CurrentLeaderEpoch
+			}
+			if req.Version >= 12 {
+				q.LastEpoch = p.LastFetchedEpoch
+			}
+			in.Partitions = append(in.Partitions, q)
+		}
+	}
+	for _, t := range req.ForgottenTopics {
+		for _, p := range t.Partitions {
+			in.Forgotten = append(in.Forgotten, fetch.Name{Topic: t.Topic, ID: t.TopicID, Index: p})
 		}
 	}
 	code := errorCode
 	if req.Version < 6 {
 		code = withoutStorageError
 	}
-	b.Fetcher.Start(ctx, ask, func(rows []fetch.Row) { done(fetch.Encode(req, rows, code)) })
+	version, isolation := req.Version, req.IsolationLevel
+	b.Fetcher.Fetch(ctx, in, func(a fetch.Answer) { done(fetch.Encode(version, isolation, a, code)) })
 }
 
 // withoutStorageError is for consumers before version 6, which do not know

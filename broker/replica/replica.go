@@ -3,7 +3,6 @@ package replica
 import (
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/streambus/streambus/broker/partition"
@@ -286,18 +285,11 @@ func complete(e partition.Effects, failure error) {
 }
 
 // Watcher is told when a partition may have something new for a reader.
-type Watcher struct {
-	wake  func()
-	fired atomic.Bool
-}
+type Watcher struct{ notify func() }
 
-// NewWatcher makes a watcher that calls wake on a goroutine of its own, once
-// until it is armed again.
-func NewWatcher(wake func()) *Watcher { return &Watcher{wake: wake} }
-
-// Arm must precede the look that decides whether to go on waiting: what
-// happens after it is told again.
-func (w *Watcher) Arm() { w.fired.Store(false) }
+// NewWatcher makes a watcher. notify is called under the partition's lock: it
+// must be quick, and leave the partition alone.
+func NewWatcher(notify func()) *Watcher { return &Watcher{notify} }
 
 // Watch adds w to those who are told.
 func (r *Replica) Watch(w *Watcher) {
@@ -327,8 +319,6 @@ func (r *Replica) notify(e partition.Effects) {
 		return
 	}
 	for _, w := range r.watchers {
-		if w.fired.CompareAndSwap(false, true) {
-			go w.wake()
-		}
+		w.notify()
 	}
 }
