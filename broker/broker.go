@@ -103,6 +103,9 @@ func New(cfg *config.Config, disk Disk, log *slog.Logger) (_ *Broker, err error)
 		NodeID:             cfg.NodeID(),
 		ProducerExpiration: cfg.Millis("producer.id.expiration.ms"),
 		RetentionInterval:  cfg.Millis("log.retention.check.interval.ms"),
+		MinFree:            cfg.Number("streambus.disk.min.free.bytes"),
+		ScrubRate:          cfg.Number("streambus.scrub.bytes.per.second"),
+		RecoveryThreads:    int(cfg.Number("num.recovery.threads.per.data.dir")),
 	}, b.dir, log, b.metrics)
 	b.fetcher = fetch.New(int32(cfg.Number("fetch.max.bytes")), int(cfg.Number("max.incremental.fetch.session.cache.slots")))
 	b.server = server.New(server.Config{
@@ -210,6 +213,9 @@ func (b *Broker) propose(ctx context.Context, cmds ...control.Command) []handler
 
 func (b *Broker) usage() handler.Usage {
 	u := handler.Usage{Dir: b.cfg.DataDir(), Total: -1, Free: -1, Err: b.dir.Failed()}
+	if space, err := b.dir.Space(); err == nil {
+		u.Total, u.Free = space.Total, space.Free
+	}
 	if abs, err := filepath.Abs(u.Dir); err == nil {
 		u.Dir = abs
 	}
@@ -312,7 +318,8 @@ func (b *Broker) isReady() error {
 	case <-b.ready:
 		return nil
 	default:
-		return errors.New("starting: logs are being recovered")
+		done, total := b.replicas.Recovery()
+		return fmt.Errorf("starting: %d of %d logs are open", done, total)
 	}
 }
 

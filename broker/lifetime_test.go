@@ -121,3 +121,66 @@ func TestStrays(t *testing.T) {
 		t.Fatalf("the log ends at %d", at.Offset)
 	}
 }
+
+// A disk that is nearly full refuses records and nothing else, and takes them again once there is room.
+func TestDiskFull(t *testing.T) {
+	fs := vfs.NewMem()
+	n := startNodeWith(t, Disk{FS: fs, RaftLog: memoryLog()}, map[string]string{"streambus.disk.min.free.bytes": "1000000"})
+	r := newRaw(t, n.addr())
+	createTopic(r, "t")
+	if at := produceBatch(r, batchtest.Values("a").Encode()); at.ErrorCode != 0 {
+		t.Fatal(at.ErrorCode)
+	}
+	fs.SetFree(1000)
+	until(t, "refusal", func() bool { return produceBatch(r, batchtest.Values("b").Encode()).ErrorCode == 56 })
+	end := offsetAt(r, 4, -1).Offset
+	if at := produceBatch(r, batchtest.Values("c").Encode()); at.ErrorCode != 56 {
+		t.Fatalf("error %d", at.ErrorCode)
+	}
+	if records := ask[*kmsg.FetchResponse](r, fetchRequest("t", 0, 0)).Topics[0].Partitions[0].RecordBatches; len(records) == 0 {
+		t.Error("nothing can be read")
+	}
+	createTopic(r, "u")
+	if low, code := deleteRecords(r, 2, "t", 0, -1); low != end || code != 0 {
+		t.Errorf("deleting records: %d, error %d", low, code)
+	}
+	fs.SetFree(1 << 30)
+	until(t, "room", func() bool { return produceBatch(r, batchtest.Values("d").Encode()).ErrorCode == 0 })
+	if at := offsetAt(r, 4, -1); at.Offset != end+1 {
+		t.Errorf("the log ends at %d, want %d", at.Offset, end+1)
+	}
+}
+
+// Damage in a sealed segment is found although nobody reads it.
+func TestScrub(t *testing.T) {
+	fs := vfs.NewMem()
+	n := startNodeWith(t, Disk{FS: fs, RaftLog: memoryLog()}, nil)
+	r := newRaw(t, n.addr())
+	createTopic(r, "t")
+	large := batchtest.Values(string(make([]byte, 600_000))).Encode()
+	for range 3 {
+		if at := produceBatch(r, large); at.ErrorCode != 0 {
+			t.Fatal(at.ErrorCode)
+		}
+	}
+	f, err := fs.Open("/data/t-0/00000000000000000000.log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt([]byte{1}, 1000); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "discovery", func() bool {
+		families, err := n.metrics.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range families {
+			if m.GetName() == "streambus_scrub_damage_total" {
+				return m.GetMetric()[0].GetCounter().GetValue() > 0
+			}
+		}
+		return false
+	})
+}

@@ -14,7 +14,7 @@ import (
 func TestFreeGuard(t *testing.T) {
 	mem, measured := vfs.NewMem(), 0
 	fs := vfs.NewFaulty(mem, func(op vfs.Op, name string) error {
-		if op == vfs.OpFree {
+		if op == vfs.OpSpace {
 			measured++
 		}
 		return nil
@@ -24,8 +24,11 @@ func TestFreeGuard(t *testing.T) {
 	b := batchtest.Values("value").From(5, 0, 0).Encode()
 	size := int64(len(b))
 	mem.SetFree(1000 + 3*size)
-	if free, err := d.FreeGuard(1000); free != 1000+3*size || err != nil {
-		t.Errorf("%d free, %v", free, err)
+	if s, err := d.FreeGuard(-1); s.Reserved != defaultReserve || err != nil {
+		t.Errorf("%+v, %v", s, err)
+	}
+	if s, err := d.FreeGuard(1000); s.Free != 1000+3*size || s.Reserved != 1000 || err != nil {
+		t.Errorf("%+v, %v", s, err)
 	}
 	full := func(err error) bool {
 		failed, ok := errors.AsType[*FailedError](err)
@@ -34,7 +37,7 @@ func TestFreeGuard(t *testing.T) {
 	for i := range int32(3) {
 		appendOne(t, l, batchtest.Values("value").From(5, 0, i).Encode())
 	}
-	if measured != 1 {
+	if measured != 2 {
 		t.Errorf("measured %d times", measured)
 	}
 	mem.SetFree(1000)

@@ -77,6 +77,9 @@ type Config struct {
 	NodeID             int32
 	ProducerExpiration time.Duration // producer.id.expiration.ms
 	RetentionInterval  time.Duration // log.retention.check.interval.ms
+	MinFree            int64         // streambus.disk.min.free.bytes; see storage.Dir.FreeGuard
+	ScrubRate          int64         // streambus.scrub.bytes.per.second, 0 for not at all
+	RecoveryThreads    int           // num.recovery.threads.per.data.dir
 }
 
 type key struct {
@@ -93,6 +96,8 @@ type Manager struct {
 	dirty   chan struct{} // holds one token while something may be dirty
 
 	defaults map[string]string // the broker's values behind topic keys; the goroutine of Apply only
+
+	full bool // the disk is; the goroutine of retention only
 
 	mu    sync.RWMutex // guards the following
 	parts map[key]*Replica
@@ -135,17 +140,24 @@ func (m *Manager) Apply(img *image.Image, d *image.Delta) {
 	if d.Whole {
 		m.removeMissing(img)
 	}
-	local := d.Local(m.cfg.NodeID)
-	for _, c := range local.Leaders {
+	var open errgroup.Group
+	open.SetLimit(max(m.cfg.RecoveryThreads, 1))
+	for _, c := range d.Local(m.cfg.NodeID).Leaders {
 		set := m.settings(c.Topic)
-		r, err := m.obtain(c.Topic, c.Index, set)
-		if err != nil {
-			m.log.Error("a partition cannot be opened and stays unavailable", "partition", name(c.Topic, c.Index), "error", err)
+		if r, err := m.Find(c.Topic.ID, c.Index); err == nil {
+			r.update(c.Topic, c.Partition, set)
 			continue
 		}
-		r.update(c.Topic, c.Partition, set)
+		open.Go(func() error {
+			m.obtain(c.Topic, c.Index, set).update(c.Topic, c.Partition, set)
+			return nil
+		})
 	}
+	open.Wait()
 }
+
+// Recovery tells how many of the logs that were found at the start are open.
+func (m *Manager) Recovery() (done, total int) { return m.dir.Recovery() }
 
 // remove gives up a replica, and its log's directory to be removed later.
 func (m *Manager) remove(k key, name string) {
@@ -206,29 +218,25 @@ func (m *Manager) SetAsideStrays(img *image.Image) error {
 	return nil
 }
 
-// obtain finds or makes a replica. One whose log cannot be opened is kept, so
-// that it answers why.
-func (m *Manager) obtain(t *image.Topic, index int32, set settings) (*Replica, error) {
-	k := key{t.ID, index}
-	m.mu.RLock()
-	r := m.parts[k]
-	m.mu.RUnlock()
-	if r != nil {
-		return r, nil
-	}
-	r = &Replica{m: m, name: name(t, index), part: partition.New(m.cfg.NodeID)}
-	log, rec, err := m.dir.OpenLog(name(t, index), set.log, time.Now())
+// obtain makes a replica. One whose log cannot be opened is kept, so that it
+// answers why.
+func (m *Manager) obtain(t *image.Topic, index int32, set settings) *Replica {
+	r := &Replica{m: m, name: name(t, index), part: partition.New(m.cfg.NodeID)}
+	log, rec, err := m.dir.OpenLog(r.name, set.log, time.Now())
 	if err != nil {
 		r.broken = storageError(err)
+		m.log.Error("a partition cannot be opened and stays unavailable", "partition", r.name, "error", err)
 	} else {
 		r.log = log
-		m.recovered(name(t, index), rec)
+		m.recovered(r.name, rec)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.parts[k] = r
-	m.logs[log] = r
-	return r, err
+	m.parts[key{t.ID, index}] = r
+	if log != nil {
+		m.logs[log] = r
+	}
+	return r
 }
 
 // recovered tells of a log that a crash left to be verified.
@@ -249,6 +257,9 @@ func (m *Manager) Run(ctx context.Context) error {
 	g.Go(func() error { return m.flusher(ctx) })
 	g.Go(func() error { return m.checkpoints(ctx) })
 	g.Go(func() error { return m.retention(ctx) })
+	if m.cfg.ScrubRate > 0 {
+		g.Go(func() error { return m.scrub(ctx) })
+	}
 	return g.Wait()
 }
 

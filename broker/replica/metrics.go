@@ -4,6 +4,7 @@ import "github.com/prometheus/client_golang/prometheus"
 
 type metrics struct {
 	flushSeconds prometheus.Histogram
+	damaged      prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -12,7 +13,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "streambus_flush_seconds", Help: "Time of one flush of everything dirty in the data directory.",
 			Buckets: prometheus.ExponentialBuckets(50e-6, 2, 18),
 		}),
+		damaged: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "streambus_scrub_damage_total", Help: "Places in sealed segments that the background check found damaged.",
+		}),
 	}
-	reg.MustRegister(m.flushSeconds)
+	reg.MustRegister(m.flushSeconds, m.damaged)
 	return m
 }

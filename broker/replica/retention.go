@@ -12,8 +12,10 @@ import (
 // sweepInterval is how often deleted files are looked for whose time has come.
 const sweepInterval = time.Second
 
-// retention gives up old segments and removes deleted files, until ctx ends.
+// retention gives up old segments, removes deleted files and watches the room
+// on the disk, until ctx ends.
 func (m *Manager) retention(ctx context.Context) error {
+	m.guard()
 	sweep, retain := time.NewTicker(sweepInterval), time.NewTicker(m.cfg.RetentionInterval)
 	defer sweep.Stop()
 	defer retain.Stop()
@@ -22,14 +24,12 @@ func (m *Manager) retention(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case now := <-sweep.C:
+			m.guard()
 			if _, err := m.dir.Sweep(now); err != nil {
 				m.log.Error("deleted files could not be removed; it is tried again", "error", err)
 			}
 		case now := <-retain.C:
-			m.mu.RLock()
-			all := slices.Collect(maps.Values(m.parts))
-			m.mu.RUnlock()
-			for _, r := range all {
+			for _, r := range m.all() {
 				if ctx.Err() != nil {
 					return nil
 				}
@@ -37,6 +37,72 @@ func (m *Manager) retention(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// guard has appends refused while the disk is nearly full, and tells when that
+// begins and ends.
+func (m *Manager) guard() {
+	space, err := m.dir.FreeGuard(m.cfg.MinFree)
+	switch full := space.Free < space.Reserved; {
+	case err != nil:
+		m.log.Error("how full the disk is cannot be told", "error", err)
+	case full && !m.full:
+		m.full = true
+		m.log.Error("the disk is nearly full: records are refused until there is more room; delete topics or records, lower retention, or add space", "free", space.Free, "needed", space.Reserved)
+	case !full && m.full:
+		m.full = false
+		m.log.Info("the disk has room again: records are taken", "free", space.Free)
+	}
+}
+
+// scrub reads sealed segments, slowly and for ever, so that damage is found
+// while other copies or a backup can still make up for it.
+func (m *Manager) scrub(ctx context.Context) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		for _, r := range m.all() {
+			for whole := false; !whole; {
+				var read int64
+				read, whole = r.scrub(m.cfg.ScrubRate)
+				if read == 0 {
+					break
+				}
+				select {
+				case <-tick.C:
+				case <-ctx.Done():
+					return nil
+				}
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (m *Manager) all() []*Replica {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return slices.Collect(maps.Values(m.parts))
+}
+
+// scrub verifies a second's worth of sealed segments.
+func (r *Replica) scrub(budget int64) (read int64, whole bool) {
+	r.mu.Lock()
+	log, broken := r.log, r.broken
+	r.mu.Unlock()
+	if broken != nil {
+		return 0, true
+	}
+	read, whole, err := log.Scrub(budget)
+	if err != nil {
+		r.m.metrics.damaged.Inc()
+		r.m.log.Error("a stored segment is damaged; what is damaged cannot be read", "partition", r.name, "error", err)
+	}
+	return read, whole
 }
 
 // retain gives up segments that are too old, or more than the topic keeps.

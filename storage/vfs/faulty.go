@@ -27,7 +27,7 @@ const (
 	OpSendTo
 	OpSize
 	OpClose
-	OpFree
+	OpSpace
 )
 
 var opNames = [...]string{
@@ -106,11 +106,11 @@ func (f *faultyFS) Stat(name string) (Info, error) {
 	return f.fs.Stat(name)
 }
 
-func (f *faultyFS) Free(dir string) (int64, error) {
-	if err := f.hook(OpFree, dir); err != nil {
-		return 0, err
+func (f *faultyFS) Space(dir string) (Space, error) {
+	if err := f.hook(OpSpace, dir); err != nil {
+		return Space{}, err
 	}
-	return f.fs.Free(dir)
+	return f.fs.Space(dir)
 }
 
 func (f *faultyFS) Lock(name string) (io.Closer, error) {

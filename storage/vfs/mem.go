@@ -44,7 +44,7 @@ func (m *Mem) SetTime(now time.Time) {
 	m.now = now
 }
 
-// SetFree says what Free answers. Writes do not mind it: for a full disk there is
+// SetFree says what Space answers. Writes do not mind it: for a full disk there is
 // NewFaulty.
 func (m *Mem) SetFree(n int64) {
 	m.mu.Lock()
@@ -52,10 +52,10 @@ func (m *Mem) SetFree(n int64) {
 	m.free = n
 }
 
-func (m *Mem) Free(string) (int64, error) {
+func (m *Mem) Space(string) (Space, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.free, nil
+	return Space{m.free, math.MaxInt64}, nil
 }
 
 // memNode is a file or, with dir set, a directory.

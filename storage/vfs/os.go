@@ -56,12 +56,12 @@ func (*osFS) SyncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-func (*osFS) Free(dir string) (int64, error) {
-	free, err := freeBytes(dir)
+func (*osFS) Space(dir string) (Space, error) {
+	s, err := space(dir)
 	if err != nil {
-		return 0, &os.PathError{Op: "statfs", Path: dir, Err: err}
+		return Space{}, &os.PathError{Op: "statfs", Path: dir, Err: err}
 	}
-	return free, nil
+	return s, nil
 }
 
 func (o *osFS) SyncAll(dir string) error {

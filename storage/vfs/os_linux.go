@@ -26,10 +26,11 @@ func syncAll(root *os.File) error {
 	})
 }
 
-func freeBytes(dir string) (int64, error) {
+func space(dir string) (Space, error) {
 	var s unix.Statfs_t
 	err := retryEINTR(func() error { return unix.Statfs(dir, &s) })
-	return int64(min(s.Bavail*uint64(s.Frsize), math.MaxInt64)), err
+	bytes := func(blocks uint64) int64 { return int64(min(blocks*uint64(s.Frsize), math.MaxInt64)) }
+	return Space{Free: bytes(s.Bavail), Total: bytes(s.Blocks)}, err
 }
 
 func startWriteback(f *os.File, off, n int64) error {

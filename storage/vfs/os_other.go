@@ -31,5 +31,5 @@ func startWriteback(*os.File, int64, int64) error { return nil }
 
 func sendFile(io.Writer, *os.File, int64, int64) (int64, bool, error) { return 0, false, nil }
 
-// freeBytes does not know, and nothing is refused.
-func freeBytes(string) (int64, error) { return math.MaxInt64, nil }
+// space does not know, and nothing is refused.
+func space(string) (Space, error) { return Space{math.MaxInt64, math.MaxInt64}, nil }

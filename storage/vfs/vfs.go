@@ -26,6 +26,10 @@ func IsFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
+// Space is how many bytes a file system has, and how many of them may still be
+// written.
+type Space struct{ Free, Total int64 }
+
 // FS is a file system. Its methods may be called by many goroutines.
 type FS interface {
 	// Open opens an existing file for reading and writing; fs.ErrNotExist otherwise.
@@ -44,8 +48,8 @@ type FS interface {
 	SyncDir(dir string) error
 	// SyncAll makes everything on the file system that holds dir durable.
 	SyncAll(dir string) error
-	// Free tells how many bytes may be written to the file system that holds dir.
-	Free(dir string) (int64, error)
+	// Space tells how full the file system is that holds dir.
+	Space(dir string) (Space, error)
 	// Lock takes an exclusive advisory lock on a file, which it creates if need
 	// be, until the result is closed or the process ends.
 	Lock(name string) (io.Closer, error)
