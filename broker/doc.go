@@ -3,12 +3,13 @@
 //
 // # Packages
 //
-//	cmd/streambus       serve, version, health
+//	cmd/streambus       serve, config, version, health
 //	broker              builds the parts and runs them
+//	  config            the table of settings, and where their values come from
 //	  server            listeners, connections, ordered answers, dispatch
 //	  handler           one file per API; errcode.go turns errors into codes
-//	  fetch             passes of reads, waiting, the answer written by hand
-//	  replica           shell: logs, flusher, produce waits
+//	  fetch             sessions, passes of reads, waiting, the answer by hand
+//	  replica           shell: logs, flusher, retention, scrub, produce waits
 //	  partition   pure  one partition: epochs, watermark, whom to wake
 //	raftmeta            shell: the goroutine that owns the raft node
 //	  quorum      pure  raft, units, barrier
@@ -17,7 +18,7 @@
 //	  image       pure  the metadata as a value; records, codec, replay, delta
 //	  wal               the raft log on bbolt, and in memory for tests
 //	storage             partition logs on disk
-//	  batch             record batch v2: view, check, stamp
+//	  batch             record batch v2: view, check, walk, compress, stamp
 //	  vfs               the file calls storage makes: real, memory, faulty
 //	protocol            frames, headers, the API table, codec, error codes
 //
@@ -31,13 +32,15 @@
 //	a partition               replica.Replica's lock
 //	a log's files             storage.Log's lock
 //	what is dirty             storage.Dir's lock; syncing, the flusher goroutine
+//	a fetch session           its lock; its dirty list, one that partitions may take
 //	the raft node             the controller's goroutine
 //	the image                 nobody: it never changes; View holds the newest
 //
 // Goroutines: one per connection (its reader) and one more while it writes;
 // per node the controller's loop, the follower of the committed units, the
-// flusher, the recovery points, one per listener, the admin server. Nothing
-// runs per partition, and a waiting fetch or produce holds none.
+// flusher, the recovery points, retention, the scrub, one per listener, the
+// admin server. Nothing runs per partition, and a waiting fetch or produce holds
+// none.
 //
 // # One produce request
 //
@@ -68,6 +71,15 @@
 // Metadata requests that create a topic wait for it, at most a second. Apache
 // Kafka answers at once that the topic is unknown, and every client then waits
 // for its retry back-off.
+//
+// Settings of topics are checked and resolved by one table in raftmeta/image,
+// since the controller, the handlers and the replicas all need it; those of
+// brokers have theirs in broker/config. A setting that does not act is accepted
+// and named in a warning; one that would promise what is not there is refused.
+//
+// Until there are coordinators, FindCoordinator answers UNSUPPORTED_VERSION:
+// clients take it for final, where COORDINATOR_NOT_AVAILABLE makes them ask
+// for a minute.
 //
 // The metadata of cmd (cobra), waits (x/sync) and the persistent map of the
 // image (benbjohnson/immutable) are libraries: none of them is what this
