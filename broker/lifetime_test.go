@@ -1,13 +1,19 @@
 package broker
 
 import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/streambus/streambus/broker/config"
 	"github.com/streambus/streambus/storage/batch/batchtest"
 	"github.com/streambus/streambus/storage/vfs"
 )
@@ -183,4 +189,53 @@ func TestScrub(t *testing.T) {
 		}
 		return false
 	})
+}
+
+// What a topic sets and nobody acts on is said, once.
+func TestInertSettingsAreNamed(t *testing.T) {
+	cfg := config.New()
+	set(t, cfg, "log.dirs", "/data")
+	set(t, cfg, "streambus.admin.listen", "127.0.0.1:0")
+	set(t, cfg, "listeners", "PLAINTEXT://127.0.0.1:0")
+	var text syncBuffer
+	b, err := New(cfg, Disk{FS: vfs.NewMem(), RaftLog: memoryLog()}, slog.New(slog.NewTextHandler(&text, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- b.Run(ctx) }()
+	<-b.Ready()
+	r := newRaw(t, fmt.Sprintf("127.0.0.1:%d", b.Endpoints()[0].Port))
+	createTopic(r, "t")
+	for _, value := range []string{"1000", "1000", "2000"} {
+		if code := alter(r, 1, topicResource, "t", change("flush.ms", kmsg.IncrementalAlterConfigOpSet, value), change("retention.ms", kmsg.IncrementalAlterConfigOpSet, value)); code != 0 {
+			t.Fatal(code)
+		}
+	}
+	stop()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if got := text.String(); strings.Count(got, "setting=flush.ms") != 2 || strings.Contains(got, "retention.ms") {
+		t.Errorf("logged:\n%s", got)
+	}
+}
+
+// syncBuffer may be written to by many.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
 }

@@ -96,6 +96,7 @@ type Manager struct {
 	dirty   chan struct{} // holds one token while something may be dirty
 
 	defaults map[string]string // the broker's values behind topic keys; the goroutine of Apply only
+	inert    map[string]bool   // settings named in the log since they do not act; likewise
 
 	full bool // the disk is; the goroutine of retention only
 
@@ -109,7 +110,7 @@ func New(cfg Config, dir *storage.Dir, log *slog.Logger, reg prometheus.Register
 	return &Manager{
 		cfg: cfg, dir: dir, log: log, metrics: newMetrics(reg),
 		dirty: make(chan struct{}, 1),
-		parts: map[key]*Replica{}, logs: map[*storage.Log]*Replica{},
+		parts: map[key]*Replica{}, logs: map[*storage.Log]*Replica{}, inert: map[string]bool{},
 	}
 }
 

@@ -19,6 +19,7 @@ type settings struct {
 
 func (m *Manager) settings(t *image.Topic) settings {
 	number := func(key string) int64 { return t.Int64(key, m.defaults) }
+	m.nameInert(t)
 	flushOS := t.String("streambus.flush", m.defaults) == "os"
 	return settings{
 		log: storage.LogConfig{
@@ -47,6 +48,23 @@ func (m *Manager) settings(t *image.Topic) settings {
 		},
 	}
 }
+
+// nameInert says once, for each setting and value of a topic, that it makes no
+// difference here.
+func (m *Manager) nameInert(t *image.Topic) {
+	for _, s := range t.Configs() {
+		k, ok := image.FindTopicKey(s.Key)
+		said := t.Name + " " + s.Key + "=" + s.Value
+		if !ok || k.Acts(s.Value) || m.inert[said] || len(m.inert) >= maxInert {
+			continue
+		}
+		m.inert[said] = true
+		m.log.Warn("a setting of a topic is accepted and makes no difference here", "topic", t.Name, "setting", s.Key, "value", s.Value)
+	}
+}
+
+// maxInert bounds what is remembered as said.
+const maxInert = 10_000
 
 func (m *Manager) compression(t *image.Topic) batch.Compression {
 	name := t.String("compression.type", m.defaults)
