@@ -15,7 +15,6 @@ type Mode int
 // Modes, as in Kafka's documentation.
 const (
 	ReadOnly    Mode = iota
-	PerBroker        // for one broker
 	ClusterWide      // for one broker, or for all
 )
 
@@ -26,7 +25,6 @@ type Key struct {
 }
 
 func readOnly(k image.Key) Key    { return Key{k, ReadOnly} }
-func perBroker(k image.Key) Key   { return Key{k, PerBroker} }
 func clusterWide(k image.Key) Key { return Key{k, ClusterWide} }
 
 const (
@@ -42,10 +40,10 @@ var own = []Key{
 	readOnly(image.NewKey("process.roles", image.List, "broker,controller", bothRoles, "What this process is: broker and controller, for now always both.")),
 	readOnly(image.NewKey("broker.rack", image.Text, "", nil, "The rack that this broker stands in.")),
 	readOnly(image.NewKey("log.dirs", image.List, "data", oneDirectory, "The directory that holds everything this node keeps.")),
-	perBroker(image.NewKey("listeners", image.List, "PLAINTEXT://127.0.0.1:9092", listenerList, "Where clients connect, as NAME://host:port. Without a host on all interfaces.")),
+	readOnly(image.NewKey("listeners", image.List, "PLAINTEXT://127.0.0.1:9092", listenerList, "Where clients connect, as NAME://host:port. Without a host on all interfaces.")),
 	readOnly(image.NewKey("advertised.listeners", image.List, "", listenerList, "What clients are told to connect to, where that is not the listeners themselves.")),
 	readOnly(image.NewKey("controller.listener.names", image.List, "", nil, "Which listeners are the controller's.")),
-	perBroker(image.NewKey("listener.security.protocol.map", image.List, "PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL", nil, "The security protocol of each listener, by its name.")),
+	readOnly(image.NewKey("listener.security.protocol.map", image.List, "PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL", nil, "The security protocol of each listener, by its name.")),
 	readOnly(image.NewKey("streambus.admin.listen", image.Text, "127.0.0.1:9644", nil, "host:port of metrics and health over HTTP.")),
 	readOnly(image.NewKey("streambus.disk.min.free.bytes", image.Long, "-1", image.AtLeast(-1), "Below so much free space records are refused; -1 stands for 1 GiB or 5 % of the disk, whichever is smaller.")),
 	readOnly(image.NewKey("streambus.scrub.bytes.per.second", image.Long, "4194304", image.AtLeast(0), "How fast old segments are read and checked in the background; 0 for not at all.")),
@@ -55,8 +53,8 @@ var own = []Key{
 	readOnly(image.NewKey("delete.topic.enable", image.Boolean, "true", nil, "Whether topics can be deleted.")),
 	readOnly(image.NewKey("socket.request.max.bytes", image.Int, "104857600", image.AtLeast(1024), "The largest request.")),
 	readOnly(image.NewKey("connections.max.idle.ms", image.Long, "600000", image.AtLeast(1), "After how long an idle connection is closed.")),
-	readOnly(image.NewKey("max.connections", image.Int, maxInt, image.AtLeast(0), "How many connections there may be.")),
-	readOnly(image.NewKey("max.connections.per.ip", image.Int, maxInt, image.AtLeast(0), "How many connections one address may have.")),
+	readOnly(image.NewKey("max.connections", image.Int, maxInt, image.AtLeast(0), "How many connections there may be.").Inert()),
+	readOnly(image.NewKey("max.connections.per.ip", image.Int, maxInt, image.AtLeast(0), "How many connections one address may have.").Inert()),
 	readOnly(image.NewKey("fetch.max.bytes", image.Int, "57671680", image.AtLeast(1024), "The most that one fetch returns.")),
 	readOnly(image.NewKey("max.incremental.fetch.session.cache.slots", image.Int, "1000", image.AtLeast(0), "How many fetch sessions there may be.")),
 	readOnly(image.NewKey("max.request.partition.size.limit", image.Int, "2000", image.AtLeast(1), "How many partitions one answer of DescribeTopicPartitions has.")),

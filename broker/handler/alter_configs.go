@@ -176,8 +176,6 @@ func (b *Broker) behind(img *image.Image, a *alteration, name string) (*image.Ke
 		return nil, nil, invalidConfig("unknown setting of brokers: %s", name)
 	case k.Mode == config.ReadOnly:
 		return nil, nil, invalid("cannot update these configs dynamically: " + name)
-	case k.Mode == config.PerBroker && a.name == "":
-		return nil, nil, invalid("cannot update these configs at default cluster level: " + name)
 	}
 	return &k.Key, b.Config.Values(img, b.NodeID, name), nil
 }

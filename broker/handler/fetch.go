@@ -15,8 +15,9 @@ import (
 // before, 13 topic ids).
 func (b *Broker) fetch(ctx context.Context, r *protocol.Request, done func(*protocol.Response)) {
 	req := r.Body.(*kmsg.FetchRequest)
+	byID := req.Version >= 13
 	in := &fetch.Incoming{
-		Session: req.SessionID, Epoch: req.SessionEpoch, ByID: req.Version >= 13,
+		Session: req.SessionID, Epoch: req.SessionEpoch, ByID: byID,
 		MinBytes: req.MinBytes, MaxBytes: req.MaxBytes,
 		MaxWait: time.Duration(req.MaxWaitMillis) * time.Millisecond,
 	}
