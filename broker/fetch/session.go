@@ -20,8 +20,6 @@ var (
 )
 
 const (
-	// noSession is the id of requests and answers that have none.
-	noSession = 0
 	// openEpoch asks for a session, closeEpoch ends one. All others continue.
 	openEpoch, closeEpoch = 0, -1
 	// evictAfter is how long a session must have been idle to make room for
