@@ -545,10 +545,10 @@ func (w *world) delete(m *modelLog) {
 	if w.rng.IntN(5) == 0 {
 		w.fault = 1 + w.rng.IntN(8)
 	}
-	err := w.dir.DeleteLog(m.name, noon)
+	err := w.dir.DeleteLogs(noon, m.name)
 	w.fault = 0
 	if errors.Is(err, errFault) {
-		err = w.dir.DeleteLog(m.name, noon)
+		err = w.dir.DeleteLogs(noon, m.name)
 	}
 	must(w.t, err)
 	*m = modelLog{name: m.name, topic: m.topic + 1}

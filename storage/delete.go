@@ -21,66 +21,88 @@ const (
 	metadataName = "partition.metadata"
 )
 
-// ErrDeleted refuses work on a log that DeleteLog has taken away.
+// ErrDeleted refuses work on a log that DeleteLogs has taken away.
 var ErrDeleted = errors.New("the log has been deleted")
 
-// DeleteLog takes a log out of the directory, open or not. When it returns nil
-// no crash brings the log back, another of its name may be opened at once, and
+// DeleteLogs takes logs out of the directory, open or not. When it returns nil
+// no crash brings them back, others of their names may be opened at once, and
 // what there was is removed by a Sweep, after LogConfig.DeleteDelay. Until then
-// regions read before can be sent. A log without a directory is deleted too.
-func (d *Dir) DeleteLog(name string, now time.Time) error {
+// regions read before can be sent. Logs without a directory are deleted too. An
+// error leaves those that it is about as they were.
+func (d *Dir) DeleteLogs(now time.Time, names ...string) error {
 	if err := d.Failed(); err != nil {
 		return err
 	}
+	var (
+		errs   []error
+		graves []removal
+		moved  bool
+	)
+	for _, name := range names {
+		r, err := d.takeAway(name, now)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("log %s: %w", name, err))
+			continue
+		}
+		graves = append(graves, r)
+		moved = moved || r.dir != ""
+	}
+	if moved { // one sync for all of them
+		if err := d.mustSync(d.fs.SyncDir(d.path)); err != nil {
+			return errors.Join(append(errs, err)...)
+		}
+	}
+	d.bury(graves)
+	return errors.Join(errs...)
+}
+
+// takeAway moves a log's directory and ends its use. The move is not durable yet.
+func (d *Dir) takeAway(name string, now time.Time) (removal, error) {
 	d.mu.Lock()
 	l := d.logs[name]
 	d.mu.Unlock()
 	if l == nil {
 		to, err := d.moveAside(name, deletedDirSuffix)
-		if err == nil && to != "" {
-			d.bury(nil, name, removal{dir: to, at: now})
-		}
-		return err
+		return removal{name: name, dir: to, at: now}, err
 	}
 	l.appendMu.Lock()
 	defer l.appendMu.Unlock()
-	if l.gone.Swap(true) { // first: a round must not take what it misses for a failure
-		return nil
-	}
+	l.gone.Store(true) // first: a round must not take what it misses for a failure
 	to, err := d.moveAside(name, deletedDirSuffix)
 	if err != nil {
 		l.gone.Store(false)
-		return err
+		return removal{}, err
 	}
-	r := removal{log: l, dir: to, at: now.Add(l.config().DeleteDelay)}
 	if to != "" {
 		l.moved.Store(&to)
 	}
 	for _, f := range l.take().files {
 		d.files.release(f)
 	}
-	d.bury(l, name, r)
-	return nil
+	return removal{log: l, name: name, dir: to, at: now.Add(l.config().DeleteDelay)}, nil
 }
 
-// bury forgets a log whose directory has been moved. No checkpoint is being
-// written that knows it: one that came later would be taken for the next log's.
-func (d *Dir) bury(l *Log, name string, r removal) {
+// bury forgets logs whose directories have been moved. No checkpoint is being
+// written that knows them: one that came later would be taken for the next
+// log's of the name.
+func (d *Dir) bury(graves []removal) {
 	d.checkpointMu.Lock()
 	defer d.checkpointMu.Unlock()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.logs[name] == l {
-		delete(d.logs, name)
+	for _, r := range graves {
+		if d.logs[r.name] == r.log {
+			delete(d.logs, r.name)
+		}
+		delete(d.left, r.name)
+		delete(d.starts, r.name)
+		d.buried[r.name] = true
+		if r.dir != "" {
+			d.due = append(d.due, r)
+		}
 	}
-	d.dirty = slices.DeleteFunc(d.dirty, func(dirty *Log) bool { return dirty == l })
-	delete(d.left, name)
-	delete(d.starts, name)
-	d.buried[name] = true
+	d.dirty = slices.DeleteFunc(d.dirty, func(l *Log) bool { return l.gone.Load() })
 	d.moved.Store(true)
-	if r.dir != "" {
-		d.due = append(d.due, r)
-	}
 }
 
 // SetAside renames the directory of a log that no partition claims, durably, and
@@ -95,14 +117,20 @@ func (d *Dir) SetAside(name string) (to string, err error) {
 	if open {
 		return "", fmt.Errorf("log %s is open and cannot be set aside", name)
 	}
-	if to, err = d.moveAside(name, strayDirSuffix); err == nil && to != "" {
-		d.bury(nil, name, removal{})
+	to, err = d.moveAside(name, strayDirSuffix)
+	if err != nil || to == "" {
+		return "", err
 	}
-	return to, err
+	if err := d.mustSync(d.fs.SyncDir(d.path)); err != nil {
+		return "", err
+	}
+	d.bury([]removal{{name: name}})
+	return to, nil
 }
 
-// moveAside renames a log's directory, durably, to a name that was never used in
-// this life of the directory; to is "" if there is no such directory.
+// moveAside renames a log's directory to a name that was never used in this life
+// of the directory; to is "" if there is no such directory. The caller makes it
+// durable.
 func (d *Dir) moveAside(name, suffix string) (to string, err error) {
 	topic, partition, ok := splitName(name)
 	if !ok {
@@ -126,10 +154,10 @@ func (d *Dir) moveAside(name, suffix string) (to string, err error) {
 	if err != nil {
 		return "", d.refused(err)
 	}
-	return to, d.mustSync(d.fs.SyncDir(d.path))
+	return to, nil
 }
 
-// isDeletedDir tells whether a name is one that DeleteLog gives.
+// isDeletedDir tells whether a name is one that DeleteLogs gives.
 func isDeletedDir(name string) bool {
 	name, deleted := strings.CutSuffix(name, deletedDirSuffix)
 	i := strings.LastIndexByte(name, '.')
@@ -207,6 +235,9 @@ func (l *Log) claim(point int64) (aside string, err error) {
 		return "", err
 	}
 	if aside, err = l.d.moveAside(l.name, strayDirSuffix); err != nil {
+		return "", err
+	}
+	if err := l.d.mustSync(l.d.fs.SyncDir(l.d.path)); err != nil {
 		return "", err
 	}
 	return aside, l.d.forget(l.name)

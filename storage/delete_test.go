@@ -21,14 +21,14 @@ func withTopic(cfg LogConfig, n byte) LogConfig {
 	return cfg
 }
 
-func TestDeleteLog(t *testing.T) {
+func TestDeleteLogs(t *testing.T) {
 	fs := vfs.NewMem()
 	d := openDir(t, fs, "/data")
 	must(t, fs.SyncDir("/"))
 	cfg := withTopic(small, 1)
 	cfg.DeleteDelay = time.Minute
 	openLog(t, d, cfg)
-	if err := d.DeleteLog("t-0", noon); err != nil {
+	if err := d.DeleteLogs(noon, "t-0"); err != nil {
 		t.Errorf("delete a log without files: %v", err)
 	}
 	l, _ := openLog(t, d, cfg)
@@ -41,7 +41,7 @@ func TestDeleteLog(t *testing.T) {
 	fill(t, l, 1)
 	round := d.BeginFlush() // under way while the log is deleted
 	fill(t, l, 1)
-	must(t, d.DeleteLog("t-0", noon))
+	must(t, d.DeleteLogs(noon, "t-0"))
 	for _, sync := range round.Syncs() {
 		must(t, sync())
 	}
@@ -114,7 +114,7 @@ func TestDeleteDuringARound(t *testing.T) {
 	l, _ := openLog(t, d, withTopic(small, 1))
 	fill(t, l, 1)
 	round := d.BeginFlush()
-	must(t, d.DeleteLog("t-0", noon))
+	must(t, d.DeleteLogs(noon, "t-0"))
 	_, err := d.Sweep(noon)
 	must(t, err)
 	for _, sync := range round.Syncs() {
@@ -130,7 +130,7 @@ func TestDeleteDuringAnOpen(t *testing.T) {
 	fs := vfs.NewFaulty(vfs.NewMem(), func(op vfs.Op, name string) error {
 		if armed && op == vfs.OpOpen {
 			armed = false
-			must(t, d.DeleteLog("t-0", noon))
+			must(t, d.DeleteLogs(noon, "t-0"))
 			l, _ := openLog(t, d, small)
 			appendOne(t, l, batchtest.Values("another").Encode())
 		}
@@ -161,7 +161,7 @@ func TestDeleteUnopened(t *testing.T) {
 	if _, _, err := d.OpenLog("t-0", small, noon); err == nil {
 		t.Fatal("opened")
 	}
-	must(t, d.DeleteLog("t-0", noon))
+	must(t, d.DeleteLogs(noon, "t-0"))
 	l, _ = openLog(t, d, small)
 	fill(t, l, 1)
 	must(t, d.CloseDirty())
@@ -177,7 +177,7 @@ func TestLongNames(t *testing.T) {
 	d := openDir(t, fs, "/data")
 	name := strings.Repeat("t", 249) + "-12345"
 	must(t, fs.MkdirAll("/data/"+name))
-	must(t, d.DeleteLog(name, noon))
+	must(t, d.DeleteLogs(noon, name))
 	must(t, fs.MkdirAll("/data/"+name))
 	to, err := d.SetAside(name)
 	must(t, err)

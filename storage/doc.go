@@ -15,7 +15,7 @@
 //     not write, and a second sync that succeeds would prove nothing.
 //  4. Now and then, Checkpoint: it bounds what the next recovery has to verify.
 //  5. Now and then, Retain for each log, and Sweep: it removes the files that were
-//     given up LogConfig.DeleteDelay before. DeleteLog for a partition that is no
+//     given up LogConfig.DeleteDelay before. DeleteLogs for a partition that is no
 //     more, and SetAside for what Partitions lists and no partition claims.
 //     FreeGuard, so that these have the room they need themselves.
 //  6. Scrub, as slowly as it likes.

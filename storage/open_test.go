@@ -64,7 +64,7 @@ func TestRecoveryProgress(t *testing.T) {
 		func() error { return nil },
 		func() error { _, _, err := d.OpenLog("t-1", small, noon); return err },
 		func() error { _, err := d.SetAside("t-0"); return err },
-		func() error { return d.DeleteLog("t-2", noon) },
+		func() error { return d.DeleteLogs(noon, "t-2") },
 		func() error { _, _, err := d.OpenLog("t-3", small, noon); return err },
 	} {
 		must(t, step())

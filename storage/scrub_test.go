@@ -78,7 +78,7 @@ func TestScrub(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	must(t, d.DeleteLog("t-0", noon))
+	must(t, d.DeleteLogs(noon, "t-0"))
 	_, err := d.Sweep(noon)
 	must(t, err)
 	if _, damage := scrubAll(t, l, 300); damage != nil {

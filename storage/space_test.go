@@ -124,7 +124,7 @@ func TestFullAtEveryCall(t *testing.T) {
 		retry("checkpoint", d.Checkpoint)
 		retry("start", func() error { return l.AdvanceStart(12, noon) })
 		retry("retention", func() error { _, err := l.Retain(noon, RetentionConfig{3000, -1}, 40); return err })
-		retry("delete", func() error { return d.DeleteLog("u-0", noon) })
+		retry("delete", func() error { return d.DeleteLogs(noon, "u-0") })
 		_, err = d.Sweep(noon)
 		must(t, err)
 		write(l, 9, "the last")

@@ -202,6 +202,7 @@ func (d *Dir) writeStarts(starts logOffsets) error {
 // deleted log, whose log is nil if it was not open.
 type removal struct {
 	log  *Log
+	name string // of the log, where it is its whole directory
 	base int64
 	dir  string
 	at   time.Time

@@ -133,14 +133,16 @@ func (m *Manager) SetDefaults(defaults map[string]string) { m.defaults = default
 // without one until their first append, so this opens and syncs nothing for new
 // partitions.
 func (m *Manager) Apply(img *image.Image, d *image.Delta) {
+	var gone []key
 	for _, t := range d.Removed {
 		for i := range t.NumPartitions() {
-			m.remove(key{t.ID, i}, name(t, i))
+			gone = append(gone, key{t.ID, i})
 		}
 	}
 	if d.Whole {
-		m.removeMissing(img)
+		gone = append(gone, m.missing(img)...)
 	}
+	m.remove(gone)
 	var open errgroup.Group
 	open.SetLimit(max(m.cfg.RecoveryThreads, 1))
 	for _, c := range d.Local(m.cfg.NodeID).Leaders {
@@ -160,37 +162,42 @@ func (m *Manager) Apply(img *image.Image, d *image.Delta) {
 // Recovery tells how many of the logs that were found at the start are open.
 func (m *Manager) Recovery() (done, total int) { return m.dir.Recovery() }
 
-// remove gives up a replica, and its log's directory to be removed later.
-func (m *Manager) remove(k key, name string) {
+// remove gives up replicas, and their logs' directories to be removed later.
+func (m *Manager) remove(gone []key) {
+	var removed []*Replica
 	m.mu.Lock()
-	r := m.parts[k]
-	delete(m.parts, k)
-	if r != nil {
-		delete(m.logs, r.log)
+	for _, k := range gone {
+		if r := m.parts[k]; r != nil {
+			removed = append(removed, r)
+			delete(m.parts, k)
+			delete(m.logs, r.log)
+		}
 	}
 	m.mu.Unlock()
-	if r == nil {
+	if len(removed) == 0 {
 		return
 	}
-	r.fail(ErrUnknownPartition)
-	if err := m.dir.DeleteLog(name, time.Now()); err != nil {
-		m.log.Error("the log of a deleted partition could not be taken away; the next start sets its directory aside", "partition", name, "error", err)
+	names := make([]string, len(removed))
+	for i, r := range removed {
+		r.fail(ErrUnknownPartition)
+		names[i] = r.name
+	}
+	if err := m.dir.DeleteLogs(time.Now(), names...); err != nil {
+		m.log.Error("logs of deleted partitions could not be taken away; the next start sets their directories aside", "error", err)
 	}
 }
 
-// removeMissing gives up the replicas that an image does not have.
-func (m *Manager) removeMissing(img *image.Image) {
-	missing := map[key]string{}
+// missing are the replicas that an image does not have.
+func (m *Manager) missing(img *image.Image) []key {
 	m.mu.RLock()
-	for k, r := range m.parts {
+	defer m.mu.RUnlock()
+	var missing []key
+	for k := range m.parts {
 		if _, ok := img.TopicByID(k.topic); !ok {
-			missing[k] = r.name
+			missing = append(missing, k)
 		}
 	}
-	m.mu.RUnlock()
-	for k, name := range missing {
-		m.remove(k, name)
-	}
+	return missing
 }
 
 // SetAsideStrays renames the directories that no partition of this broker
