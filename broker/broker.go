@@ -32,6 +32,7 @@ import (
 const (
 	drainTime        = 10 * time.Second // what a clean stop waits for answers
 	registerTime     = time.Minute      // what a start waits for the controller
+	progressInterval = 2 * time.Second  // how often a long start tells how far it is
 	producerIDBlock  = 1000             // as in Apache Kafka
 	requestMemory    = 256 << 20
 	maxPipelined     = 512
@@ -249,6 +250,7 @@ func (b *Broker) Run(ctx context.Context) error {
 	})
 	g.Go(func() error { return b.replicas.Run(failed) })
 	g.Go(func() error { return serveAdmin(failed, b.admin, adminHandler(b.metrics, b.isReady)) })
+	g.Go(func() error { b.tellProgress(failed); return nil })
 
 	for _, w := range b.cfg.Warnings() {
 		b.log.Warn(w)
@@ -320,6 +322,22 @@ func (b *Broker) isReady() error {
 	default:
 		done, total := b.replicas.Recovery()
 		return fmt.Errorf("starting: %d of %d logs are open", done, total)
+	}
+}
+
+// tellProgress logs how far the start is, until clients can be served.
+func (b *Broker) tellProgress(ctx context.Context) {
+	tick := time.NewTicker(progressInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			b.log.Info("still starting", "reason", b.isReady(), "since", time.Since(b.begun).Round(time.Second))
+		case <-b.ready:
+			return
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 

@@ -222,8 +222,57 @@ func TestInertSettingsAreNamed(t *testing.T) {
 	}
 }
 
-// syncBuffer may be written to by many.
+// A start that takes long tells how far it is, in the log and to whoever asks.
+func TestStartTellsProgress(t *testing.T) {
+	fs := vfs.NewMem()
+	disk := Disk{FS: fs, RaftLog: memoryLog()}
+	n := startNodeWith(t, disk, map[string]string{"num.recovery.threads.per.data.dir": "1"})
+	r := newRaw(t, n.addr())
+	for _, name := range []string{"a", "b"} {
+		createTopic(r, name)
+		if at := produceTo(r, name, 0); at.ErrorCode != 0 {
+			t.Fatal(at.ErrorCode)
+		}
+	}
+	n.stop()
+	if err := <-n.done; err != nil {
+		t.Fatal(err)
+	}
+	told := make(chan struct{})
+	disk.FS = vfs.NewFaulty(fs, func(op vfs.Op, name string) error {
+		if op == vfs.OpStat && strings.HasSuffix(name, "/b-0") {
+			<-told
+		}
+		return nil
+	})
+	cfg := config.New()
+	for key, value := range map[string]string{"log.dirs": "/data", "streambus.admin.listen": "127.0.0.1:0", "listeners": "PLAINTEXT://127.0.0.1:0", "num.recovery.threads.per.data.dir": "1"} {
+		set(t, cfg, key, value)
+	}
+	text := &syncBuffer{holds: "still starting", told: told}
+	b, err := New(cfg, disk, slog.New(slog.NewTextHandler(text, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- b.Run(ctx) }()
+	<-told
+	<-b.Ready()
+	stop()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if got := text.String(); !strings.Contains(got, " of 2 logs are open") {
+		t.Errorf("logged:\n%s", got)
+	}
+}
+
+// syncBuffer may be written to by many. told is closed once it holds a text.
 type syncBuffer struct {
+	holds string
+	told  chan struct{}
+
 	mu sync.Mutex
 	b  bytes.Buffer
 }
@@ -231,7 +280,12 @@ type syncBuffer struct {
 func (s *syncBuffer) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.b.Write(p)
+	n, err := s.b.Write(p)
+	if s.told != nil && strings.Contains(s.b.String(), s.holds) {
+		close(s.told)
+		s.told = nil
+	}
+	return n, err
 }
 
 func (s *syncBuffer) String() string {
