@@ -56,7 +56,7 @@ var modules = map[string]string{
 	"github.com/spf13/pflag":              "cmd/streambus",
 	"github.com/magiconair/properties":    "broker/config",
 	"golang.org/x/sync":                   "broker broker/server broker/replica",
-	"golang.org/x/sys":                    "storage/vfs raftmeta/wal",
+	"golang.org/x/sys":                    "storage/vfs raftmeta/wal compat-tests/bench",
 }
 
 // cores have no clock, goroutine, channel, lock, file, socket or random source.

@@ -136,12 +136,14 @@ func freeAddr() (string, error) {
 	return ln.Addr().String(), ln.Close()
 }
 
-func (b *bench) stop() error {
-	err := b.cmd.Process.Signal(syscall.SIGTERM)
-	if err == nil {
-		err = b.cmd.Wait()
+func (b *bench) stop() error { return errors.Join(b.end(), os.RemoveAll(filepath.Dir(b.dir))) }
+
+// end stops the process, and leaves its files.
+func (b *bench) end() error {
+	if err := b.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		return err
 	}
-	return errors.Join(err, os.RemoveAll(filepath.Dir(b.dir)))
+	return b.cmd.Wait()
 }
 
 // settle waits for what was written and removed before. Where the disk is told

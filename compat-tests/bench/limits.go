@@ -117,6 +117,36 @@ func echo(durable bool) measure {
 	}
 }
 
+// echoes is n connections at once, each with one message under way.
+func echoes(n int) measure {
+	return func(b *bench) ([]figure, error) {
+		results, fails := make([][]figure, n), make([]error, n)
+		var all sync.WaitGroup
+		for i := range n {
+			f, err := b.file("echoes")
+			if err != nil {
+				return nil, err
+			}
+			defer f.Close()
+			all.Go(func() {
+				results[i], fails[i] = roundTrips(b.span/2, recordBytes, func(p []byte) error {
+					_, err := f.Write(p)
+					return err
+				})
+			})
+		}
+		all.Wait()
+		if err := errors.Join(fails...); err != nil {
+			return nil, err
+		}
+		sum := results[0]
+		for _, r := range results[1:] {
+			sum[2].value += r[2].value
+		}
+		return sum, nil // the times are those of the first
+	}
+}
+
 func (b *bench) file(name string) (*os.File, error) {
 	b.next++
 	return os.Create(filepath.Join(b.scratch, fmt.Sprint(name, "-", b.next)))

@@ -17,6 +17,8 @@ import (
 	"slices"
 	"text/tabwriter"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 func main() {
@@ -54,16 +56,42 @@ var rows = []row{
 	{"machine: fdatasync of 4 KiB appends", fdatasync, nil},
 	{"start, empty directory", started, bareStart},
 	{"resident memory, idle", resident, nil},
-	{"produce 1 KiB, acks=all, durable", produce("ack"), received(true)},
-	{"produce 1 KiB, acks=all, os", produce("os"), received(false)},
+	{"produce 1 KiB, acks=all, durable", produce("ack", incompressible), received(true)},
+	{"produce 1 KiB, acks=all, os", produce("os", incompressible), received(false)},
+	{"produce 100 B, acks=all, durable", produce("ack", small), received(true)},
+	{"produce 100 B, acks=all, os", produce("os", small), received(false)},
+	{"produce text, gzip", compressed(kgo.GzipCompression()), nil},
+	{"produce text, snappy", compressed(kgo.SnappyCompression()), nil},
+	{"produce text, lz4", compressed(kgo.Lz4Compression()), nil},
+	{"produce text, zstd", compressed(kgo.ZstdCompression()), nil},
 	{"consume 1 KiB, hot", consume, sent},
+	{"consume 1 KiB, cold", consumeCold, readDirect},
 	{"1 in flight, os", active(1, "os"), echo(false)},
 	{"1 active partition", active(1, "ack"), echo(true)},
 	{"100 active partitions", active(100, "ack"), groupCommit(100)},
 	{"1000 active partitions", active(1000, "ack"), groupCommit(1000)},
 	{"1000 new partitions", sweeps(1000), bareSweeps(1000)},
+	{"1 connection, os", connections(1), echoes(1)},
+	{"8 connections, os", connections(8), echoes(8)},
+	{"64 connections, os", connections(64), echoes(64)},
+	{"open loop, 2000/s on 6 partitions", openLoop(perSecond(2000), 6, "ack"), fdatasync},
+	{"open loop at 70 % of its maximum", openLoop(share(.7, "ack"), 6, "ack"), nil},
+	{"end to end at 500/s, durable", endToEnd(500, "ack"), fdatasync},
+	{"end to end at 500/s, os", endToEnd(500, "os"), pingPong},
 	{"allocations in the broker", allocations, nil},
 	{"resident memory after it all", resident, nil},
+	{"100 idle partitions", idle(100), nil},
+	{"1000 idle partitions", idle(1000), nil},
+	{"10000 idle partitions", idle(10_000), nil},
+	{"100000 idle partitions, no records", idle(100_000), nil},
+	{"start after kill -9, 256 MB", restart(256 << 20), nil},
+	{"start after kill -9, 10 GB", restart(10 << 30), nil},
+	{"10^5 records of 100 B", stored(1e5), nil},
+	{"10^6 records of 100 B", stored(1e6), nil},
+	{"10^7 records of 100 B", stored(1e7), nil},
+	{"100 idle connections", idleConnections(100), nil},
+	{"1000 idle connections", idleConnections(1000), nil},
+	{"8000 idle connections", idleConnections(8000), nil},
 }
 
 func run(bin, dir string, rounds int, span time.Duration, only string) error {

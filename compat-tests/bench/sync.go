@@ -1,22 +1,33 @@
 package main
 
 import (
+	"errors"
 	"os"
-	"runtime"
-	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
-// numberSyncfs is a system call that package syscall does not know by name.
-var numberSyncfs = map[string]uintptr{"amd64": 306, "arm64": 267}[runtime.GOARCH]
-
 // syncfs syncs the file system that f is on.
-func syncfs(f *os.File) error {
-	if _, _, errno := syscall.Syscall(numberSyncfs, f.Fd(), 0, 0); errno != 0 {
-		return os.NewSyscallError("syncfs", errno)
-	}
-	return nil
-}
+func syncfs(f *os.File) error { return os.NewSyscallError("syncfs", unix.Syncfs(int(f.Fd()))) }
 
 func datasync(f *os.File) error {
-	return os.NewSyscallError("fdatasync", syscall.Fdatasync(int(f.Fd())))
+	return os.NewSyscallError("fdatasync", unix.Fdatasync(int(f.Fd())))
+}
+
+// chill takes files out of memory, so that they are read from the disk.
+func chill(names []string) error {
+	for _, name := range names {
+		f, err := os.Open(name)
+		if err != nil {
+			return err
+		}
+		err = os.NewSyscallError("fdatasync", unix.Fdatasync(int(f.Fd()))) // dirty pages stay
+		if err == nil {
+			err = os.NewSyscallError("fadvise", unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED))
+		}
+		if err := errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
