@@ -55,29 +55,41 @@ func (m *Manager) guard() {
 	}
 }
 
+// scrubShare keeps looking for something to read at a thousandth of the time,
+// however many partitions there are.
+const scrubShare = 1000
+
 // scrub reads sealed segments, slowly and for ever, so that damage is found
 // while other copies or a backup can still make up for it.
 func (m *Manager) scrub(ctx context.Context) error {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	pause := func(d time.Duration) (goOn bool) {
+		timer.Reset(d)
+		select {
+		case <-timer.C:
+			return true
+		case <-ctx.Done():
+			return false
+		}
+	}
 	for {
+		var busy time.Duration
 		for _, r := range m.all() {
 			for whole := false; !whole; {
 				var read int64
+				begun := time.Now()
 				read, whole = r.scrub(m.cfg.ScrubRate)
+				busy += time.Since(begun)
 				if read == 0 {
 					break
 				}
-				select {
-				case <-tick.C:
-				case <-ctx.Done():
+				if !pause(time.Second) {
 					return nil
 				}
 			}
 		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
+		if !pause(max(time.Second, busy*scrubShare)) {
 			return nil
 		}
 	}
