@@ -186,7 +186,7 @@ func (b *Broker) routes() map[int16]server.Handler {
 		Replicas:    b.replicas,
 		Fetcher:     b.fetcher,
 		Now:         time.Now,
-		Unpacking:   make(chan struct{}, 2*runtime.GOMAXPROCS(0)),
+		Unpacking:   make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1)),
 		Propose:     b.propose,
 		Usage:       b.usage,
 		NewTopicID:  newUUID,

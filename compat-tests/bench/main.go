@@ -92,6 +92,10 @@ var rows = []row{
 	{"100 idle connections", idleConnections(100), nil},
 	{"1000 idle connections", idleConnections(1000), nil},
 	{"8000 idle connections", idleConnections(8000), nil},
+	{"beside 100 announcing 48 MiB", beside(announced), nil},
+	{"beside 1000 sending byte by byte", beside(trickling), nil},
+	{"beside 4 with decompression bombs", beside(bombs), nil},
+	{"beside strangers", beside(strangers), nil},
 }
 
 func run(bin, dir string, rounds int, span time.Duration, only string) error {
