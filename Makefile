@@ -26,12 +26,12 @@ test:
 
 lint:
 	@test -z "$$(gofmt -l .)" || { echo "not formatted:"; gofmt -l .; exit 1; }
-	go vet ./...
-	go run $(STATICCHECK) ./...
+	go vet ./... && cd compat-tests && go vet ./...
+	go run $(STATICCHECK) ./... && cd compat-tests && go run $(STATICCHECK) ./...
 
 # Figures of one node beside the machine's own; read them as ratios of one run.
 bench: build
-	go run ./compat-tests/bench
+	cd compat-tests && go run ./bench -broker ../bin/streambus
 
 # The long runs: STREAMBUS_KILLS kills of a broker that a producer writes to.
 soak:

@@ -1,0 +1,300 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// Generated requests are valid by construction, and then one or two of their
+// fields get a value that is valid too, or slightly wrong. Both brokers get the
+// same, field by field: only the ids of topics differ.
+
+// templates make a valid request of each API. a has three partitions, the first
+// with records; b has one.
+var templates = []struct {
+	key     kmsg.Key
+	changes bool // metadata
+	make    func(s *session, v int16, a, b string) kmsg.Request
+}{
+	{kmsg.Produce, false, func(s *session, v int16, a, b string) kmsg.Request {
+		req := s.produceTo(v, a, 1, batch(values("x", "y")))
+		req.Topics = append(req.Topics, s.produce(v, b, batch(values("z"), compressed(1))).Topics...)
+		return req
+	}},
+	{kmsg.Fetch, false, func(s *session, v int16, a, b string) kmsg.Request {
+		req := s.fetch(v, a, 0)
+		req.Topics[0].Partitions = append(req.Topics[0].Partitions, fetchPartition(1, 0))
+		req.Topics = append(req.Topics, s.fetchTopic(b, fetchPartition(0, 0)))
+		return req
+	}},
+	{kmsg.ListOffsets, false, func(s *session, v int16, a, b string) kmsg.Request {
+		req := listOffsets(v, a, -1, -2, someTime)
+		req.Topics = append(req.Topics, listOffsets(v, b, someTime).Topics...)
+		return req
+	}},
+	{kmsg.Metadata, false, func(s *session, v int16, a, b string) kmsg.Request { return metadata(v, a, b) }},
+	{kmsg.CreateTopics, true, func(s *session, v int16, a, b string) kmsg.Request {
+		req := at(kmsg.NewPtrCreateTopicsRequest(), v)
+		req.TimeoutMillis = 10_000
+		req.Topics = append(req.Topics, newTopic(s.topic(), 2, "retention.ms=1000"), newTopic(s.topic(), 1))
+		return req
+	}},
+	{kmsg.DeleteTopics, true, func(s *session, v int16, a, b string) kmsg.Request {
+		req := at(kmsg.NewPtrDeleteTopicsRequest(), v)
+		name := s.create(1)
+		req.TimeoutMillis, req.TopicNames = 10_000, []string{name}
+		t := kmsg.NewDeleteTopicsRequestTopic()
+		t.Topic = &name
+		req.Topics = append(req.Topics, t)
+		return req
+	}},
+	{kmsg.DeleteRecords, false, func(s *session, v int16, a, b string) kmsg.Request {
+		req := deleteRecords(v, a, 0)
+		req.Topics = append(req.Topics, deleteRecords(v, b, 0).Topics...)
+		return req
+	}},
+	{kmsg.InitProducerID, false, func(s *session, v int16, a, b string) kmsg.Request {
+		req := at(kmsg.NewPtrInitProducerIDRequest(), v)
+		req.ProducerID, req.ProducerEpoch, req.TransactionTimeoutMillis = -1, -1, 1000
+		return req
+	}},
+	{kmsg.OffsetForLeaderEpoch, false, func(s *session, v int16, a, b string) kmsg.Request {
+		req := at(kmsg.NewPtrOffsetForLeaderEpochRequest(), v)
+		req.ReplicaID = -1
+		for _, name := range []string{a, b} {
+			t, p := kmsg.NewOffsetForLeaderEpochRequestTopic(), kmsg.NewOffsetForLeaderEpochRequestTopicPartition()
+			p.CurrentLeaderEpoch = -1
+			t.Topic, t.Partitions = name, append(t.Partitions, p)
+			req.Topics = append(req.Topics, t)
+		}
+		return req
+	}},
+	{kmsg.DescribeConfigs, false, func(s *session, v int16, a, b string) kmsg.Request {
+		return describeConfigs(v, kmsg.ConfigResourceTypeTopic, a, true, []string{"retention.ms", "cleanup.policy"})
+	}},
+	{kmsg.AlterConfigs, true, func(s *session, v int16, a, b string) kmsg.Request {
+		req := at(kmsg.NewPtrAlterConfigsRequest(), v)
+		r, c := kmsg.NewAlterConfigsRequestResource(), kmsg.NewAlterConfigsRequestResourceConfig()
+		c.Name, c.Value = "retention.ms", ptr("100000000")
+		r.ResourceType, r.ResourceName, r.Configs = kmsg.ConfigResourceTypeTopic, b, append(r.Configs, c)
+		req.Resources = append(req.Resources, r)
+		return req
+	}},
+	{kmsg.IncrementalAlterConfigs, true, func(s *session, v int16, a, b string) kmsg.Request {
+		req := at(kmsg.NewPtrIncrementalAlterConfigsRequest(), v)
+		req.Resources = append(req.Resources, incremental(kmsg.ConfigResourceTypeTopic, b, edit{"retention.ms", 0, ptr("100000000")}, edit{"cleanup.policy", 2, ptr("compact")}))
+		return req
+	}},
+	{kmsg.DescribeLogDirs, false, func(s *session, v int16, a, b string) kmsg.Request {
+		req := at(kmsg.NewPtrDescribeLogDirsRequest(), v)
+		t := kmsg.NewDescribeLogDirsRequestTopic()
+		t.Topic, t.Partitions = a, []int32{0, 1}
+		req.Topics = append(req.Topics, t)
+		return req
+	}},
+	{kmsg.CreatePartitions, true, func(s *session, v int16, a, b string) kmsg.Request {
+		req := at(kmsg.NewPtrCreatePartitionsRequest(), v)
+		t := kmsg.NewCreatePartitionsRequestTopic()
+		t.Topic, t.Count = s.create(1), 2
+		req.TimeoutMillis, req.Topics = 10_000, append(req.Topics, t)
+		return req
+	}},
+	{kmsg.DescribeProducers, false, func(s *session, v int16, a, b string) kmsg.Request { return describeProducers(a, 0, 1) }},
+	{kmsg.DescribeTopicPartitions, false, func(s *session, v int16, a, b string) kmsg.Request {
+		req := at(kmsg.NewPtrDescribeTopicPartitionsRequest(), v)
+		for _, name := range []string{a, b} {
+			t := kmsg.NewDescribeTopicPartitionsRequestTopic()
+			t.Topic = name
+			req.Topics = append(req.Topics, t)
+		}
+		req.ResponsePartitionLimit = 100
+		c := kmsg.NewDescribeTopicPartitionsRequestCursor()
+		c.Topic = a
+		req.Cursor = &c
+		return req
+	}},
+}
+
+// registerGenerated makes a scenario of n requests for each API.
+func registerGenerated(seed uint64, n int) {
+	for _, t := range templates {
+		register(kmsg.NameForKey(int16(t.key))+"/generated", func(s *session) {
+			r, ok := s.common[int16(t.key)]
+			if !ok {
+				s.note("served by both", int16(t.key), -1, false)
+				return
+			}
+			if t.key == kmsg.Produce {
+				r.min = max(r.min, 3)
+			}
+			rng := rand.New(rand.NewPCG(seed, uint64(t.key)))
+			a, b := s.create(3), s.create(1)
+			s.fill(a, batch(values("1", "2")), batch(values("3"), compressed(4), made(someTime+5)))
+			for i := range n {
+				v := r.min + int16(rng.IntN(int(r.max-r.min)+1))
+				req := t.make(s, v, a, b)
+				m := mutator{rng: rng, s: s, topics: []string{a, b}}
+				for range rng.IntN(3) {
+					m.mutate(req)
+				}
+				s.note(fmt.Sprintf("generated %d: %s", i, strings.Join(m.did, ", ")), -1, -1, "sent")
+				s.try(req)
+				if t.changes {
+					s.settle()
+				}
+			}
+		})
+	}
+}
+
+// mutator changes fields of requests.
+type mutator struct {
+	rng    *rand.Rand
+	s      *session
+	topics []string
+	did    []string
+}
+
+// untouched are fields that choose who asks, or how long to wait.
+var untouched = []string{"Version", "ReplicaID", "ReplicaState", "ClusterID", "TimeoutMillis", "MaxWaitMillis", "SessionID", "SessionEpoch", "UnknownTags", "TransactionID", "TransactionalID", "TransactionTimeoutMillis", "ResourceType"}
+
+type field struct {
+	name string
+	v    reflect.Value
+}
+
+// mutate changes one field.
+func (m *mutator) mutate(req kmsg.Request) {
+	var fields []field
+	collect(reflect.ValueOf(req).Elem(), "", &fields)
+	f := fields[m.rng.IntN(len(fields))]
+	m.change(f)
+	m.did = append(m.did, f.name)
+}
+
+// collect gathers the fields that may be changed, lists and what is in them.
+func collect(v reflect.Value, name string, to *[]field) {
+	switch v.Kind() {
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if n := v.Type().Field(i).Name; !slices.Contains(untouched, n) {
+				collect(v.Field(i), n, to)
+			}
+		}
+	case reflect.Pointer:
+		*to = append(*to, field{name, v})
+		if !v.IsNil() && v.Elem().Kind() == reflect.Struct {
+			collect(v.Elem(), name, to)
+		}
+	case reflect.Slice:
+		*to = append(*to, field{name, v})
+		for i := range v.Len() {
+			if k := v.Index(i).Kind(); k != reflect.Uint8 {
+				collect(v.Index(i), name, to)
+			}
+		}
+	default:
+		*to = append(*to, field{name, v})
+	}
+}
+
+func (m *mutator) change(f field) {
+	switch v := f.v; v.Kind() {
+	case reflect.String:
+		v.SetString(m.text(f.name))
+	case reflect.Bool:
+		v.SetBool(!v.Bool())
+	case reflect.Pointer:
+		if v.Type().Elem().Kind() == reflect.String && m.rng.IntN(3) > 0 {
+			v.Set(reflect.ValueOf(ptr(m.text(f.name))))
+		} else {
+			v.SetZero()
+		}
+	case reflect.Array:
+		id := [16]byte{1}
+		switch m.rng.IntN(4) {
+		case 0:
+			id = [16]byte{}
+		case 1:
+		default:
+			id = m.s.topicID(m.topics[m.rng.IntN(len(m.topics))])
+		}
+		v.Set(reflect.ValueOf(id))
+	case reflect.Slice:
+		m.list(f.name, v)
+	default:
+		v.SetInt(m.number(f.name, v))
+	}
+}
+
+func (m *mutator) list(name string, v reflect.Value) {
+	if v.Type().Elem().Kind() == reflect.Uint8 {
+		b := slices.Clone(v.Bytes())
+		if len(b) > 0 {
+			b[m.rng.IntN(len(b))] ^= 1 << m.rng.IntN(8)
+			if len(b) > batchHeader && m.rng.IntN(2) == 0 {
+				sealBatch(b)
+			}
+		}
+		v.SetBytes(b)
+		return
+	}
+	switch m.rng.IntN(3) {
+	case 0:
+		v.SetZero()
+	case 1:
+		v.Set(reflect.MakeSlice(v.Type(), 0, 0))
+	default: // its first entry again
+		if v.Len() > 0 && !slices.Contains(neverTwice, v.Type()) {
+			v.Set(reflect.Append(v, v.Index(0)))
+		}
+	}
+}
+
+// neverTwice are lists with scenarios of their own about entries that are there
+// twice: Apache Kafka takes one of two batches, and never answers AlterConfigs.
+var neverTwice = []reflect.Type{
+	reflect.TypeFor[[]kmsg.AlterConfigsRequestResource](),
+	reflect.TypeFor[[]kmsg.ProduceRequestTopic](),
+	reflect.TypeFor[[]kmsg.ProduceRequestTopicPartition](),
+}
+
+func (m *mutator) text(name string) string {
+	pool := []string{"", "x", "1", "-1", "a/b", strings.Repeat("y", 260)}
+	switch {
+	case strings.Contains(name, "Topic") || name == "ResourceName":
+		pool = []string{m.topics[0], m.topics[1], "no-such-topic", "", "a/b", ".."}
+	case name == "Name" || name == "ConfigNames":
+		pool = []string{"retention.ms", "cleanup.policy", "max.message.bytes", "min.insync.replicas", "no.such.key", ""}
+	case name == "Value":
+		pool = []string{"1", "0", "-1", "100", "compact", "delete,compact", "true", "x", "", "9223372036854775808"}
+	}
+	return pool[m.rng.IntN(len(pool))]
+}
+
+func (m *mutator) number(name string, v reflect.Value) int64 {
+	pool := []int64{-2, -1, 0, 1, 2, 3, 7, 100, 1 << 20}
+	switch {
+	case name == "Acks":
+		pool = []int64{-2, -1, 1, 2}
+	case strings.Contains(name, "Timestamp"):
+		pool = []int64{-6, -5, -4, -3, -2, -1, 0, someTime, someTime + 1, math.MaxInt64}
+	case name == "NumPartitions" || name == "Count":
+		pool = []int64{-2, -1, 0, 1, 2, 3, 2_000_000}
+	case name == "Op":
+		pool = []int64{-1, 0, 1, 2, 3, 4}
+	case name == "MinBytes":
+		pool = []int64{-1, 0, 1, 100}
+	}
+	n := pool[m.rng.IntN(len(pool))]
+	if v.OverflowInt(n) {
+		return -1
+	}
+	return n
+}

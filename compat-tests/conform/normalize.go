@@ -1,0 +1,184 @@
+package main
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// normalize makes of an answer what can be compared with another broker's:
+// lists, and maps from field names, of numbers, texts and nil. What may differ
+// is replaced by what it is: ids, times of now, addresses, the words of
+// messages. Everything else stays.
+func (s *session) normalize(resp kmsg.Response) any {
+	n := normalizer{s: s, response: reflect.TypeOf(resp).Elem().Name()}
+	return n.value(reflect.ValueOf(resp).Elem(), "")
+}
+
+type normalizer struct {
+	s        *session
+	response string
+}
+
+// now is what the time of an answer may be off by.
+const now = 10 * time.Minute
+
+func (n *normalizer) value(v reflect.Value, field string) any {
+	switch v.Kind() {
+	case reflect.Pointer:
+		if v.IsNil() {
+			return nil
+		}
+		return n.value(v.Elem(), field)
+	case reflect.Struct:
+		return n.structure(v)
+	case reflect.Array: // a topic's id
+		return n.s.topicName(v.Interface().([16]byte))
+	case reflect.Slice:
+		if v.Type().Elem().Kind() == reflect.Uint8 {
+			return n.bytes(v.Bytes(), v.IsNil(), field)
+		}
+		if v.IsNil() {
+			return nil
+		}
+		return n.list(v, field)
+	case reflect.String:
+		return n.text(v.String(), field)
+	case reflect.Bool:
+		return v.Bool()
+	default:
+		if v.CanInt() {
+			return n.number(v.Int(), field)
+		}
+		return fmt.Sprint(v.Interface())
+	}
+}
+
+func (n *normalizer) structure(v reflect.Value) any {
+	m := map[string]any{}
+	for i := range v.NumField() {
+		f := v.Type().Field(i)
+		if f.Name == "Version" && n.isResponse(v) || f.Type == reflect.TypeOf(kmsg.Tags{}) {
+			continue
+		}
+		m[f.Name] = n.value(v.Field(i), f.Name)
+	}
+	return m
+}
+
+func (n *normalizer) isResponse(v reflect.Value) bool { return v.Type().Name() == n.response }
+
+// free are lists whose order the protocol leaves open, with the fields that
+// their entries are told apart by.
+var free = map[string][]string{
+	"MetadataResponse.Topics":                   {"Topic", "TopicID"},
+	"ListOffsetsResponse.Topics":                {"Topic"},
+	"ListOffsetsResponse.Partitions":            {"Partition"},
+	"DeleteRecordsResponse.Topics":              {"Topic"},
+	"DeleteRecordsResponse.Partitions":          {"Partition"},
+	"OffsetForLeaderEpochResponse.Topics":       {"Topic"},
+	"CreatePartitionsResponse.Topics":           {"Topic"},
+	"CreateTopicsResponse.Topics":               {"Topic"},
+	"DeleteTopicsResponse.Topics":               {"Topic", "TopicID"},
+	"ProduceResponse.Topics":                    {"Topic", "TopicID"},
+	"DescribeLogDirsResponse.Topics":            {"Topic"},
+	"DescribeLogDirsResponse.Partitions":        {"Partition"},
+	"DescribeProducersResponse.ActiveProducers": {"ProducerID"},
+	"IncrementalAlterConfigsResponse.Resources": {"ResourceType", "ResourceName"},
+	"AlterConfigsResponse.Resources":            {"ResourceType", "ResourceName"},
+	"DescribeConfigsResponse.Resources":         {"ResourceType", "ResourceName"},
+}
+
+func (n *normalizer) list(v reflect.Value, field string) any {
+	items := make([]any, v.Len())
+	for i := range items {
+		items[i] = n.value(v.Index(i), field)
+	}
+	if by, ok := free[n.response+"."+field]; ok {
+		slices.SortStableFunc(items, func(a, b any) int {
+			for _, name := range by {
+				if c := strings.Compare(fmt.Sprintf("%12v", a.(map[string]any)[name]), fmt.Sprintf("%12v", b.(map[string]any)[name])); c != 0 {
+					return c
+				}
+			}
+			return 0
+		})
+	}
+	return items
+}
+
+func (n *normalizer) bytes(b []byte, null bool, field string) any {
+	if field == "RecordBatches" {
+		if null {
+			return nil
+		}
+		return n.s.batches(b)
+	}
+	if null {
+		return nil
+	}
+	return fmt.Sprintf("%x", b)
+}
+
+func (n *normalizer) text(t, field string) any {
+	switch {
+	case field == "ClusterID" && t == n.s.clusterID && t != "":
+		return "the cluster's id"
+	case field == "Host" && t == n.s.host:
+		return "the broker's host"
+	case strings.HasSuffix(field, "Message"), field == "Documentation":
+		if t == "" {
+			return ""
+		}
+		return "a text"
+	case field == "Dir" && t != "":
+		return "a directory"
+	}
+	return t
+}
+
+func (n *normalizer) number(v int64, field string) any {
+	switch {
+	case field == "Port" && v == int64(n.s.port):
+		return "the broker's port"
+	case field == "ErrorCode" || field == "ConfigErrorCode":
+		return errorName(int16(v))
+	case field == "ProducerID" && v >= 0:
+		return n.s.producerName(v)
+	case field == "SessionID" && v != 0:
+		return "a session"
+	case strings.Contains(field, "Timestamp") || field == "LogAppendTime":
+		if d := time.Since(time.UnixMilli(v)); d.Abs() < now {
+			return "now"
+		}
+	case field == "TotalBytes" || field == "UsableBytes":
+		if v > 0 {
+			return "some"
+		}
+	}
+	return v
+}
+
+// producerName is how a producer's id is written down.
+func (s *session) producerName(id int64) string {
+	if name, ok := s.producers[id]; ok {
+		return name
+	}
+	return "a producer"
+}
+
+// errorName is an error code as Kafka names it.
+func errorName(code int16) string {
+	if code == 0 {
+		return "NONE"
+	}
+	if err := kerr.TypedErrorForCode(code); err != nil {
+		return fmt.Sprintf("%d %s", code, err.Message)
+	}
+	return fmt.Sprint(code)
+}

@@ -1,0 +1,223 @@
+// Package server runs the brokers that are compared, as processes of one node
+// on loopback: this project's, and Apache Kafka's from its published jars.
+package server
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// readyTime is what a broker may take to serve.
+const readyTime = 90 * time.Second
+
+// stopTime is what a broker may take to stop before it is killed.
+const stopTime = 30 * time.Second
+
+// Server is a broker's process.
+type Server struct {
+	Name string
+	Addr string // where clients connect
+	Data string // its data directory
+
+	args    []string
+	cmd     *exec.Cmd
+	exited  chan struct{}
+	failure error // why it exited; after exited is closed
+	output  *output
+}
+
+// StreamBus starts the binary bin with these settings on top of its defaults.
+func StreamBus(ctx context.Context, bin, dir string, settings map[string]string) (*Server, error) {
+	addr, err := freeAddr()
+	if err != nil {
+		return nil, err
+	}
+	admin, err := freeAddr()
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{Name: "streambus", Addr: addr, Data: filepath.Join(dir, "streambus")}
+	s.args = []string{bin, "serve", "--data-dir", s.Data, "--listeners", "PLAINTEXT://" + addr, "--admin-listen", admin, "--log-level", "warn"}
+	for _, k := range sortedKeys(settings) {
+		s.args = append(s.args, "--set", k+"="+settings[k])
+	}
+	return s, s.Start(ctx)
+}
+
+// Kafka formats a directory and starts Apache Kafka in KRaft combined mode on
+// it, with these settings on top of its defaults; heap is as for -Xmx.
+func Kafka(ctx context.Context, jars, dir, heap string, settings map[string]string) (*Server, error) {
+	addr, err := freeAddr()
+	if err != nil {
+		return nil, err
+	}
+	controller, err := freeAddr()
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{Name: "kafka", Addr: addr, Data: filepath.Join(dir, "kafka")}
+	all := map[string]string{
+		"process.roles":                            "broker,controller",
+		"node.id":                                  "1",
+		"listeners":                                "PLAINTEXT://" + addr + ",CONTROLLER://" + controller,
+		"advertised.listeners":                     "PLAINTEXT://" + addr,
+		"controller.listener.names":                "CONTROLLER",
+		"listener.security.protocol.map":           "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+		"controller.quorum.voters":                 "1@" + controller,
+		"log.dirs":                                 s.Data,
+		"offsets.topic.replication.factor":         "1",
+		"transaction.state.log.replication.factor": "1",
+		"transaction.state.log.min.isr":            "1",
+	}
+	for k, v := range settings {
+		all[k] = v
+	}
+	var text strings.Builder
+	for _, k := range sortedKeys(all) {
+		fmt.Fprintf(&text, "%s=%s\n", k, all[k])
+	}
+	file := filepath.Join(dir, "kafka.properties")
+	if err := os.WriteFile(file, []byte(text.String()), 0o644); err != nil {
+		return nil, err
+	}
+	java := []string{"java", "-Xms" + heap, "-Xmx" + heap, "-XX:+UseG1GC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", filepath.Join(jars, "*")}
+	format := slices.Concat(java, []string{"kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c", file})
+	if out, err := exec.CommandContext(ctx, format[0], format[1:]...).CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("formatting Kafka's directory: %w\n%s", err, out)
+	}
+	s.args = slices.Concat(java, []string{"kafka.Kafka", file})
+	return s, s.Start(ctx)
+}
+
+func sortedKeys(m map[string]string) []string {
+	var keys []string
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+func freeAddr() (string, error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return ln.Addr().String(), ln.Close()
+}
+
+// Start starts the process and returns when it serves clients.
+func (s *Server) Start(ctx context.Context) error {
+	s.cmd = exec.Command(s.args[0], s.args[1:]...)
+	s.output = &output{}
+	s.cmd.Stdout, s.cmd.Stderr = s.output, s.output
+	s.exited = make(chan struct{})
+	if err := s.cmd.Start(); err != nil {
+		return err
+	}
+	go func() {
+		s.failure = s.cmd.Wait()
+		close(s.exited)
+	}()
+	ctx, cancel := context.WithTimeout(ctx, readyTime)
+	defer cancel()
+	for {
+		if s.serves(ctx) {
+			return nil
+		}
+		select {
+		case <-s.exited:
+			return fmt.Errorf("%s has ended: %v\n%s", s.Name, s.failure, s.output)
+		case <-ctx.Done():
+			return errors.Join(fmt.Errorf("%s does not serve within %v\n%s", s.Name, readyTime, s.output), s.Kill())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// serves asks for the cluster, which must have this broker.
+func (s *Server) serves(ctx context.Context) bool {
+	nc, err := net.DialTimeout("tcp", s.Addr, time.Second)
+	if err != nil {
+		return false
+	}
+	nc.Close()
+	cl, err := kgo.NewClient(kgo.SeedBrokers(s.Addr), kgo.RequestRetries(0))
+	if err != nil {
+		return false
+	}
+	defer cl.Close()
+	req := kmsg.NewPtrMetadataRequest()
+	req.Topics = []kmsg.MetadataRequestTopic{}
+	resp, err := req.RequestWith(ctx, cl)
+	return err == nil && len(resp.Brokers) > 0
+}
+
+// Pid is the process's number.
+func (s *Server) Pid() int { return s.cmd.Process.Pid }
+
+// Output is the end of what it printed.
+func (s *Server) Output() string { return s.output.String() }
+
+// Kill ends the process at once.
+func (s *Server) Kill() error {
+	err := s.cmd.Process.Kill()
+	<-s.exited
+	return err
+}
+
+// Stop ends the process orderly.
+func (s *Server) Stop() error {
+	select {
+	case <-s.exited:
+		return fmt.Errorf("%s had ended by itself: %v\n%s", s.Name, s.failure, s.output)
+	default:
+	}
+	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	select {
+	case <-s.exited:
+		return nil
+	case <-time.After(stopTime):
+		return errors.Join(fmt.Errorf("%s does not stop within %v", s.Name, stopTime), s.Kill())
+	}
+}
+
+// output keeps the end of what a process prints.
+type output struct {
+	mu sync.Mutex
+	b  []byte
+}
+
+const keptOutput = 16 << 10
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.b = append(o.b, p...)
+	if len(o.b) > 2*keptOutput {
+		o.b = bytes.Clone(o.b[len(o.b)-keptOutput:])
+	}
+	return len(p), nil
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return string(o.b)
+}
