@@ -125,7 +125,21 @@ func (p *produce) answer() *protocol.Response {
 		}
 		return nil
 	}
-	return &protocol.Response{Body: p.resp}
+	return &protocol.Response{Body: p.resp, Weight: p.weight()}
+}
+
+// weight is about what the answer takes in memory.
+func (p *produce) weight() int {
+	const row, detail = 128, 48 // of a partition, of a record's error
+	n := row * p.partitions
+	for i := range p.resp.Topics {
+		for j := range p.resp.Topics[i].Partitions {
+			for _, e := range p.resp.Topics[i].Partitions[j].ErrorRecords {
+				n += detail + len(*e.ErrorMessage)
+			}
+		}
+	}
+	return n
 }
 
 func refuse(row *kmsg.ProduceResponseTopicPartition, err error) {

@@ -48,7 +48,8 @@ type answer struct {
 	key, version  int16
 	correlationID int32
 	begun         time.Time
-	done          bool
+	answered      bool               // complete was called; conn.mu
+	done          bool               // and it can be written in its turn; conn.mu
 	resp          *protocol.Response // nil: nothing is sent (acks=0)
 }
 
@@ -133,16 +134,39 @@ func (c *conn) start(ctx context.Context, f *frame) bool {
 	c.mu.Unlock()
 
 	c.srv.routes[r.Key](ctx, r, a.complete)
+	return c.returned(a)
+}
 
+// returned is called by the reader when a handler has returned. An answer that
+// was completed until then is written here if its turn has come. If it has to
+// wait it is encoded first, so that what waits is counted in bytes: a body has no
+// size before that, and an answer about every topic is a thousand times its
+// request.
+func (c *conn) returned(a *answer) (alive bool) {
 	c.mu.Lock()
 	c.started = nil
+	if a.answered && !a.done {
+		if !c.dead && (c.writing || c.queue[0] != a) {
+			c.mu.Unlock()
+			encodeBody(a)
+			c.mu.Lock()
+		}
+		c.finish(a)
+	}
 	mine := c.claim()
-	alive := !c.dead
+	alive = !c.dead
 	c.mu.Unlock()
 	if mine {
 		c.write()
 	}
 	return alive
+}
+
+// encodeBody turns the answer's body into bytes.
+func encodeBody(a *answer) {
+	if a.resp != nil && a.resp.Body != nil {
+		a.resp.Head, a.resp.Body = a.resp.Body.AppendTo(nil), nil
+	}
 }
 
 // complete stores the answer of a request. It is called exactly once, from any
@@ -151,22 +175,29 @@ func (a *answer) complete(resp *protocol.Response) {
 	c := a.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if a.done {
+	if a.answered {
 		panic("server: a request was answered twice")
 	}
-	a.done, a.resp = true, resp
+	a.answered, a.resp = true, resp
 	c.srv.metrics.answered(a.key, time.Since(a.begun))
-	if c.dead {
-		release(resp)
+	// While its handler runs on the reader, the reader goes on with it: it is awake.
+	if c.started == a {
 		return
 	}
-	if resp != nil {
-		c.held += heldBytes(resp)
-	}
-	// While its handler runs on the reader, the reader writes it: it is awake.
-	if c.started != a && c.claim() {
+	c.finish(a)
+	if c.claim() {
 		go c.write()
 	}
+}
+
+// finish makes an answer one that can be written in its turn. c.mu is held.
+func (c *conn) finish(a *answer) {
+	a.done = true
+	if c.dead {
+		release(a.resp)
+		return
+	}
+	c.held += heldBytes(a.resp)
 }
 
 // claim makes the caller the writer if there is something to write and nobody
@@ -233,9 +264,7 @@ func (c *conn) takeReady(batch []*answer) []*answer {
 	n := 0
 	for n < len(c.queue) && c.queue[n].done && !c.dead {
 		a := c.queue[n]
-		if a.resp != nil {
-			c.held -= heldBytes(a.resp)
-		}
+		c.held -= heldBytes(a.resp)
 		batch = append(batch, a)
 		n++
 	}
@@ -347,7 +376,13 @@ func release(r *protocol.Response) {
 
 // heldBytes is what a completed answer keeps in memory: file regions hold none.
 func heldBytes(r *protocol.Response) int64 {
+	if r == nil {
+		return 0
+	}
 	n := int64(len(r.Head))
+	if r.Body != nil {
+		n += int64(r.Weight)
+	}
 	for _, p := range r.Parts {
 		if b, ok := p.(protocol.Bytes); ok {
 			n += b.Len()

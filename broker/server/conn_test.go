@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/streambus/streambus/protocol"
 )
@@ -306,6 +307,45 @@ func TestReaderStopsAtTooManyWaitingBytes(t *testing.T) {
 		c.receive(byte(i + 2))
 	}
 	side.until(t, func() bool { return side.held == 0 && len(side.queue) == 0 })
+}
+
+// What waits is counted whichever way it is answered: a body completed by its
+// handler by its bytes, a later one by its weight.
+func TestReaderStopsAtTooManyWaitingBodies(t *testing.T) {
+	for name, c := range map[string]struct {
+		number byte
+		topic  string
+		weight int
+	}{"by its handler": {holds, string(make([]byte, 2000)), 0}, "later": {1, "t", 2000}} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, func(c *Config) { c.MaxPipelinedBytes = 1000 })
+			client := b.connect(nil)
+			client.send(request(0, 0))
+			first := b.next()
+			client.send(request(c.number, 0))
+			second := b.next()
+			side := b.conn()
+			if c.number != holds {
+				side.until(t, func() bool { return side.started == nil })
+			}
+			body := kmsg.NewPtrProduceResponse()
+			body.Version = 3
+			body.Topics = []kmsg.ProduceResponseTopic{{Topic: c.topic}}
+			second.done(&protocol.Response{Body: body, Weight: c.weight})
+			close(b.hold)
+			if c.number != holds { // the reader waits for a frame, and still takes that one
+				client.send(request(2, 0))
+				b.next().done(nil)
+			}
+			side.until(t, func() bool { return side.room != nil })
+			first.done(answerOf(0))
+			client.receive(0)
+			if got, want := client.receive(c.number), body.AppendTo(nil); !bytes.Equal(got, want) {
+				t.Errorf("%d bytes came, not the %d that were sent", len(got), len(want))
+			}
+			side.until(t, func() bool { return side.held == 0 && len(side.queue) == 0 })
+		})
+	}
 }
 
 // A stop answers what was read, reads no more, and ends.
