@@ -5,6 +5,8 @@ package handler
 
 import (
 	"context"
+	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/streambus/streambus/broker/config"
@@ -24,6 +26,7 @@ type Broker struct {
 	Replicas *replica.Manager
 	Fetcher  *fetch.Fetcher
 	Now      func() time.Time
+	Log      *slog.Logger
 	// Unpacking holds a place for each request that may decompress records at
 	// the same time.
 	Unpacking chan struct{}
@@ -37,6 +40,8 @@ type Broker struct {
 	NewTopicID func() image.UUID
 	// ProducerIDs hands out producer ids, each once for ever.
 	ProducerIDs func(ctx context.Context) (int64, error)
+
+	warned sync.Map // listeners of which warnLoopback has told
 }
 
 // Usage is how full a data directory is, in bytes.

@@ -34,27 +34,29 @@ type call struct {
 // bench is a server whose one API hands its requests to the test.
 type bench struct {
 	*Server
-	t     *testing.T
-	calls chan call
-	hold  chan struct{} // a handler of request number holds stays on the reader until this closes
+	t      *testing.T
+	counts *listenerMetrics
+	calls  chan call
+	hold   chan struct{} // a handler of request number holds stays on the reader until this closes
 }
 
 const holds = 0xee
 
 func newBench(t *testing.T, change func(*Config)) *bench {
-	cfg := Config{MaxRequestBytes: 1 << 20, RequestMemory: 4 << 20, IdleTimeout: time.Hour, MaxPipelined: 100, MaxPipelinedBytes: 1 << 20}
+	cfg := Config{MaxRequestBytes: 1 << 20, RequestMemory: 4 << 20, IdleTimeout: time.Hour, MaxPipelined: 100, MaxPipelinedBytes: 1 << 20, MaxConnections: 100, MaxConnectionsPerIP: 100}
 	if change != nil {
 		change(&cfg)
 	}
 	b := &bench{t: t, calls: make(chan call, 1000), hold: make(chan struct{})}
 	b.Server = New(cfg, map[int16]Handler{protocol.KeyProduce: b.handle}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	b.counts = b.metrics.listener("PLAINTEXT")
 	t.Cleanup(func() {
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
 		b.Shutdown(ctx)
 		b.checkMemory()
-		if n := b.connections(); n != 0 {
-			t.Errorf("%d connections are kept", n)
+		if len(b.open) != 0 || len(b.perIP) != 0 {
+			t.Errorf("%d connections are kept, from %d addresses", len(b.open), len(b.perIP))
 		}
 	})
 	return b
@@ -101,7 +103,7 @@ func (b *bench) connect(wrap func(net.Conn) net.Conn) *client {
 		there = wrap(there)
 	}
 	here.SetDeadline(time.Now().Add(patient))
-	b.accept(context.Background(), there, "PLAINTEXT")
+	b.accept(context.Background(), there, "PLAINTEXT", b.counts)
 	b.t.Cleanup(func() { here.Close() })
 	return &client{here, b.t}
 }
@@ -371,7 +373,7 @@ func TestDrain(t *testing.T) {
 	c.ended()
 	<-stopped
 	here, there := net.Pipe()
-	b.accept(context.Background(), there, "PLAINTEXT")
+	b.accept(context.Background(), there, "PLAINTEXT", b.counts)
 	(&client{here, t}).ended() // no further connections
 }
 
