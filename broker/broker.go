@@ -127,6 +127,7 @@ func New(cfg *config.Config, disk Disk, log *slog.Logger) (_ *Broker, err error)
 		PerIPOverrides:      cfg.PerIPOverrides(),
 		Admin:               b.adminURL() + "/metrics",
 	}, b.routes(), log, b.metrics)
+	b.metrics.MustRegister(newState(b, budget.connections))
 	return b, nil
 }
 
@@ -214,6 +215,7 @@ func (b *Broker) routes() map[int16]server.Handler {
 		Fetcher:     b.fetcher,
 		Now:         time.Now,
 		Log:         b.log,
+		CountError:  newErrorCounts(b.metrics).count,
 		Unpacking:   make(chan struct{}, 2*runtime.GOMAXPROCS(0)),
 		Propose:     b.propose,
 		Usage:       b.usage,

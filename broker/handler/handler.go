@@ -27,6 +27,9 @@ type Broker struct {
 	Fetcher  *fetch.Fetcher
 	Now      func() time.Time
 	Log      *slog.Logger
+	// CountError counts an error in an answer to a request of the API with this
+	// key.
+	CountError func(key int16, code protocol.ErrorCode)
 	// Unpacking holds a place for each request that may decompress records at
 	// the same time.
 	Unpacking chan struct{}
@@ -62,7 +65,7 @@ type Func = func(ctx context.Context, r *protocol.Request, done func(*protocol.R
 
 // Handlers is the handler of each API.
 func (b *Broker) Handlers() map[int16]Func {
-	return map[int16]Func{
+	routes := map[int16]Func{
 		protocol.KeyProduce:                 b.produce,
 		protocol.KeyFetch:                   b.fetch,
 		protocol.KeyListOffsets:             b.listOffsets,
@@ -84,6 +87,12 @@ func (b *Broker) Handlers() map[int16]Func {
 		protocol.KeyDescribeCluster:         b.describeCluster,
 		protocol.KeyDescribeTopicPartitions: b.describeTopicPartitions,
 	}
+	for key, f := range routes {
+		if key != protocol.KeyFetch { // which has no body to look at
+			routes[key] = b.counted(key, f)
+		}
+	}
+	return routes
 }
 
 // find resolves a partition by topic name, or by topic id where byID is set.

@@ -62,7 +62,7 @@ func newNode(t *testing.T, fs vfs.FS, settings ...string) *node {
 	t.Cleanup(func() { stop(); <-ran; dir.CloseDirty() })
 	b := &handler.Broker{
 		NodeID: 1, Config: cfg, Image: func() *image.Image { return n.img }, Replicas: n.replicas,
-		Fetcher: fetch.New(math.MaxInt32, 10), Now: time.Now, Log: slog.New(slog.NewTextHandler(&n.log, nil)), Unpacking: make(chan struct{}, 1), Propose: n.propose,
+		Fetcher: fetch.New(math.MaxInt32, 10), Now: time.Now, Log: slog.New(slog.NewTextHandler(&n.log, nil)), CountError: func(int16, protocol.ErrorCode) {}, Unpacking: make(chan struct{}, 1), Propose: n.propose,
 		NewTopicID:  func() image.UUID { n.ids++; return image.UUID{0: 1, 15: byte(n.ids), 14: byte(n.ids >> 8)} },
 		ProducerIDs: func(context.Context) (int64, error) { n.ids++; return n.ids, nil },
 	}

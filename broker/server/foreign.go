@@ -49,7 +49,7 @@ func (s *Server) advice(e *foreignError) string {
 	if e.protocol == "TLS" {
 		return "this listener is plaintext: set security.protocol=PLAINTEXT (or the client's word for it), or connect to another port"
 	}
-	return "this port serves Kafka clients; metrics and health are at " + s.cfg.Admin
+	return "this port serves Kafka clients; metrics are at " + s.cfg.Admin
 }
 
 const (
