@@ -177,6 +177,11 @@ func isLoopback(host string) bool {
 	return host == "localhost" || strings.HasSuffix(host, ".localhost")
 }
 
+// maxCreated bounds the topics that one Metadata request creates. To whom wants
+// more the rest is unknown, as it would be for a moment with Apache Kafka, and its
+// next request creates more.
+const maxCreated = 1000
+
 // createMissing creates the topics that are named and do not exist, and returns
 // why one could not be. A topic that another request creates meanwhile is no
 // failure.
@@ -186,14 +191,19 @@ func (b *Broker) createMissing(ctx context.Context, req *kmsg.MetadataRequest) m
 	defer cancel()
 	img := b.Image()
 	var all submission
+	seen := map[string]bool{}
 	for i := range req.Topics {
 		name := req.Topics[i].Topic
-		if name == nil {
+		if name == nil || seen[*name] || control.ValidateTopicName(*name) != nil {
 			continue
 		}
 		if _, ok := img.Topic(*name); ok {
 			continue
 		}
+		if len(seen) == maxCreated {
+			break
+		}
+		seen[*name] = true
 		partitions, replicas := b.topicDefaults()
 		all.add(&control.CreateTopic{Name: *name, ID: b.NewTopicID(), Partitions: partitions, ReplicationFactor: replicas}, func(o Outcome) {
 			if code := errorCode(o.Err); o.Err != nil && code != protocol.TopicAlreadyExists && code != protocol.RequestTimedOut {
