@@ -626,6 +626,23 @@ func TestCreateTopics(t *testing.T) {
 	})
 }
 
+// Topics of no partitions are as many decisions as others.
+func TestCreateTooManyTopics(t *testing.T) {
+	n := newNode(t, vfs.NewMem())
+	req := kmsg.NewPtrCreateTopicsRequest()
+	req.Version, req.TimeoutMillis = 7, 1000
+	for i := range control.MaxPartitionsPerCommand + 1 {
+		topic := kmsg.NewCreateTopicsRequestTopic()
+		topic.Topic, topic.ReplicationFactor = fmt.Sprint("t", i), 1
+		req.Topics = append(req.Topics, topic)
+	}
+	for _, row := range answer[*kmsg.CreateTopicsResponse](n, req).Topics {
+		if code(row.ErrorCode) != protocol.PolicyViolation {
+			t.Fatalf("error %v", code(row.ErrorCode))
+		}
+	}
+}
+
 func TestListOffsets(t *testing.T) {
 	n := newNode(t, vfs.NewMem())
 	id := n.topic("t", 3, nil)
