@@ -10,6 +10,7 @@ import (
 	"net"
 	"path/filepath"
 	"runtime"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -85,6 +86,12 @@ func New(cfg *config.Config, disk Disk, log *slog.Logger) (_ *Broker, err error)
 	if b.dir, err = storage.OpenDir(disk.FS, cfg.DataDir()); err != nil {
 		return nil, err
 	}
+	limit, err := openFileLimit()
+	if err != nil {
+		return nil, fmt.Errorf("the limit of open files: %w", err)
+	}
+	budget := limitFiles(cfg.Number("max.connections"), limit, log)
+	b.dir.LimitOpenFiles(budget.logs)
 	if b.identity, err = identify(b.dir, cfg.NodeID()); err != nil {
 		return nil, fmt.Errorf("data directory %s: %w", cfg.DataDir(), err)
 	}
@@ -115,7 +122,13 @@ func New(cfg *config.Config, disk Disk, log *slog.Logger) (_ *Broker, err error)
 		IdleTimeout:       cfg.Millis("connections.max.idle.ms"),
 		MaxPipelined:      maxPipelined,
 		MaxPipelinedBytes: maxPipelinedHeld,
+
+		MaxConnections:      budget.connections,
+		MaxConnectionsPerIP: int(cfg.Number("max.connections.per.ip")),
+		PerIPOverrides:      cfg.PerIPOverrides(),
+		Admin:               b.adminURL() + "/metrics",
 	}, b.routes(), log, b.metrics)
+	b.metrics.MustRegister(newState(b, budget.connections))
 	return b, nil
 }
 
@@ -159,7 +172,7 @@ func (b *Broker) listen() error {
 	for _, l := range wanted {
 		ln, err := net.Listen("tcp", l.Addr())
 		if err != nil {
-			return fmt.Errorf("listener %s: %w", l, err)
+			return bindError("listener "+l.String(), "listeners", err)
 		}
 		b.listeners, b.names = append(b.listeners, ln), append(b.names, l.Name)
 		if l.Port == "0" {
@@ -170,10 +183,26 @@ func (b *Broker) listen() error {
 	if b.endpoints, err = b.cfg.Endpoints(bound); err != nil {
 		return err
 	}
-	if b.admin, err = net.Listen("tcp", b.cfg.Get("streambus.admin.listen")); err != nil {
-		return fmt.Errorf("admin listener: %w", err)
+	admin := b.cfg.Get("streambus.admin.listen")
+	if b.admin, err = net.Listen("tcp", admin); err != nil {
+		return bindError("admin listener "+admin, "streambus.admin.listen", err)
 	}
 	return nil
+}
+
+func (b *Broker) adminURL() string { return "http://" + b.admin.Addr().String() }
+
+// bindError says which setting asks for an address that cannot be had, and what
+// to do about it.
+func bindError(what, key string, err error) error {
+	remedy := "set " + key + " to an address of this host"
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		remedy = "another process listens there, maybe another broker: stop it, or set " + key + " to a free port"
+	case errors.Is(err, syscall.EACCES):
+		remedy = "this user may not listen there: set " + key + " to a port from 1024 on"
+	}
+	return fmt.Errorf("%s: %w: %s", what, err, remedy)
 }
 
 // routes puts the handlers together with what they need.
@@ -186,6 +215,8 @@ func (b *Broker) routes() map[int16]server.Handler {
 		Replicas:    b.replicas,
 		Fetcher:     b.fetcher,
 		Now:         time.Now,
+		Log:         b.log,
+		CountError:  newErrorCounts(b.metrics).count,
 		Unpacking:   make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1)),
 		Propose:     b.propose,
 		Usage:       b.usage,
@@ -256,7 +287,7 @@ func (b *Broker) Run(ctx context.Context) error {
 		b.log.Warn(w)
 	}
 	b.log.Info("starting", "version", b.cfg.Version, "node", b.cfg.NodeID(), "cluster", b.identity.ClusterID,
-		"data", b.cfg.DataDir(), "metrics", "http://"+b.admin.Addr().String()+"/metrics")
+		"data", b.cfg.DataDir(), "metrics", b.adminURL()+"/metrics")
 	if err := b.register(failed); err != nil {
 		stopParts()
 		return errors.Join(err, g.Wait(), b.Close())

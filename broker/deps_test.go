@@ -19,7 +19,7 @@ const module = "github.com/streambus/streambus/"
 // that is not here has no place yet.
 var layers = map[string]string{
 	"cmd/streambus":           "broker broker/config storage/vfs",
-	"broker":                  "broker/config broker/fetch broker/handler broker/replica broker/server raftmeta raftmeta/control raftmeta/image raftmeta/wal storage storage/vfs",
+	"broker":                  "broker/config broker/fetch broker/handler broker/replica broker/server protocol raftmeta raftmeta/control raftmeta/image raftmeta/wal storage storage/vfs",
 	"broker/server":           "protocol",
 	"broker/config":           "raftmeta/image",
 	"broker/handler":          "broker/config broker/fetch broker/partition broker/replica protocol raftmeta/control raftmeta/image storage/batch",

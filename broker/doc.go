@@ -62,7 +62,30 @@
 // broker that answers. A failed flush closes the data directory until the next
 // start: no later sync can tell what the failed one lost.
 //
+// # Bounds
+//
+//	connections               max.connections, or what open files leave room for
+//	of one address            max.connections.per.ip and its overrides
+//	a request                 socket.request.max.bytes; 8 MiB without records
+//	requests arriving         256 MiB over all connections, charged as they come
+//	a slow or silent sender   30 s, and a second per 16 KiB; connections.max.idle.ms
+//	answers of a connection   512 waiting, 16 MiB encoded or weighed
+//	topics by one Metadata    1,000 created
+//	open files of logs        half of the limit, at most 8,192
+//	a scrape                  series of 1,000 topics and 1,000 partitions
+//	the log                   a line per kind, peer and minute
+//
+// An idle connection has a goroutine and no buffer, some 3.5 KiB in all.
+//
 // # Decisions
+//
+// A connection beyond a limit is closed at once. At max.connections Apache Kafka
+// stops accepting instead: connections then pile up in the kernel, beyond any
+// limit, and clients wait for their time-outs without learning why.
+//
+// Metrics have the names of Apache Kafka's behind the JMX exporter, or of
+// kafka_exporter, where they mean the same (docs/metrics.md), and are computed at
+// the scrape. Only traffic is counted as it comes: one struct per topic in use.
 //
 // A panic ends the process. What was acknowledged is on disk and comes back
 // with the next start; a process that goes on after an invariant broke could

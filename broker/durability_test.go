@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
@@ -157,6 +156,7 @@ type node struct {
 	*Broker
 	stop context.CancelFunc
 	done chan error
+	log  *syncBuffer
 }
 
 func startNode(t *testing.T, disk Disk, port string) *node {
@@ -197,12 +197,13 @@ func startConfigured(t *testing.T, disk Disk, data string, settings map[string]s
 	for key, value := range settings {
 		set(t, cfg, key, value)
 	}
-	b, err := New(cfg, disk, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	log := &syncBuffer{}
+	b, err := New(cfg, disk, slog.New(slog.NewTextHandler(log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	n := &node{b, cancel, make(chan error, 1)}
+	n := &node{b, cancel, make(chan error, 1), log}
 	go func() { n.done <- b.Run(ctx) }()
 	select {
 	case <-b.Ready():

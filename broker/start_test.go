@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -58,12 +59,26 @@ func TestStartsThatAreRefused(t *testing.T) {
 	if err := b.Close(); err != nil {
 		t.Fatal(err)
 	}
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
 	for _, c := range []struct {
 		settings map[string]string
 		want     string
 	}{
 		{map[string]string{"node.id": "2"}, "belongs to node 1"},
 		{map[string]string{"listeners": "PLAINTEXT://0.0.0.0:0"}, "cannot be advertised"},
+		{map[string]string{"listeners": "PLAINTEXT://:0"}, "set advertised.listeners to"},
+		{map[string]string{"listeners": "PLAINTEXT://[::]:0"}, "set advertised.listeners to"},
+		{map[string]string{"advertised.listeners": "PLAINTEXT://0.0.0.0:9092"}, "set advertised.listeners to"},
+		{map[string]string{"advertised.listeners": "PLAINTEXT://:9092"}, "set advertised.listeners to"},
+		{map[string]string{"listeners": "PLAINTEXT://" + taken.Addr().String()}, "listener PLAINTEXT://" + taken.Addr().String() + ": "},
+		{map[string]string{"listeners": "PLAINTEXT://" + taken.Addr().String()}, "set listeners to a free port"},
+		{map[string]string{"streambus.admin.listen": taken.Addr().String()}, "set streambus.admin.listen to a free port"},
+		{map[string]string{"listeners": "PLAINTEXT://192.0.2.1:9092"}, "set listeners to an address of this host"},
+		{map[string]string{"max.connections.per.ip.overrides": "somewhere:5"}, "names are not looked up"},
 		{map[string]string{"listeners": "SSL://127.0.0.1:0"}, "only PLAINTEXT"},
 		{map[string]string{"listeners": "127.0.0.1:0"}, "NAME://host:port"},
 		{map[string]string{"advertised.listeners": "OTHER://h:1"}, "only PLAINTEXT"},

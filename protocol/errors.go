@@ -1,5 +1,7 @@
 package protocol
 
+import "strconv"
+
 // ErrorCode is a Kafka error code, in Kafka's numbering. Only codes that are
 // answered somewhere are named.
 type ErrorCode int16
@@ -47,3 +49,54 @@ const (
 	MismatchedEndpointType             ErrorCode = 114
 	UnsupportedEndpointType            ErrorCode = 115
 )
+
+var errorNames = map[ErrorCode]string{
+	UnknownServerError:                 "UNKNOWN_SERVER_ERROR",
+	None:                               "NONE",
+	OffsetOutOfRange:                   "OFFSET_OUT_OF_RANGE",
+	CorruptMessage:                     "CORRUPT_MESSAGE",
+	UnknownTopicOrPartition:            "UNKNOWN_TOPIC_OR_PARTITION",
+	LeaderNotAvailable:                 "LEADER_NOT_AVAILABLE",
+	NotLeaderOrFollower:                "NOT_LEADER_OR_FOLLOWER",
+	RequestTimedOut:                    "REQUEST_TIMED_OUT",
+	MessageTooLarge:                    "MESSAGE_TOO_LARGE",
+	InvalidTopic:                       "INVALID_TOPIC_EXCEPTION",
+	RecordListTooLarge:                 "RECORD_LIST_TOO_LARGE",
+	NotEnoughReplicas:                  "NOT_ENOUGH_REPLICAS",
+	InvalidRequiredAcks:                "INVALID_REQUIRED_ACKS",
+	InvalidTimestamp:                   "INVALID_TIMESTAMP",
+	UnsupportedVersion:                 "UNSUPPORTED_VERSION",
+	TopicAlreadyExists:                 "TOPIC_ALREADY_EXISTS",
+	InvalidPartitions:                  "INVALID_PARTITIONS",
+	InvalidReplicationFactor:           "INVALID_REPLICATION_FACTOR",
+	InvalidReplicaAssignment:           "INVALID_REPLICA_ASSIGNMENT",
+	InvalidConfig:                      "INVALID_CONFIG",
+	NotController:                      "NOT_CONTROLLER",
+	InvalidRequest:                     "INVALID_REQUEST",
+	PolicyViolation:                    "POLICY_VIOLATION",
+	OutOfOrderSequence:                 "OUT_OF_ORDER_SEQUENCE_NUMBER",
+	InvalidProducerEpoch:               "INVALID_PRODUCER_EPOCH",
+	InvalidTxnState:                    "INVALID_TXN_STATE",
+	KafkaStorageError:                  "KAFKA_STORAGE_ERROR",
+	TransactionalIDAuthorizationFailed: "TRANSACTIONAL_ID_AUTHORIZATION_FAILED",
+	FetchSessionIDNotFound:             "FETCH_SESSION_ID_NOT_FOUND",
+	TopicDeletionDisabled:              "TOPIC_DELETION_DISABLED",
+	InvalidFetchSessionEpoch:           "INVALID_FETCH_SESSION_EPOCH",
+	ListenerNotFound:                   "LISTENER_NOT_FOUND",
+	FencedLeaderEpoch:                  "FENCED_LEADER_EPOCH",
+	UnknownLeaderEpoch:                 "UNKNOWN_LEADER_EPOCH",
+	UnsupportedCompression:             "UNSUPPORTED_COMPRESSION_TYPE",
+	InvalidRecord:                      "INVALID_RECORD",
+	UnknownTopicID:                     "UNKNOWN_TOPIC_ID",
+	FetchSessionTopicIDError:           "FETCH_SESSION_TOPIC_ID_ERROR",
+	MismatchedEndpointType:             "MISMATCHED_ENDPOINT_TYPE",
+	UnsupportedEndpointType:            "UNSUPPORTED_ENDPOINT_TYPE",
+}
+
+// String is Kafka's name.
+func (c ErrorCode) String() string {
+	if name, ok := errorNames[c]; ok {
+		return name
+	}
+	return strconv.Itoa(int(c))
+}

@@ -3,7 +3,6 @@ package protocol
 import (
 	"io"
 	"net/netip"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -29,14 +28,16 @@ type Request struct {
 
 // Response is what goes out: Body, or Head followed by Parts in order.
 type Response struct {
-	Body  kmsg.Response // encoded by the server
-	Head  []byte        // an answer encoded by hand, without the response header
-	Parts []Part
+	Body kmsg.Response // encoded by the server
+	// Weight is about what Body takes in memory. It is asked for where the
+	// answer is completed after its handler has returned; the server encodes, and
+	// so counts, other answers itself when they have to wait.
+	Weight int
+	Head   []byte // an answer encoded by hand, without the response header
+	Parts  []Part
 	// Release, when set, is called once after the last byte was written or the
 	// connection was lost.
 	Release func()
-	// Throttle asks that the connection be muted for so long after the answer.
-	Throttle time.Duration
 	// Close ends the connection, after the answer if there is one.
 	Close bool
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
@@ -227,4 +228,23 @@ func FuzzDecode(f *testing.F) {
 			r.Body.AppendTo(nil)
 		}
 	})
+}
+
+// Codes have the number and the name that clients know them by.
+func TestErrorNames(t *testing.T) {
+	for code, name := range errorNames {
+		want := "NONE"
+		if err := kerr.TypedErrorForCode(int16(code)); err != nil {
+			want = err.Message
+		}
+		if want == "NOT_LEADER_FOR_PARTITION" { // its name before followers could be read from
+			want = "NOT_LEADER_OR_FOLLOWER"
+		}
+		if name != want || code.String() != want {
+			t.Errorf("error %d is %s, not %s", code, want, name)
+		}
+	}
+	if got := ErrorCode(149).String(); got != "149" {
+		t.Errorf("a code without a name is %s", got)
+	}
 }

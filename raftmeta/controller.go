@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -62,6 +63,7 @@ type Controller struct {
 	inbox   chan []quorum.Proposal
 	stopped chan struct{} // closed when Run has ended
 	metrics *metrics
+	active  atomic.Bool
 
 	mu    sync.Mutex // guards the following
 	img   *image.Image
@@ -205,6 +207,9 @@ func (c *Controller) settle() (written int, err error) {
 	for {
 		answer(c.core.Propose(time.Now()))
 		p, ok := c.core.Ready()
+		status := c.core.Status()
+		c.active.Store(status.Leader == c.voter.RaftID)
+		c.metrics.observe(status, c.nodeOf)
 		if !ok {
 			c.metrics.waiting.Set(float64(c.core.Waiting()))
 			return written, nil
@@ -228,6 +233,19 @@ func (c *Controller) settle() (written int, err error) {
 			written += len(e.GetData())
 		}
 	}
+}
+
+// nodeOf is the node that a raft id belongs to, -1 where that is not known.
+func (c *Controller) nodeOf(raftID uint64) int32 {
+	if raftID == c.voter.RaftID {
+		return c.voter.NodeID
+	}
+	for _, v := range c.core.Image().Voters() {
+		if v.RaftID == raftID {
+			return v.NodeID
+		}
+	}
+	return -1
 }
 
 // publish gives units to those who follow.
@@ -258,6 +276,9 @@ func answer(answers []quorum.Answer) {
 		}
 	}
 }
+
+// Active tells whether this controller is the one that decides.
+func (c *Controller) Active() bool { return c.active.Load() }
 
 // Submit hands commands to the controller and returns when the outcome of each is applied here, or not known. When ctx
 // ends first, the outcome of those that are not answered is unknown.

@@ -5,26 +5,59 @@ import (
 	"log/slog"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/streambus/streambus/raftmeta/quorum"
 )
 
 type metrics struct {
 	readies, advances prometheus.Counter
 	waiting           prometheus.Gauge
 	syncSeconds       prometheus.Histogram
+
+	term, commit, applied, unapplied, last, leader prometheus.Gauge
+	state                                          *prometheus.GaugeVec
+	was                                            string // what state says; the goroutine of Run only
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
+	gauge := func(name, help string) prometheus.Gauge {
+		return prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
+	}
 	m := &metrics{
 		readies:  prometheus.NewCounter(prometheus.CounterOpts{Name: "streambus_raft_ready_total", Help: "Steps that raft asked to be made durable."}),
 		advances: prometheus.NewCounter(prometheus.CounterOpts{Name: "streambus_raft_advance_total", Help: "Steps that were made durable and applied; equal to the above when idle."}),
-		waiting:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "streambus_raft_waiting", Help: "Commands that wait for their outcome."}),
+		waiting:  gauge("streambus_raft_waiting", "Commands that wait for their outcome."),
 		syncSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "streambus_raft_sync_seconds", Help: "Time of one durable write of the raft log.",
 			Buckets: prometheus.ExponentialBuckets(100e-6, 2, 16),
 		}),
+		term:      gauge("kafka_server_raftmetrics_current_epoch", "The raft term."),
+		commit:    gauge("kafka_server_raftmetrics_high_watermark", "The last raft index that is committed."),
+		last:      gauge("kafka_server_raftmetrics_log_end_offset", "The last raft index in the log."),
+		leader:    gauge("kafka_server_raftmetrics_current_leader", "The node that leads the quorum, -1 where none is known."),
+		applied:   gauge("streambus_raft_applied_index", "The last raft index that is applied."),
+		unapplied: gauge("streambus_raft_unapplied", "Raft entries that are committed and not applied."),
+		state: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "kafka_server_raftmetrics_current_state", Help: "1 for what the raft node is.",
+		}, []string{"current_state"}),
 	}
-	reg.MustRegister(m.readies, m.advances, m.waiting, m.syncSeconds)
+	reg.MustRegister(m.readies, m.advances, m.waiting, m.syncSeconds, m.term, m.commit, m.applied, m.unapplied, m.last, m.leader, m.state)
 	return m
+}
+
+// observe takes over where the raft node stands. nodeOf finds the node behind a raft id.
+func (m *metrics) observe(s quorum.Status, nodeOf func(raftID uint64) int32) {
+	m.term.Set(float64(s.Term))
+	m.commit.Set(float64(s.Commit))
+	m.applied.Set(float64(s.Applied))
+	m.unapplied.Set(float64(s.Commit - s.Applied))
+	m.last.Set(float64(s.Last))
+	m.leader.Set(float64(nodeOf(s.Leader)))
+	if s.State != m.was {
+		m.was = s.State
+		m.state.Reset()
+		m.state.WithLabelValues(s.State).Set(1)
+	}
 }
 
 // raftLogger gives raft's own lines to slog. Its information is for who debugs raft.

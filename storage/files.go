@@ -57,6 +57,21 @@ type handle struct {
 	elem  *list.Element // in files.idle while users is 0
 }
 
+// LimitOpenFiles has the directory keep at most n files open for nobody.
+func (d *Dir) LimitOpenFiles(n int) {
+	d.files.mu.Lock()
+	defer d.files.mu.Unlock()
+	d.files.limit = min(n, maxOpenFiles)
+	d.files.evict()
+}
+
+// OpenFiles counts the open files of logs.
+func (d *Dir) OpenFiles() int {
+	d.files.mu.Lock()
+	defer d.files.mu.Unlock()
+	return len(d.files.open)
+}
+
 func newFiles(fs vfs.FS) *files {
 	return &files{fs: fs, limit: maxOpenFiles, open: make(map[fileKey]*handle), idle: list.New()}
 }

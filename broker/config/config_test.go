@@ -181,6 +181,27 @@ func TestListeners(t *testing.T) {
 	}
 }
 
+func TestConnectionOverrides(t *testing.T) {
+	c := New()
+	for text, want := range map[string]string{
+		"10.0.0.1:5, ::1:2,[2001:db8::1]:0,::ffff:10.0.0.2:7": "map[::1:2 10.0.0.1:5 10.0.0.2:7 2001:db8::1:0]",
+		"":           "map[]",
+		"10.0.0.1":   "address:count",
+		"host-a:5":   "names are not looked up",
+		"10.0.0.1:x": "from 0 on",
+		":5":         "not an IP address",
+	} {
+		err := c.Set("max.connections.per.ip.overrides", text, Flag, "--set")
+		got := fmt.Sprint(c.PerIPOverrides())
+		if err != nil {
+			got = err.Error()
+		}
+		if !strings.Contains(got, want) {
+			t.Errorf("%q: %s", text, got)
+		}
+	}
+}
+
 func TestTable(t *testing.T) {
 	for i := range keys {
 		k := &keys[i]

@@ -46,6 +46,7 @@ type Request struct {
 // Row is what one Ask comes to.
 type Row struct {
 	replica.View
+	Replica   *replica.Replica // nil if there is none
 	Diverging Divergence
 	Err       error
 }
@@ -189,6 +190,7 @@ func read(req *Request) (rows []Row, enough bool) {
 	var bytes int64
 	for i := range req.Asks {
 		ask, row := &req.Asks[i], &rows[i]
+		row.Replica = ask.Replica
 		if ask.Err != nil {
 			row.View = replica.View{HighWatermark: -1, LogStart: -1}
 			row.Err, enough = ask.Err, true

@@ -25,10 +25,11 @@ func (b *Broker) createTopics(ctx context.Context, r *protocol.Request, done fun
 	for i := range req.Topics {
 		t := &req.Topics[i]
 		times[t.Topic]++
-		partitions += int(max(t.NumPartitions, 0)) + len(t.ReplicaAssignment)
-		if t.NumPartitions == -1 && len(t.ReplicaAssignment) == 0 {
-			partitions += int(each)
+		n := int(max(t.NumPartitions, 0)) + len(t.ReplicaAssignment)
+		if t.NumPartitions == -1 && n == 0 {
+			n = int(each)
 		}
+		partitions += max(n, 1) // a topic of none is a decision too
 	}
 	resp.Topics = make([]kmsg.CreateTopicsResponseTopic, len(req.Topics))
 	var all submission

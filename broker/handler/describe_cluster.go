@@ -47,6 +47,7 @@ func (b *Broker) describeCluster(_ context.Context, r *protocol.Request, done fu
 		if !ok || node.Fenced && !req.IncludeFencedBrokers {
 			continue
 		}
+		b.warnLoopback(r.Conn, e)
 		row := kmsg.NewDescribeClusterResponseBroker()
 		row.NodeID, row.Host, row.Port, row.IsFenced = node.ID, e.Host, int32(e.Port), node.Fenced
 		row.Rack = rack(node)

@@ -53,8 +53,21 @@ func (b *Broker) fetch(ctx context.Context, r *protocol.Request, done func(*prot
 	if req.Version < 6 {
 		code = withoutStorageError
 	}
+	counted := func(err error) protocol.ErrorCode {
+		c := code(err)
+		if c != protocol.None {
+			b.CountError(protocol.KeyFetch, c)
+		}
+		return c
+	}
 	version, isolation := req.Version, req.IsolationLevel
-	b.Fetcher.Fetch(ctx, in, func(a fetch.Answer) { done(fetch.Encode(version, isolation, a, code)) })
+	b.Fetcher.Fetch(ctx, in, func(a fetch.Answer) {
+		for i := range a.Rows {
+			row := &a.Rows[i]
+			b.Replicas.CountFetch(row.Replica, row.Records.Len(), row.Err)
+		}
+		done(fetch.Encode(version, isolation, a, counted))
+	})
 }
 
 // withoutStorageError is for consumers before version 6, which do not know

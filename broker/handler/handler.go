@@ -5,6 +5,8 @@ package handler
 
 import (
 	"context"
+	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/streambus/streambus/broker/config"
@@ -24,6 +26,10 @@ type Broker struct {
 	Replicas *replica.Manager
 	Fetcher  *fetch.Fetcher
 	Now      func() time.Time
+	Log      *slog.Logger
+	// CountError counts an error in an answer to a request of the API with this
+	// key.
+	CountError func(key int16, code protocol.ErrorCode)
 	// Unpacking holds a place for each request that may decompress records at
 	// the same time.
 	Unpacking chan struct{}
@@ -37,6 +43,8 @@ type Broker struct {
 	NewTopicID func() image.UUID
 	// ProducerIDs hands out producer ids, each once for ever.
 	ProducerIDs func(ctx context.Context) (int64, error)
+
+	warned sync.Map // listeners of which warnLoopback has told
 }
 
 // Usage is how full a data directory is, in bytes.
@@ -57,7 +65,7 @@ type Func = func(ctx context.Context, r *protocol.Request, done func(*protocol.R
 
 // Handlers is the handler of each API.
 func (b *Broker) Handlers() map[int16]Func {
-	return map[int16]Func{
+	routes := map[int16]Func{
 		protocol.KeyProduce:                 b.produce,
 		protocol.KeyFetch:                   b.fetch,
 		protocol.KeyListOffsets:             b.listOffsets,
@@ -79,6 +87,12 @@ func (b *Broker) Handlers() map[int16]Func {
 		protocol.KeyDescribeCluster:         b.describeCluster,
 		protocol.KeyDescribeTopicPartitions: b.describeTopicPartitions,
 	}
+	for key, f := range routes {
+		if key != protocol.KeyFetch { // which has no body to look at
+			routes[key] = b.counted(key, f)
+		}
+	}
+	return routes
 }
 
 // find resolves a partition by topic name, or by topic id where byID is set.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"net/netip"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -37,6 +38,7 @@ type node struct {
 	routes   map[int16]handler.Func
 	conn     protocol.ConnInfo
 	ids      int64
+	log      bytes.Buffer // what handlers log
 }
 
 func newNode(t *testing.T, fs vfs.FS, settings ...string) *node {
@@ -60,7 +62,7 @@ func newNode(t *testing.T, fs vfs.FS, settings ...string) *node {
 	t.Cleanup(func() { stop(); <-ran; dir.CloseDirty() })
 	b := &handler.Broker{
 		NodeID: 1, Config: cfg, Image: func() *image.Image { return n.img }, Replicas: n.replicas,
-		Fetcher: fetch.New(math.MaxInt32, 10), Now: time.Now, Unpacking: make(chan struct{}, 1), Propose: n.propose,
+		Fetcher: fetch.New(math.MaxInt32, 10), Now: time.Now, Log: slog.New(slog.NewTextHandler(&n.log, nil)), CountError: func(int16, protocol.ErrorCode) {}, Unpacking: make(chan struct{}, 1), Propose: n.propose,
 		NewTopicID:  func() image.UUID { n.ids++; return image.UUID{0: 1, 15: byte(n.ids), 14: byte(n.ids >> 8)} },
 		ProducerIDs: func(context.Context) (int64, error) { n.ids++; return n.ids, nil },
 	}
@@ -456,6 +458,40 @@ func TestMetadata(t *testing.T) {
 }
 
 // A leader that cannot be reached where the client asks is no leader to it.
+// A client elsewhere that is told of an address of its own host is in the log,
+// once for each listener.
+func TestLoopbackIsNotForOthers(t *testing.T) {
+	for _, c := range []struct {
+		peer, host string
+		warns      bool
+	}{
+		{"172.17.0.1:5", "localhost", true}, {"172.17.0.1:5", "127.0.0.1", true}, {"172.17.0.1:5", "LocalHost.", true},
+		{"[2001:db8::1]:5", "::1", true}, {"[::ffff:172.17.0.1]:5", "127.1.2.3", true},
+		{"127.0.0.1:5", "localhost", false}, {"[::1]:5", "127.0.0.1", false}, {"[::ffff:127.0.0.1]:5", "localhost", false},
+		{"172.17.0.1:5", "localhosts", false}, {"172.17.0.1:5", "172.17.0.2", false}, {"172.17.0.1:5", "broker-1", false},
+	} {
+		for name, req := range map[string]kmsg.Request{"Metadata": metadataOf(12), "DescribeCluster": kmsg.NewPtrDescribeClusterRequest()} {
+			n := newNode(t, vfs.NewMem())
+			o := n.propose(t.Context(), &control.RegisterBroker{ID: 1, Incarnation: image.UUID{2}, Dirs: []image.UUID{{9}},
+				Listeners: []image.Endpoint{{Name: "PLAINTEXT", Host: c.host, Port: 9092}, {Name: "OTHER", Host: c.host, Port: 9093}}})
+			if o[0].Err != nil {
+				t.Fatal(o[0].Err)
+			}
+			for _, listener := range []string{"PLAINTEXT", "PLAINTEXT", "OTHER"} {
+				n.conn.Peer, n.conn.Listener = netip.MustParseAddrPort(c.peer), listener
+				n.send(req)
+			}
+			want := 0
+			if c.warns {
+				want = 2
+			}
+			if got := strings.Count(n.log.String(), "advertised.listeners"); got != want {
+				t.Errorf("%s to %s of %s: %d lines, want %d\n%s", name, c.peer, c.host, got, want, n.log.String())
+			}
+		}
+	}
+}
+
 func TestMetadataOnAnotherListener(t *testing.T) {
 	n := newNode(t, vfs.NewMem())
 	n.topic("t", 1, nil)
@@ -588,6 +624,23 @@ func TestCreateTopics(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Topics of no partitions are as many decisions as others.
+func TestCreateTooManyTopics(t *testing.T) {
+	n := newNode(t, vfs.NewMem())
+	req := kmsg.NewPtrCreateTopicsRequest()
+	req.Version, req.TimeoutMillis = 7, 1000
+	for i := range control.MaxPartitionsPerCommand + 1 {
+		topic := kmsg.NewCreateTopicsRequestTopic()
+		topic.Topic, topic.ReplicationFactor = fmt.Sprint("t", i), 1
+		req.Topics = append(req.Topics, topic)
+	}
+	for _, row := range answer[*kmsg.CreateTopicsResponse](n, req).Topics {
+		if code(row.ErrorCode) != protocol.PolicyViolation {
+			t.Fatalf("error %v", code(row.ErrorCode))
+		}
+	}
 }
 
 func TestListOffsets(t *testing.T) {

@@ -3,7 +3,11 @@ package handler
 import (
 	"context"
 	"math"
+	"net"
+	"net/netip"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -46,6 +50,7 @@ func (b *Broker) metadata(ctx context.Context, r *protocol.Request, done func(*p
 	for _, node := range img.Brokers() {
 		if e, ok := endpoint(node, r.Conn.Listener); ok {
 			rb := kmsg.NewMetadataResponseBroker()
+			b.warnLoopback(r.Conn, e)
 			rb.NodeID, rb.Host, rb.Port, rb.Rack = node.ID, e.Host, int32(e.Port), rack(node)
 			resp.Brokers = append(resp.Brokers, rb)
 		}
@@ -151,6 +156,32 @@ func endpoint(b *image.Broker, listener string) (image.Endpoint, bool) {
 	return b.Listeners[i], true
 }
 
+// warnLoopback tells, once for each listener, that clients on other hosts are
+// sent to themselves: the first connection works, and every one after it fails.
+func (b *Broker) warnLoopback(conn *protocol.ConnInfo, e image.Endpoint) {
+	if !conn.Peer.IsValid() || conn.Peer.Addr().Unmap().IsLoopback() || !isLoopback(e.Host) {
+		return
+	}
+	if _, told := b.warned.LoadOrStore(conn.Listener, true); told {
+		return
+	}
+	b.Log.Warn("a client on another host is told to connect to its own: set advertised.listeners to a name or address that it reaches this host by",
+		"peer", conn.Peer, "listener", conn.Listener, "advertised", net.JoinHostPort(e.Host, strconv.Itoa(int(e.Port))))
+}
+
+func isLoopback(host string) bool {
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return ip.Unmap().IsLoopback()
+	}
+	host = strings.TrimSuffix(strings.ToLower(host), ".")
+	return host == "localhost" || strings.HasSuffix(host, ".localhost")
+}
+
+// maxCreated bounds the topics that one Metadata request creates. To whom wants
+// more the rest is unknown, as it would be for a moment with Apache Kafka, and its
+// next request creates more.
+const maxCreated = 1000
+
 // createMissing creates the topics that are named and do not exist, and returns
 // why one could not be. A topic that another request creates meanwhile is no
 // failure.
@@ -160,14 +191,19 @@ func (b *Broker) createMissing(ctx context.Context, req *kmsg.MetadataRequest) m
 	defer cancel()
 	img := b.Image()
 	var all submission
+	seen := map[string]bool{}
 	for i := range req.Topics {
 		name := req.Topics[i].Topic
-		if name == nil {
+		if name == nil || seen[*name] || control.ValidateTopicName(*name) != nil {
 			continue
 		}
 		if _, ok := img.Topic(*name); ok {
 			continue
 		}
+		if len(seen) == maxCreated {
+			break
+		}
+		seen[*name] = true
 		partitions, replicas := b.topicDefaults()
 		all.add(&control.CreateTopic{Name: *name, ID: b.NewTopicID(), Partitions: partitions, ReplicationFactor: replicas}, func(o Outcome) {
 			if code := errorCode(o.Err); o.Err != nil && code != protocol.TopicAlreadyExists && code != protocol.RequestTimedOut {

@@ -76,8 +76,16 @@ func (p *produce) write(b *Broker, img *image.Image, t *kmsg.ProduceRequestTopic
 	}
 	rep, err := b.find(img, t.Topic, t.TopicID, p.req.Version >= 13, rp.Partition)
 	if err != nil {
+		b.Replicas.CountProduce(nil, err)
 		return replica.Appended{}, err
 	}
+	at, err := p.writeTo(b, rep, acks, rp, row, item, now)
+	b.Replicas.CountProduce(rep, err)
+	return at, err
+}
+
+func (p *produce) writeTo(b *Broker, rep *replica.Replica, acks partition.Acks, rp *kmsg.ProduceRequestTopicPartition,
+	row *kmsg.ProduceResponseTopicPartition, item *replica.WaitItem, now time.Time) (replica.Appended, error) {
 	rules, err := rep.Rules(acks)
 	if err != nil {
 		return replica.Appended{}, err
@@ -125,7 +133,21 @@ func (p *produce) answer() *protocol.Response {
 		}
 		return nil
 	}
-	return &protocol.Response{Body: p.resp}
+	return &protocol.Response{Body: p.resp, Weight: p.weight()}
+}
+
+// weight is about what the answer takes in memory.
+func (p *produce) weight() int {
+	const row, detail = 128, 48 // of a partition, of a record's error
+	n := row * p.partitions
+	for i := range p.resp.Topics {
+		for j := range p.resp.Topics[i].Partitions {
+			for _, e := range p.resp.Topics[i].Partitions[j].ErrorRecords {
+				n += detail + len(*e.ErrorMessage)
+			}
+		}
+	}
+	return n
 }
 
 func refuse(row *kmsg.ProduceResponseTopicPartition, err error) {

@@ -100,18 +100,25 @@ type Manager struct {
 
 	full bool // the disk is; the goroutine of retention only
 
-	mu    sync.RWMutex // guards the following
-	parts map[key]*Replica
-	logs  map[*storage.Log]*Replica
+	traffic traffic // over all topics
+	others  traffic // over those without series of their own
+
+	mu     sync.RWMutex // guards the following
+	parts  map[key]*Replica
+	logs   map[*storage.Log]*Replica
+	topics map[image.UUID]*topicTraffic // those with series of their own
 }
 
 // New makes a manager without replicas: they come with the image.
 func New(cfg Config, dir *storage.Dir, log *slog.Logger, reg prometheus.Registerer) *Manager {
-	return &Manager{
+	m := &Manager{
 		cfg: cfg, dir: dir, log: log, metrics: newMetrics(reg),
 		dirty: make(chan struct{}, 1),
-		parts: map[key]*Replica{}, logs: map[*storage.Log]*Replica{}, inert: map[string]bool{},
+		parts: map[key]*Replica{}, logs: map[*storage.Log]*Replica{}, topics: map[image.UUID]*topicTraffic{},
+		inert: map[string]bool{},
 	}
+	reg.MustRegister(newTrafficCollector(m))
+	return m
 }
 
 // Find returns the replica of a partition.
@@ -174,6 +181,9 @@ func (m *Manager) remove(gone []key) {
 		}
 	}
 	m.mu.Unlock()
+	for _, k := range gone {
+		m.forgetTraffic(k.topic)
+	}
 	if len(removed) == 0 {
 		return
 	}
@@ -229,7 +239,7 @@ func (m *Manager) SetAsideStrays(img *image.Image) error {
 // obtain makes a replica. One whose log cannot be opened is kept, so that it
 // answers why.
 func (m *Manager) obtain(t *image.Topic, index int32, set settings) *Replica {
-	r := &Replica{m: m, name: name(t, index), part: partition.New(m.cfg.NodeID)}
+	r := &Replica{m: m, key: key{t.ID, index}, name: name(t, index), part: partition.New(m.cfg.NodeID)}
 	log, rec, err := m.dir.OpenLog(r.name, set.log, time.Now())
 	if err != nil {
 		r.broken = storageError(err)
@@ -240,7 +250,7 @@ func (m *Manager) obtain(t *image.Topic, index int32, set settings) *Replica {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.parts[key{t.ID, index}] = r
+	m.parts[r.key] = r
 	if log != nil {
 		m.logs[log] = r
 	}

@@ -3,6 +3,7 @@ package replica
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/streambus/streambus/broker/partition"
@@ -13,8 +14,10 @@ import (
 
 // Replica is one partition on this broker: its log, and the core that decides.
 type Replica struct {
-	m    *Manager
-	name string
+	m       *Manager
+	key     key
+	name    string
+	traffic atomic.Pointer[traffic] // its topic's, once it was used
 
 	mu       sync.Mutex // guards the following; order: Manager.mu before it, storage's locks after it
 	part     *partition.Partition
@@ -26,7 +29,8 @@ type Replica struct {
 
 // Appended tells where a batch stands in the log.
 type Appended struct {
-	Base, LogStart int64
+	Base, Last, LogStart int64
+	Duplicate            bool
 }
 
 // Append writes one batch that Rules have accepted as the leader. Where item is given and the
@@ -39,6 +43,9 @@ func (r *Replica) Append(records []byte, acks partition.Acks, item *WaitItem, no
 	r.notify(e)
 	r.mu.Unlock()
 	complete(e, nil)
+	if err == nil && !a.Duplicate {
+		r.m.countAppend(r, a.Last-a.Base+1, int64(len(records)))
+	}
 	return a, err
 }
 
@@ -59,7 +66,7 @@ func (r *Replica) append(records []byte, acks partition.Acks, item *WaitItem, no
 	if item != nil && r.part.Await(at.Last+1, acks, item) {
 		item.register()
 	}
-	return Appended{Base: at.Base, LogStart: r.log.StartOffset()}, e, nil
+	return Appended{Base: at.Base, Last: at.Last, LogStart: r.log.StartOffset(), Duplicate: at.Duplicate}, e, nil
 }
 
 // Rules are what the topic asks of batches. The error is what Append would
@@ -238,6 +245,28 @@ func (r *Replica) Size() int64 {
 	}
 	bytes, _ := log.Size()
 	return bytes
+}
+
+// Status is what a scrape asks of a replica.
+type Status struct {
+	Bytes                     int64
+	Segments                  int
+	Start, End, HighWatermark int64
+	MinISR                    int
+	Err                       error // why nothing can be read or written here
+}
+
+// Status tells how the replica stands.
+func (r *Replica) Status() Status {
+	r.mu.Lock()
+	log := r.log
+	s := Status{HighWatermark: r.part.HighWatermark(), MinISR: r.set.partition.MinISR, Err: r.broken}
+	r.mu.Unlock()
+	if log != nil {
+		s.Bytes, s.Segments = log.Size()
+		s.Start, s.End = log.StartOffset(), log.EndOffset()
+	}
+	return s
 }
 
 // update takes over a state from the image.

@@ -1,17 +1,19 @@
 package server
 
 import (
-	"bufio"
 	"context"
 	"encoding/binary"
 	"errors"
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/streambus/streambus/protocol"
 )
@@ -27,8 +29,9 @@ import (
 type conn struct {
 	srv      *Server
 	nc       net.Conn
-	in       *bufio.Reader
+	in       input // the reader's
 	info     protocol.ConnInfo
+	counts   *listenerMetrics
 	log      *slog.Logger
 	cancel   context.CancelFunc
 	draining atomic.Bool // no further request is read
@@ -48,13 +51,15 @@ type answer struct {
 	key, version  int16
 	correlationID int32
 	begun         time.Time
-	done          bool
+	answered      bool               // complete was called; conn.mu
+	done          bool               // and it can be written in its turn; conn.mu
 	resp          *protocol.Response // nil: nothing is sent (acks=0)
 }
 
 // serve reads requests until the connection ends. It owns the socket and
 // closes it.
 func (c *conn) serve(ctx context.Context) {
+	defer c.in.rest()
 	defer c.close()
 	proven := 0
 	for {
@@ -74,6 +79,7 @@ func (c *conn) serve(ctx context.Context) {
 			return
 		}
 		proven = len(f.data)
+		c.counts.bytesIn.Add(float64(4 + len(f.data)))
 		ok := c.start(ctx, f)
 		f.release()
 		if !ok {
@@ -85,16 +91,29 @@ func (c *conn) serve(ctx context.Context) {
 // next waits for a frame. A connection that is silent for longer than
 // connections.max.idle.ms is closed, unless an answer is due.
 func (c *conn) next(ctx context.Context, proven int) (*frame, error) {
+	idle := c.srv.cfg.IdleTimeout
+	quiet := time.Now()
 	for {
-		c.allowRead(time.Now().Add(c.srv.cfg.IdleTimeout))
-		_, err := c.in.Peek(1)
+		until := quiet.Add(idle)
+		if c.in.buf != nil {
+			until = quiet.Add(min(idle, keepBuffer))
+		}
+		c.allowRead(until)
+		err := c.in.wait()
 		if err == nil {
-			return c.srv.memory.read(ctx, c.in, proven, c.srv.cfg.MaxRequestBytes, func(bytes int) {
+			return c.srv.memory.read(ctx, c.in.buf, proven, c.srv.cfg.MaxRequestBytes, func(bytes int) {
 				c.allowRead(patience(int64(bytes)))
 			})
 		}
-		if idle := errors.Is(err, os.ErrDeadlineExceeded); !idle || c.draining.Load() || !c.waiting() {
+		if !errors.Is(err, os.ErrDeadlineExceeded) || c.draining.Load() {
 			return nil, err
+		}
+		c.in.rest()
+		if time.Since(quiet) >= idle {
+			if !c.waiting() {
+				return nil, err
+			}
+			quiet = time.Now()
 		}
 	}
 }
@@ -125,7 +144,7 @@ func (c *conn) start(ctx context.Context, f *frame) bool {
 		c.ended(err)
 		return false
 	}
-	c.srv.metrics.bytesIn(r.Key, len(f.data))
+	c.srv.metrics.arrived(r.Key, r.Version, len(f.data))
 	a := &answer{c: c, key: r.Key, version: r.Version, correlationID: correlationID, begun: time.Now()}
 	c.mu.Lock()
 	c.queue = append(c.queue, a)
@@ -133,16 +152,39 @@ func (c *conn) start(ctx context.Context, f *frame) bool {
 	c.mu.Unlock()
 
 	c.srv.routes[r.Key](ctx, r, a.complete)
+	return c.returned(a)
+}
 
+// returned is called by the reader when a handler has returned. An answer that
+// was completed until then is written here if its turn has come. If it has to
+// wait it is encoded first, so that what waits is counted in bytes: a body has no
+// size before that, and an answer about every topic is a thousand times its
+// request.
+func (c *conn) returned(a *answer) (alive bool) {
 	c.mu.Lock()
 	c.started = nil
+	if a.answered && !a.done {
+		if !c.dead && (c.writing || c.queue[0] != a) {
+			c.mu.Unlock()
+			encodeBody(a)
+			c.mu.Lock()
+		}
+		c.finish(a)
+	}
 	mine := c.claim()
-	alive := !c.dead
+	alive = !c.dead
 	c.mu.Unlock()
 	if mine {
 		c.write()
 	}
 	return alive
+}
+
+// encodeBody turns the answer's body into bytes.
+func encodeBody(a *answer) {
+	if a.resp != nil && a.resp.Body != nil {
+		a.resp.Head, a.resp.Body = a.resp.Body.AppendTo(nil), nil
+	}
 }
 
 // complete stores the answer of a request. It is called exactly once, from any
@@ -151,22 +193,29 @@ func (a *answer) complete(resp *protocol.Response) {
 	c := a.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if a.done {
+	if a.answered {
 		panic("server: a request was answered twice")
 	}
-	a.done, a.resp = true, resp
+	a.answered, a.resp = true, resp
 	c.srv.metrics.answered(a.key, time.Since(a.begun))
-	if c.dead {
-		release(resp)
+	// While its handler runs on the reader, the reader goes on with it: it is awake.
+	if c.started == a {
 		return
 	}
-	if resp != nil {
-		c.held += heldBytes(resp)
-	}
-	// While its handler runs on the reader, the reader writes it: it is awake.
-	if c.started != a && c.claim() {
+	c.finish(a)
+	if c.claim() {
 		go c.write()
 	}
+}
+
+// finish makes an answer one that can be written in its turn. c.mu is held.
+func (c *conn) finish(a *answer) {
+	a.done = true
+	if c.dead {
+		release(a.resp)
+		return
+	}
+	c.held += heldBytes(a.resp)
 }
 
 // claim makes the caller the writer if there is something to write and nobody
@@ -183,7 +232,7 @@ func (c *conn) claim() bool {
 // The caller has claimed the write side.
 func (c *conn) write() {
 	var batch []*answer
-	w := newAnswerWriter(c.nc)
+	w := newAnswerWriter(c.nc, c.counts.bytesOut)
 	defer w.free()
 	for {
 		batch = c.takeReady(batch[:0])
@@ -219,7 +268,7 @@ func (c *conn) write() {
 // wrote ends the connection after a failed write or an answer that asks for it.
 func (c *conn) wrote(err error) {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		c.log.Warn("closing a connection whose client does not read its answers", "peer", c.info.Peer)
+		c.warn("deaf", "closing a connection whose client does not read its answers")
 	}
 	c.close()
 }
@@ -233,9 +282,7 @@ func (c *conn) takeReady(batch []*answer) []*answer {
 	n := 0
 	for n < len(c.queue) && c.queue[n].done && !c.dead {
 		a := c.queue[n]
-		if a.resp != nil {
-			c.held -= heldBytes(a.resp)
-		}
+		c.held -= heldBytes(a.resp)
 		batch = append(batch, a)
 		n++
 	}
@@ -298,19 +345,41 @@ func (c *conn) waiting() bool {
 	return !c.isIdle()
 }
 
+// ip is the address of the other end; zero for a pipe.
+func (c *conn) ip() netip.Addr { return c.info.Peer.Addr().Unmap() }
+
 // ended logs why reading stopped, where that is worth a line.
 func (c *conn) ended(err error) {
-	var frame *frameError
-	var malformed *protocol.MalformedError
-	var unsupported *protocol.UnsupportedError
-	switch {
-	case errors.As(err, &frame), errors.As(err, &malformed), errors.As(err, &unsupported):
-		c.srv.metrics.refusedConnections.Inc()
-		c.log.Warn("closing a connection", "peer", c.info.Peer, "listener", c.info.Listener, "reason", err)
-	case errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed):
-	default:
+	if other, ok := errors.AsType[*foreignError](err); ok {
+		c.turnAway(other)
+		return
+	}
+	if reason := offence(err); reason != "" {
+		c.srv.metrics.refused[reason].Inc()
+		c.warn(reason, "closing a connection", "reason", err)
+		return
+	}
+	if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
 		c.log.Debug("connection ended", "peer", c.info.Peer, "reason", err)
 	}
+}
+
+// offence is what a client did wrong, as metrics name it, if it was that.
+func offence(err error) string {
+	switch {
+	case is[*frameError](err):
+		return notAFrame
+	case is[*protocol.MalformedError](err):
+		return notTheForm
+	case is[*protocol.UnsupportedError](err):
+		return notServed
+	}
+	return ""
+}
+
+func is[T error](err error) bool {
+	_, ok := errors.AsType[T](err)
+	return ok
 }
 
 // close ends the connection. Handlers still at work complete into nothing;
@@ -347,7 +416,13 @@ func release(r *protocol.Response) {
 
 // heldBytes is what a completed answer keeps in memory: file regions hold none.
 func heldBytes(r *protocol.Response) int64 {
+	if r == nil {
+		return 0
+	}
 	n := int64(len(r.Head))
+	if r.Body != nil {
+		n += int64(r.Weight)
+	}
 	for _, p := range r.Parts {
 		if b, ok := p.(protocol.Bytes); ok {
 			n += b.Len()
@@ -359,8 +434,9 @@ func heldBytes(r *protocol.Response) int64 {
 // answerWriter gathers answers into one buffer and sends it with one write;
 // large parts go to the socket by themselves (sendfile).
 type answerWriter struct {
-	nc  net.Conn
-	buf []byte
+	nc   net.Conn
+	buf  []byte
+	sent prometheus.Counter
 }
 
 const (
@@ -372,8 +448,8 @@ const (
 	grace   = 30 * time.Second
 )
 
-func newAnswerWriter(nc net.Conn) *answerWriter {
-	return &answerWriter{nc: nc, buf: getBuffer(flushAt)[:0]}
+func newAnswerWriter(nc net.Conn, sent prometheus.Counter) *answerWriter {
+	return &answerWriter{nc: nc, buf: getBuffer(flushAt)[:0], sent: sent}
 }
 
 // free gives the buffer back, unless a large answer has outgrown it.
@@ -426,7 +502,8 @@ func (w *answerWriter) part(p protocol.Part) error {
 		return err
 	}
 	w.allow(p.Len())
-	_, err := p.WriteTo(w.nc)
+	n, err := p.WriteTo(w.nc)
+	w.sent.Add(float64(n))
 	return err
 }
 
@@ -442,7 +519,8 @@ func (w *answerWriter) flush() error {
 		return nil
 	}
 	w.allow(int64(len(w.buf)))
-	_, err := w.nc.Write(w.buf)
+	n, err := w.nc.Write(w.buf)
+	w.sent.Add(float64(n))
 	w.buf = w.buf[:0]
 	return err
 }

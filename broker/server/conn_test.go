@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/streambus/streambus/protocol"
 )
@@ -33,27 +34,29 @@ type call struct {
 // bench is a server whose one API hands its requests to the test.
 type bench struct {
 	*Server
-	t     *testing.T
-	calls chan call
-	hold  chan struct{} // a handler of request number holds stays on the reader until this closes
+	t      *testing.T
+	counts *listenerMetrics
+	calls  chan call
+	hold   chan struct{} // a handler of request number holds stays on the reader until this closes
 }
 
 const holds = 0xee
 
 func newBench(t *testing.T, change func(*Config)) *bench {
-	cfg := Config{MaxRequestBytes: 1 << 20, RequestMemory: 4 << 20, IdleTimeout: time.Hour, MaxPipelined: 100, MaxPipelinedBytes: 1 << 20}
+	cfg := Config{MaxRequestBytes: 1 << 20, RequestMemory: 4 << 20, IdleTimeout: time.Hour, MaxPipelined: 100, MaxPipelinedBytes: 1 << 20, MaxConnections: 100, MaxConnectionsPerIP: 100}
 	if change != nil {
 		change(&cfg)
 	}
 	b := &bench{t: t, calls: make(chan call, 1000), hold: make(chan struct{})}
 	b.Server = New(cfg, map[int16]Handler{protocol.KeyProduce: b.handle}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	b.counts = b.metrics.listener("PLAINTEXT")
 	t.Cleanup(func() {
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
 		b.Shutdown(ctx)
 		b.checkMemory()
-		if n := b.connections(); n != 0 {
-			t.Errorf("%d connections are kept", n)
+		if len(b.open) != 0 || len(b.perIP) != 0 {
+			t.Errorf("%d connections are kept, from %d addresses", len(b.open), len(b.perIP))
 		}
 	})
 	return b
@@ -100,7 +103,7 @@ func (b *bench) connect(wrap func(net.Conn) net.Conn) *client {
 		there = wrap(there)
 	}
 	here.SetDeadline(time.Now().Add(patient))
-	b.accept(context.Background(), there, "PLAINTEXT")
+	b.accept(context.Background(), there, "PLAINTEXT", b.counts)
 	b.t.Cleanup(func() { here.Close() })
 	return &client{here, b.t}
 }
@@ -308,6 +311,45 @@ func TestReaderStopsAtTooManyWaitingBytes(t *testing.T) {
 	side.until(t, func() bool { return side.held == 0 && len(side.queue) == 0 })
 }
 
+// What waits is counted whichever way it is answered: a body completed by its
+// handler by its bytes, a later one by its weight.
+func TestReaderStopsAtTooManyWaitingBodies(t *testing.T) {
+	for name, c := range map[string]struct {
+		number byte
+		topic  string
+		weight int
+	}{"by its handler": {holds, string(make([]byte, 2000)), 0}, "later": {1, "t", 2000}} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, func(c *Config) { c.MaxPipelinedBytes = 1000 })
+			client := b.connect(nil)
+			client.send(request(0, 0))
+			first := b.next()
+			client.send(request(c.number, 0))
+			second := b.next()
+			side := b.conn()
+			if c.number != holds {
+				side.until(t, func() bool { return side.started == nil })
+			}
+			body := kmsg.NewPtrProduceResponse()
+			body.Version = 3
+			body.Topics = []kmsg.ProduceResponseTopic{{Topic: c.topic}}
+			second.done(&protocol.Response{Body: body, Weight: c.weight})
+			close(b.hold)
+			if c.number != holds { // the reader waits for a frame, and still takes that one
+				client.send(request(2, 0))
+				b.next().done(nil)
+			}
+			side.until(t, func() bool { return side.room != nil })
+			first.done(answerOf(0))
+			client.receive(0)
+			if got, want := client.receive(c.number), body.AppendTo(nil); !bytes.Equal(got, want) {
+				t.Errorf("%d bytes came, not the %d that were sent", len(got), len(want))
+			}
+			side.until(t, func() bool { return side.held == 0 && len(side.queue) == 0 })
+		})
+	}
+}
+
 // A stop answers what was read, reads no more, and ends.
 func TestDrain(t *testing.T) {
 	b := newBench(t, nil)
@@ -331,7 +373,7 @@ func TestDrain(t *testing.T) {
 	c.ended()
 	<-stopped
 	here, there := net.Pipe()
-	b.accept(context.Background(), there, "PLAINTEXT")
+	b.accept(context.Background(), there, "PLAINTEXT", b.counts)
 	(&client{here, t}).ended() // no further connections
 }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/bits"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -28,6 +29,7 @@ const (
 type frameMemory struct {
 	held  *semaphore.Weighted
 	limit int64
+	inUse atomic.Int64 // of held, for metrics
 }
 
 func newFrameMemory(limit int64) *frameMemory {
@@ -46,6 +48,7 @@ func (f *frame) release() {
 	if f.data != nil {
 		putBuffer(f.data)
 		f.mem.held.Release(f.held)
+		f.mem.inUse.Add(-f.held)
 		f.data = nil
 	}
 }
@@ -74,6 +77,9 @@ func (m *frameMemory) read(ctx context.Context, r *bufio.Reader, proven int, max
 		return nil, &frameError{fmt.Sprintf("a request of %d bytes has no room for its header", size)}
 	}
 	if limit := protocol.FrameLimit(start[4:], maxRequestBytes); size > limit {
+		if other := foreign(start); other != nil {
+			return nil, other
+		}
 		return nil, &frameError{fmt.Sprintf("a request announces %d bytes; at most %d are taken (socket.request.max.bytes)", size, limit)}
 	}
 	if _, err := r.Discard(4); err != nil {
@@ -113,6 +119,7 @@ func (m *frameMemory) grow(ctx context.Context, f *frame, size int) error {
 		}
 	}
 	f.held += more
+	m.inUse.Add(more)
 	next := getBuffer(size)
 	copy(next, f.data)
 	if f.data != nil {

@@ -14,7 +14,6 @@
 package server
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"log/slog"
@@ -41,6 +40,11 @@ type Config struct {
 	IdleTimeout       time.Duration // connections.max.idle.ms
 	MaxPipelined      int           // requests of one connection that may wait for their answers
 	MaxPipelinedBytes int64         // bytes of completed answers that may wait behind a slower one
+
+	MaxConnections      int                // max.connections
+	MaxConnectionsPerIP int                // max.connections.per.ip
+	PerIPOverrides      map[netip.Addr]int // max.connections.per.ip.overrides
+	Admin               string             // where metrics are, for who looks for them here
 }
 
 // Server accepts connections and answers them.
@@ -50,24 +54,27 @@ type Server struct {
 	log     *slog.Logger
 	memory  *frameMemory
 	metrics *metrics
+	seldom  seldom
 	nextID  atomic.Uint64
 
 	conns sync.WaitGroup
 	mu    sync.Mutex // guards the following
 	open  map[*conn]struct{}
+	perIP map[netip.Addr]int // of open
 	down  bool
 }
 
 // New makes a server that answers with these handlers, by API key. There is
 // one for each key of protocol.APIs.
 func New(cfg Config, routes map[int16]Handler, log *slog.Logger, reg prometheus.Registerer) *Server {
-	s := &Server{cfg: cfg, routes: routes, log: log, memory: newFrameMemory(cfg.RequestMemory), open: map[*conn]struct{}{}}
-	s.metrics = newMetrics(reg, s.connections)
+	s := &Server{cfg: cfg, routes: routes, log: log, memory: newFrameMemory(cfg.RequestMemory), open: map[*conn]struct{}{}, perIP: map[netip.Addr]int{}}
+	s.metrics = newMetrics(reg, s.memory)
 	return s
 }
 
 // Serve accepts connections of one listener until ln is closed.
 func (s *Server) Serve(ctx context.Context, ln net.Listener, listener string) error {
+	counts := s.metrics.listener(listener)
 	for {
 		nc, err := ln.Accept()
 		if errors.Is(err, net.ErrClosed) {
@@ -75,7 +82,9 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener, listener string) er
 		}
 		if err != nil {
 			// Out of descriptors, or the peer has gone again: the next one may do.
-			s.log.Error("accept failed", "listener", listener, "error", err)
+			if ok, kept := s.seldom.may(time.Now(), "accept "+listener, netip.Addr{}); ok {
+				s.log.Error("connections cannot be accepted; it is tried again", "listener", listener, "error", err, "more-since-last-line", kept)
+			}
 			select {
 			case <-time.After(50 * time.Millisecond):
 				continue
@@ -83,29 +92,32 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener, listener string) er
 				return nil
 			}
 		}
-		s.accept(ctx, nc, listener)
+		s.accept(ctx, nc, listener, counts)
 	}
 }
 
-func (s *Server) accept(ctx context.Context, nc net.Conn, listener string) {
+func (s *Server) accept(ctx context.Context, nc net.Conn, listener string, counts *listenerMetrics) {
 	peer, _ := netip.ParseAddrPort(nc.RemoteAddr().String()) // zero for a pipe
 	ctx, cancel := context.WithCancel(ctx)
 	c := &conn{
-		srv: s, nc: nc, in: bufio.NewReader(nc), log: s.log, cancel: cancel,
+		srv: s, nc: nc, in: input{nc: nc}, log: s.log, cancel: cancel, counts: counts,
 		info: protocol.ConnInfo{ID: s.nextID.Add(1), Listener: listener, Principal: "User:ANONYMOUS", Peer: peer},
 	}
 	s.mu.Lock()
-	down := s.down
-	if !down {
+	reason := s.admit(c.ip())
+	if reason == "" {
 		s.open[c] = struct{}{}
 		s.conns.Add(1)
 	}
 	s.mu.Unlock()
-	if down {
+	if reason != "" {
 		cancel()
 		nc.Close()
+		s.refused(c, reason)
 		return
 	}
+	counts.accepted.Inc()
+	counts.open.Inc()
 	go func() {
 		defer s.conns.Done()
 		c.serve(ctx)
@@ -138,10 +150,7 @@ func (s *Server) forget(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.open, c)
-}
-
-func (s *Server) connections() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.open)
+	s.leave(c.ip())
+	c.counts.open.Dec()
+	c.counts.closed.Inc()
 }

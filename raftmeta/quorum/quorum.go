@@ -175,6 +175,28 @@ func New(cfg Config) (*Core, error) {
 	return c, err
 }
 
+// Status is where the raft node stands.
+type Status struct {
+	Term, Commit, Applied, Last uint64
+	State                       string // leader, follower, candidate, pre-candidate
+	Leader                      uint64 // a raft id, 0 for none
+}
+
+// Status tells where the raft node stands.
+func (c *Core) Status() Status {
+	s := c.node.BasicStatus()
+	last, _ := c.storage.LastIndex() // a log in memory has no errors
+	return Status{
+		Term: s.GetTerm(), Commit: s.GetCommit(), Applied: c.applied, Last: last,
+		State: states[s.RaftState], Leader: s.Lead,
+	}
+}
+
+var states = map[raft.StateType]string{
+	raft.StateLeader: "leader", raft.StateFollower: "follower",
+	raft.StateCandidate: "candidate", raft.StatePreCandidate: "pre-candidate",
+}
+
 // Image is the metadata as applied.
 func (c *Core) Image() *image.Image { return c.image }
 
