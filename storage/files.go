@@ -57,6 +57,8 @@ type handle struct {
 	elem  *list.Element // in files.idle while users is 0
 }
 
+func (h *handle) path() string { return h.key.path() }
+
 func newFiles(fs vfs.FS) *files {
 	return &files{fs: fs, limit: maxOpenFiles, open: make(map[fileKey]*handle), idle: list.New()}
 }

@@ -161,7 +161,7 @@ func (r *recovery) scan(i int) (whole bool, err error) {
 		return false, err
 	}
 	defer l.d.files.release(f)
-	w := newScanner(f, seg.size)
+	w := newScanner(f, seg.base, seg.size)
 	if err := r.resume(w, seg); err != nil {
 		return false, err
 	}
@@ -351,7 +351,7 @@ func (r *recovery) epochs() error {
 		stored, err = decodeEpochs(b)
 	}
 	usable := err == nil
-	if !usable && !errors.Is(err, iofs.ErrNotExist) && !errors.Is(err, errCheckpoint) {
+	if !usable && !errors.Is(err, iofs.ErrNotExist) && !isDamage(err) {
 		return err
 	}
 	if l.epochs, err = r.history(stored, usable); err != nil {
