@@ -24,6 +24,9 @@ const (
 // do returns what is wrong with its line, or "".
 func checkpointLines(b []byte, do func(line string) string) error {
 	lines := strings.SplitAfter(string(b), "\n")
+	if rest := lines[len(lines)-1]; len(lines) < 3 || rest != "" {
+		return &contentError{int64(len(b) - len(rest)), "the file ends inside a line"}
+	}
 	at := int64(0)
 	for i, line := range lines[:len(lines)-1] {
 		line, reason := strings.TrimSuffix(line, "\n"), ""
@@ -43,9 +46,6 @@ func checkpointLines(b []byte, do func(line string) string) error {
 			return &contentError{at, reason}
 		}
 		at += int64(len(line)) + 1
-	}
-	if len(lines) < 3 || lines[len(lines)-1] != "" {
-		return &contentError{at, "the file ends inside a line"}
 	}
 	return nil
 }

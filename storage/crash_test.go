@@ -340,6 +340,7 @@ func (w *world) start() {
 	for _, m := range w.logs {
 		m.check(w.t)
 	}
+	verify(w.t, w.mem, "/data", Stale)
 	w.states++
 }
 

@@ -6,7 +6,6 @@ import (
 	iofs "io/fs"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -76,9 +75,8 @@ func (r *recovery) survey() error {
 		return err
 	}
 	for _, name := range names {
-		ext := filepath.Ext(name)
-		base, err := strconv.ParseInt(strings.TrimSuffix(name, ext), 10, 64)
-		numbered := err == nil && len(name) == 20+len(ext) && base >= 0
+		base, ext, numbered := splitFileName(name)
+		var err error
 		switch {
 		case ext == tmpSuffix || ext == deletedSuffix:
 			err = r.remove(name)
@@ -86,12 +84,9 @@ func (r *recovery) survey() error {
 			err = r.found(base)
 		case numbered && ext == ".snapshot":
 			l.snapshots = append(l.snapshots, base)
-			err = nil
 		case numbered && (ext == ".index" || ext == ".timeindex") &&
 			!slices.Contains(names, strings.TrimSuffix(name, ext)+".log"):
 			err = r.remove(name)
-		default:
-			err = nil
 		}
 		if err != nil {
 			return err
