@@ -24,7 +24,7 @@ type StoredBatch struct {
 	batch.Header
 	Position int64
 	Bytes    []byte // valid until the next one
-	Damage   error  // of its content; nil: the CRC is right
+	Damage   error  // a *CorruptError, if the content is not what the CRC says
 }
 
 // inspected is a file that is only looked at.

@@ -27,11 +27,16 @@ const (
 
 func (s Severity) String() string { return [...]string{"note", "stale", "damage"}[s] }
 
-// Finding is something that Verify found not to be as it should. Err is a
-// *CorruptError where it has a place in a file.
+// Finding is something that Verify found not to be as it should.
 type Finding struct {
 	Severity Severity
-	Err      error
+	File     string
+	Position int64
+	Reason   string
+}
+
+func (f Finding) String() string {
+	return fmt.Sprintf("%s in %s at position %d: %s", f.Severity, f.File, f.Position, f.Reason)
 }
 
 // LogSummary is what Verify read of a log.
@@ -82,8 +87,8 @@ func Verify(fs vfs.FS, path string) (*Verification, error) {
 	}
 	for name := range v.points {
 		if !slices.Contains(names, name) && v.points[name] > 0 {
-			v.find(v.unlessClean(Damage), &CorruptError{filepath.Join(path, recoveryPointsName), 0,
-				fmt.Sprintf("it knows %s to be durable to offset %d, and there is no such directory", name, v.points[name])})
+			v.find(v.unlessClean(Damage), filepath.Join(path, recoveryPointsName), 0,
+				"it knows %s to be durable to offset %d, and there is no such directory", name, v.points[name])
 		}
 	}
 	for _, name := range names {
@@ -92,7 +97,7 @@ func Verify(fs vfs.FS, path string) (*Verification, error) {
 		}
 		err := v.log(name)
 		if errors.Is(err, iofs.ErrNotExist) {
-			v.find(Note, fmt.Errorf("log %s changed while it was read: %w", name, err))
+			v.find(Note, filepath.Join(path, name), 0, "it changed while it was read: %v", err)
 		} else if err != nil {
 			return nil, err
 		}
@@ -108,19 +113,21 @@ type verifier struct {
 	points, starts map[string]int64
 }
 
-func (v *verifier) find(s Severity, err error) { v.Findings = append(v.Findings, Finding{s, err}) }
+func (v *verifier) find(s Severity, file string, position int64, format string, args ...any) {
+	v.Findings = append(v.Findings, Finding{s, file, position, fmt.Sprintf(format, args...)})
+}
 
 // found takes note of damage, and returns any other error but that there is no
 // such file.
 func (v *verifier) found(s Severity, err error) error {
-	switch {
-	case err == nil || errors.Is(err, iofs.ErrNotExist):
-	case isDamage(err):
-		v.find(s, err)
-	default:
-		return err
+	if damage, ok := errors.AsType[*CorruptError](err); ok {
+		v.find(s, damage.File, damage.Position, "%s", damage.Reason)
+		return nil
 	}
-	return nil
+	if errors.Is(err, iofs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // unlessClean is a severity that only an orderly stop gives: without one, a crash
@@ -176,7 +183,7 @@ func (v *verifier) log(name string) error {
 		base, ext, ok := splitFileName(name)
 		orphan := (ext == suffixes[indexFile] || ext == suffixes[timeIndexFile]) && !slices.Contains(c.segments, base)
 		if ok && orphan {
-			v.find(v.unlessClean(Stale), &CorruptError{filepath.Join(c.dir, name), 0, "there is no segment beside it"})
+			v.find(v.unlessClean(Stale), filepath.Join(c.dir, name), 0, "there is no segment beside it")
 		}
 	}
 	if err := c.readProducers(names); err != nil {
@@ -202,12 +209,12 @@ func (c *logCheck) walk() error {
 	if len(c.segments) == 0 {
 		c.End = c.Start
 		if c.point > c.Start {
-			c.find(Damage, &CorruptError{c.dir, 0, fmt.Sprintf("it has no segments, and was durable to offset %d", c.point)})
+			c.find(Damage, c.dir, 0, "it has no segments, and was durable to offset %d", c.point)
 		}
 		return nil
 	}
 	if first := c.segments[0]; c.Start > 0 && first > c.Start {
-		c.find(c.unlessClean(Damage), &CorruptError{c.file(0), 0, fmt.Sprintf("the log begins with it, at offset %d, and its checkpoint says %d", first, c.Start)})
+		c.find(c.unlessClean(Damage), c.file(0), 0, "the log begins with it, at offset %d, and its checkpoint says %d", first, c.Start)
 	}
 	c.Start = max(c.Start, c.segments[0])
 	c.End = c.segments[0]
@@ -217,7 +224,7 @@ func (c *logCheck) walk() error {
 		}
 	}
 	if c.End < c.point && c.point > c.Start {
-		c.find(Damage, &CorruptError{c.file(len(c.segments) - 1), c.Bytes, fmt.Sprintf("the log ends at offset %d, and was durable to %d", c.End, c.point)})
+		c.find(Damage, c.file(len(c.segments)-1), c.Bytes, "the log ends at offset %d, and was durable to %d", c.End, c.point)
 	}
 	return nil
 }
@@ -251,7 +258,7 @@ func (c *logCheck) segment(i int) error {
 		return err
 	}
 	damaged := func(at int64, format string, args ...any) {
-		c.find(c.severity(i, c.End), &CorruptError{file, at, fmt.Sprintf(format, args...)})
+		c.find(c.severity(i, c.End), file, at, format, args...)
 	}
 	if base := c.segments[i]; base != c.End {
 		damaged(0, "it begins with offset %d, the log before it ends at %d", base, c.End)
@@ -261,7 +268,7 @@ func (c *logCheck) segment(i int) error {
 		indexes.add(b)
 		switch {
 		case b.Damage != nil:
-			c.find(c.severity(i, c.End), b.Damage)
+			c.found(c.severity(i, c.End), b.Damage)
 		case b.BaseOffset != c.End:
 			damaged(b.Position, "a batch with offset %d, expected %d", b.BaseOffset, c.End)
 		case b.LastOffset() >= c.next(i):
@@ -280,11 +287,10 @@ func (c *logCheck) segment(i int) error {
 		c.End = b.LastOffset() + 1
 		return nil
 	})
-	if isDamage(err) {
-		c.find(c.severity(i, c.End), err)
-	} else if err != nil {
+	if err != nil && !isDamage(err) {
 		return err
 	}
+	c.found(c.severity(i, c.End), err)
 	c.Segments++
 	c.indexes(&indexes, i == len(c.segments)-1)
 	return nil
@@ -296,7 +302,7 @@ func (c *logCheck) indexes(indexes *indexCheck, active bool) {
 		all = append(all, indexes.incomplete()...)
 	}
 	for _, err := range all {
-		c.find(Stale, err)
+		c.found(Stale, err)
 	}
 }
 
@@ -313,9 +319,9 @@ func (c *logCheck) epochOf(b StoredBatch) {
 	history := c.stored.below(at + 1)
 	switch file := filepath.Join(c.dir, epochsName); {
 	case history.latest() != b.LeaderEpoch:
-		c.find(Stale, &CorruptError{file, 0, fmt.Sprintf("epoch %d at offset %d, where the batch has epoch %d", history.latest(), at, b.LeaderEpoch)})
+		c.find(Stale, file, 0, "epoch %d at offset %d, where the batch has epoch %d", history.latest(), at, b.LeaderEpoch)
 	case !first && history[len(history)-1].offset != at:
-		c.find(Stale, &CorruptError{file, 0, fmt.Sprintf("epoch %d from offset %d on, its first batch is at %d", b.LeaderEpoch, history[len(history)-1].offset, at)})
+		c.find(Stale, file, 0, "epoch %d from offset %d on, its first batch is at %d", b.LeaderEpoch, history[len(history)-1].offset, at)
 	}
 }
 
@@ -354,8 +360,8 @@ func (c *logCheck) compareProducers() {
 			h := c.sought[p.LastOffset]
 			same := h.ProducerID == p.ProducerID && h.ProducerEpoch == p.Epoch && h.LastSequence() == p.LastSequence && h.BaseOffset == p.FirstOffset
 			if !same && len(c.segments) > 0 && p.FirstOffset >= c.segments[0] && s.at <= c.End {
-				c.find(Stale, &CorruptError{s.file, 0, fmt.Sprintf("producer %d with epoch %d wrote sequence numbers %d to %d at offsets %d to %d, the log has no such batch",
-					p.ProducerID, p.Epoch, p.FirstSequence, p.LastSequence, p.FirstOffset, p.LastOffset)})
+				c.find(Stale, s.file, 0, "producer %d with epoch %d wrote sequence numbers %d to %d at offsets %d to %d, the log has no such batch",
+					p.ProducerID, p.Epoch, p.FirstSequence, p.LastSequence, p.FirstOffset, p.LastOffset)
 			}
 		}
 	}
