@@ -180,6 +180,32 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+func TestContents(t *testing.T) {
+	want, err := batchtest.Records(sample().Encode())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range codecs {
+		b := batchtest.Compressed(sample().Encode(), c)
+		h, err := batch.Verify(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []batchtest.Record
+		err = batch.Contents(b, h, func(c batch.Content) error {
+			r := batchtest.Record{TimestampDelta: c.TimestampDelta, Key: c.Key, Value: c.Value}
+			for _, h := range c.Headers {
+				r.Headers = append(r.Headers, batchtest.Header(h))
+			}
+			got = append(got, r)
+			return nil
+		})
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %v, %v", c.Codec, got, err)
+		}
+	}
+}
+
 func TestAcceptHardlyAllocates(t *testing.T) {
 	rules := batchtest.Any()
 	for _, c := range codecs {
