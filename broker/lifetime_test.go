@@ -160,7 +160,7 @@ func TestDiskFull(t *testing.T) {
 // Damage in a sealed segment is found although nobody reads it.
 func TestScrub(t *testing.T) {
 	fs := vfs.NewMem()
-	n := startNodeWith(t, Disk{FS: fs, RaftLog: memoryLog()}, nil)
+	n := startDamaged(t, Disk{FS: fs, RaftLog: memoryLog()}, nil)
 	r := newRaw(t, n.addr())
 	createTopic(r, "t")
 	large := batchtest.Values(string(make([]byte, 600_000))).Encode()

@@ -12,14 +12,14 @@ import (
 
 // Raft shows a raft log: where it stands, and what its entries did.
 func (i *Inspector) Raft(file string) error {
-	r := &raftReader{Inspector: i, file: file, show: true}
+	r := &raftReader{Inspector: i, file: file, show: true, names: make(map[image.UUID]string)}
 	_, err := r.read()
 	return err
 }
 
 // verifyRaft replays a raft log and shows only where it stands and what is wrong. The image is nil if that is something.
 func (i *Inspector) verifyRaft(file, clusterID string) (*image.Image, error) {
-	r := &raftReader{Inspector: i, file: file}
+	r := &raftReader{Inspector: i, file: file, names: make(map[image.UUID]string)}
 	if clusterID != "" {
 		r.hash, r.hashKnown = image.ClusterHash(clusterID), true
 	}
@@ -33,6 +33,7 @@ type raftReader struct {
 	hash      uint32 // of the cluster
 	hashKnown bool
 	img       *image.Image
+	names     map[image.UUID]string // of topics that entries create
 }
 
 func (r *raftReader) read() (*image.Image, error) {
@@ -130,6 +131,7 @@ func (r *raftReader) words(rec image.Record) string {
 	case *image.BrokerRecord:
 		return fmt.Sprintf("broker %d registers as incarnation %s at %s, rack %q, directories %v, fenced %t", x.ID, x.Incarnation, endpoints(x.Listeners), x.Rack, x.Dirs, x.Fenced)
 	case *image.TopicRecord:
+		r.names[x.ID] = x.Name
 		return fmt.Sprintf("topic %s is created with id %s%s", x.Name, x.ID, settings(x.Configs))
 	case *image.PartitionsRecord:
 		text := fmt.Sprintf("topic %s has %d more partitions, from %d on:", r.topic(x.Topic), len(x.Partitions), x.First)
@@ -156,10 +158,11 @@ func (r *raftReader) words(rec image.Record) string {
 }
 
 func (r *raftReader) topic(id image.UUID) string {
+	name := r.names[id]
 	if t, ok := r.img.TopicByID(id); ok {
-		return t.Name + " (" + id.String() + ")"
+		name = t.Name
 	}
-	return id.String()
+	return fmt.Sprintf("%s (%s)", name, id)
 }
 
 func endpoints(all []image.Endpoint) string {
