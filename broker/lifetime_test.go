@@ -177,18 +177,7 @@ func TestScrub(t *testing.T) {
 	if _, err := f.WriteAt([]byte{1}, 1000); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "discovery", func() bool {
-		families, err := n.metrics.Gather()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, m := range families {
-			if m.GetName() == "streambus_scrub_damage_total" {
-				return m.GetMetric()[0].GetCounter().GetValue() > 0
-			}
-		}
-		return false
-	})
+	until(t, "discovery", func() bool { return counted(t, n, "streambus_scrub_damage_total") > 0 })
 }
 
 // What a topic sets and nobody acts on is said, once.

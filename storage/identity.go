@@ -68,6 +68,9 @@ func decodeIdentity(b []byte) (Identity, error) {
 	bad := func(key, format string, args ...any) (Identity, error) {
 		return Identity{}, &contentError{at[key], fmt.Sprintf(format, args...)}
 	}
+	if _, ok := values["version"]; !ok {
+		return bad("version", "version is missing")
+	}
 	if v := values["version"]; v != "1" {
 		return Identity{}, fmt.Errorf("version %q is not known here, 1 is: start the release that wrote the directory", v)
 	}

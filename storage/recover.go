@@ -15,10 +15,11 @@ import (
 // Recovery tells what OpenLog found and did.
 type Recovery struct {
 	Segments       int
-	ScannedBytes   int64  // verified, for they were not known to be durable
-	TruncatedBytes int64  // cut: the torn end, and what came after it
-	RemovedFiles   int    // later segments, and files that a crash left behind
-	SetAside       string // the new name of a directory that was another topic's
+	ScannedBytes   int64   // verified, for they were not known to be durable
+	TruncatedBytes int64   // cut: the torn end, and what came after it
+	RemovedFiles   int     // later segments, and files that a crash left behind
+	SetAside       string  // the new name of a directory that was another topic's
+	Damaged        []error // *CorruptError each: epochs and producer snapshots, made anew from the batches
 }
 
 // recovery is the state of one pass over a log's directory.
@@ -346,8 +347,11 @@ func (r *recovery) epochs() error {
 		stored, err = decodeEpochs(b)
 	}
 	usable := err == nil
-	if !usable && !errors.Is(err, iofs.ErrNotExist) && !isDamage(err) {
-		return err
+	if !usable && !errors.Is(err, iofs.ErrNotExist) {
+		if !isDamage(err) {
+			return err
+		}
+		r.Damaged = append(r.Damaged, in(name, err))
 	}
 	if l.epochs, err = r.history(stored, usable); err != nil {
 		return err
@@ -394,6 +398,9 @@ func (r *recovery) producers(now time.Time) error {
 			break
 		}
 		l.producers = nil
+		if err != nil {
+			r.Damaged = append(r.Damaged, in(l.snapshotName(l.snapshots[n-1]), err))
+		}
 		if err := r.remove(filepath.Base(l.snapshotName(l.snapshots[n-1]))); err != nil {
 			return err
 		}

@@ -108,7 +108,7 @@ type Manager struct {
 // New makes a manager without replicas: they come with the image.
 func New(cfg Config, dir *storage.Dir, log *slog.Logger, reg prometheus.Registerer) *Manager {
 	return &Manager{
-		cfg: cfg, dir: dir, log: log, metrics: newMetrics(reg),
+		cfg: cfg, dir: dir, log: log, metrics: newMetrics(reg, dir.IndexRebuilds),
 		dirty: make(chan struct{}, 1),
 		parts: map[key]*Replica{}, logs: map[*storage.Log]*Replica{}, inert: map[string]bool{},
 	}
@@ -244,6 +244,9 @@ func (m *Manager) obtain(t *image.Topic, index int32, set settings) *Replica {
 func (m *Manager) recovered(name string, r storage.Recovery) {
 	if r.SetAside != "" {
 		m.log.Warn("a directory belonged to another topic of the same name and was set aside", "partition", name, "now", r.SetAside)
+	}
+	for _, damage := range r.Damaged {
+		m.log.Warn("a file was damaged, or torn by a crash, and is made anew from the batches", "partition", name, "damage", damage)
 	}
 	if r.TruncatedBytes > 0 {
 		m.log.Warn("a torn tail was cut off a log; nothing in it was acknowledged", "partition", name, "bytes", r.TruncatedBytes)
