@@ -271,3 +271,27 @@ func BenchmarkAccept(b *testing.B) {
 		})
 	}
 }
+
+// FuzzContents decompresses blocks of any bytes, by every codec: Contents reads them as Walk does, or both refuse.
+func FuzzContents(f *testing.F) {
+	for _, c := range codecs {
+		f.Add(uint8(c.Codec), uint16(3), batchtest.Compressed(sample().Encode(), c)[batch.HeaderSize:])
+		zeros := batchtest.Values(string(make([]byte, 1<<20)))
+		f.Add(uint8(c.Codec), uint16(1), batchtest.Compressed(zeros.Encode(), c)[batch.HeaderSize:])
+	}
+	f.Fuzz(func(t *testing.T, codec uint8, count uint16, block []byte) {
+		b := append(batchtest.Values().Encode(), block...)
+		binary.BigEndian.PutUint16(b[21:], uint16(codec)&batch.CodecMask)
+		binary.BigEndian.PutUint32(b[57:], uint32(count))
+		h, err := batch.Verify(batchtest.Seal(b))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var walked, read []batch.Record
+		failed := batch.Walk(b, h, func(_ int32, r batch.Record) error { walked = append(walked, r); return nil })
+		err = batch.Contents(b, h, func(c batch.Content) error { read = append(read, c.Record); return nil })
+		if (err == nil) != (failed == nil) || err == nil && !reflect.DeepEqual(walked, read) {
+			t.Fatalf("walked %d, %v; read %d, %v", len(walked), failed, len(read), err)
+		}
+	})
+}
