@@ -33,6 +33,12 @@ lint:
 bench: build
 	cd compat-tests && go run ./bench -broker ../bin/streambus
 
-# The long runs: STREAMBUS_KILLS kills of a broker that a producer writes to.
+# The long runs: STREAMBUS_KILLS kills of a broker that a producer writes to, then
+# every fuzz target there is, for STREAMBUS_FUZZ_TIME each. Making inputs small,
+# which the fuzzer does by default, would take most of that.
 soak:
 	STREAMBUS_KILLS=$${STREAMBUS_KILLS:-200} go test -count=1 -timeout 60m -run TestKill -v ./broker
+	@go test -list '^Fuzz' ./... | awk '/^Fuzz/ { t[n++] = $$1 } /^ok/ { for (i = 0; i < n; i++) print $$2, t[i]; n = 0 }' | \
+	while read package target; do \
+		go test -run '^$$' -fuzz "^$$target$$" -fuzzminimizetime 1x -fuzztime $${STREAMBUS_FUZZ_TIME:-60s} $$package || exit 1; \
+	done

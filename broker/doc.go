@@ -3,7 +3,7 @@
 //
 // # Packages
 //
-//	cmd/streambus       serve, config, version, health
+//	cmd/streambus       serve, config, version, health, inspect
 //	broker              builds the parts and runs them
 //	  config            the table of settings, and where their values come from
 //	  server            listeners, connections, ordered answers, dispatch
@@ -11,6 +11,7 @@
 //	  fetch             sessions, passes of reads, waiting, the answer by hand
 //	  replica           shell: logs, flusher, retention, scrub, produce waits
 //	  partition   pure  one partition: epochs, watermark, whom to wake
+//	  inspect           the files of a data directory in words; the tool of bug reports
 //	raftmeta            shell: the goroutine that owns the raft node
 //	  quorum      pure  raft, units, barrier
 //	  follow      pure  committed units in, images out
@@ -103,6 +104,9 @@
 // Until there are coordinators, FindCoordinator answers UNSUPPORTED_VERSION:
 // clients take it for final, where COORDINATOR_NOT_AVAILABLE makes them ask
 // for a minute.
+//
+// The inspector reads a raft log page by page and does without bbolt: a broker
+// holds bbolt's lock for as long as it runs, and a copy would be of two moments.
 //
 // The metadata of cmd (cobra), waits (x/sync) and the persistent map of the
 // image (benbjohnson/immutable) are libraries: none of them is what this

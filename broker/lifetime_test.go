@@ -160,7 +160,7 @@ func TestDiskFull(t *testing.T) {
 // Damage in a sealed segment is found although nobody reads it.
 func TestScrub(t *testing.T) {
 	fs := vfs.NewMem()
-	n := startNodeWith(t, Disk{FS: fs, RaftLog: memoryLog()}, nil)
+	n := startDamaged(t, Disk{FS: fs, RaftLog: memoryLog()}, nil)
 	r := newRaw(t, n.addr())
 	createTopic(r, "t")
 	large := batchtest.Values(string(make([]byte, 600_000))).Encode()
@@ -177,18 +177,7 @@ func TestScrub(t *testing.T) {
 	if _, err := f.WriteAt([]byte{1}, 1000); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "discovery", func() bool {
-		families, err := n.metrics.Gather()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, m := range families {
-			if m.GetName() == "streambus_scrub_damage_total" {
-				return m.GetMetric()[0].GetCounter().GetValue() > 0
-			}
-		}
-		return false
-	})
+	until(t, "discovery", func() bool { return counted(t, n, "streambus_scrub_damage_total") > 0 })
 }
 
 // What a topic sets and nobody acts on is said, once.

@@ -19,20 +19,35 @@ const (
 	startsName         = "log-start-offset-checkpoint"
 )
 
-var errCheckpoint = errors.New("not a checkpoint file")
-
-// checkpointLines splits a file of version 0: "0", a count, that many lines.
-// Each ends with a newline, so that a file cut short is noticed.
-func checkpointLines(b []byte) ([]string, error) {
-	lines := strings.Split(string(b), "\n")
-	if len(lines) < 3 || lines[0] != "0" || lines[len(lines)-1] != "" {
-		return nil, errCheckpoint
+// checkpointLines calls do for each line of a file of version 0: "0", a count,
+// that many lines. Each ends with a newline, so that a file cut short is noticed.
+// do returns what is wrong with its line, or "".
+func checkpointLines(b []byte, do func(line string) string) error {
+	lines := strings.SplitAfter(string(b), "\n")
+	if rest := lines[len(lines)-1]; len(lines) < 3 || rest != "" {
+		return &contentError{int64(len(b) - len(rest)), "the file ends inside a line"}
 	}
-	count, err := strconv.Atoi(lines[1])
-	if err != nil || count != len(lines)-3 {
-		return nil, errCheckpoint
+	at := int64(0)
+	for i, line := range lines[:len(lines)-1] {
+		line, reason := strings.TrimSuffix(line, "\n"), ""
+		switch i {
+		case 0:
+			if line != "0" {
+				reason = fmt.Sprintf("version %q, 0 is known", line)
+			}
+		case 1:
+			if n, err := strconv.Atoi(line); err != nil || n != len(lines)-3 {
+				reason = fmt.Sprintf("it counts %q lines and has %d", line, len(lines)-3)
+			}
+		default:
+			reason = do(line)
+		}
+		if reason != "" {
+			return &contentError{at, reason}
+		}
+		at += int64(len(line)) + 1
 	}
-	return lines[2 : len(lines)-1], nil
+	return nil
 }
 
 // logOffsets is the content of a checkpoint: an offset of each log, by its name.
@@ -49,19 +64,19 @@ func (ps logOffsets) encode() []byte {
 }
 
 func decodeLogOffsets(b []byte) (logOffsets, error) {
-	lines, err := checkpointLines(b)
-	if err != nil {
-		return nil, err
-	}
-	ps := make(logOffsets, len(lines))
-	for _, line := range lines {
+	ps := make(logOffsets)
+	err := checkpointLines(b, func(line string) string {
 		var topic string
 		var partition int32
 		var offset int64
 		if _, err := fmt.Sscanf(line, "%s %d %d", &topic, &partition, &offset); err != nil || partition < 0 || offset < 0 {
-			return nil, errCheckpoint
+			return fmt.Sprintf("%q is no topic, partition and offset", line)
 		}
 		ps[fmt.Sprintf("%s-%d", topic, partition)] = offset
+		return ""
+	})
+	if err != nil {
+		return nil, err
 	}
 	return ps, nil
 }

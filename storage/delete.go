@@ -197,13 +197,11 @@ func encodeMetadata(topicID [16]byte) []byte {
 	return fmt.Appendf(nil, "version: 0\ntopic_id: %s", base64.RawURLEncoding.EncodeToString(topicID[:]))
 }
 
-var errMetadata = errors.New("not a partition.metadata file")
-
 func decodeMetadata(b []byte) (topicID [16]byte, err error) {
 	encoded, ok := strings.CutPrefix(strings.TrimSuffix(string(b), "\n"), "version: 0\ntopic_id: ")
 	id, err := base64.RawURLEncoding.Strict().DecodeString(encoded)
 	if !ok || err != nil || len(id) != len(topicID) || strings.ContainsAny(encoded, "\r\n") {
-		return topicID, errMetadata
+		return topicID, &contentError{0, "it is not version 0 and the id of a topic"}
 	}
 	return [16]byte(id), nil
 }
@@ -227,11 +225,11 @@ func (l *Log) claim(point int64) (aside string, err error) {
 	case err == nil && id == l.topicID:
 		return "", nil
 	case err == nil:
-	case err == errMetadata && point > 0:
-		return "", &CorruptError{name, 0, err.Error()}
+	case isDamage(err) && point > 0:
+		return "", in(name, err)
 	case errors.Is(err, iofs.ErrNotExist) && point > 0:
 		return "", replaceFile(l.d.fs, name, encodeMetadata(l.topicID))
-	case err != errMetadata && !errors.Is(err, iofs.ErrNotExist):
+	case !isDamage(err) && !errors.Is(err, iofs.ErrNotExist):
 		return "", err
 	}
 	if aside, err = l.d.moveAside(l.name, strayDirSuffix); err != nil {

@@ -135,7 +135,7 @@ func (d *Dir) readOffsets(name, without string) (offsets logOffsets, err error) 
 		return make(logOffsets), nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w; if it cannot be restored, remove it: %s", name, err, without)
+		return nil, fmt.Errorf("%w; if it cannot be restored, remove it: %s", in(name, err), without)
 	}
 	return offsets, nil
 }

@@ -89,20 +89,20 @@ func (es epochs) encode() []byte {
 }
 
 func decodeEpochs(b []byte) (epochs, error) {
-	lines, err := checkpointLines(b)
-	if err != nil {
-		return nil, err
-	}
 	var es epochs
-	for _, line := range lines {
+	err := checkpointLines(b, func(line string) string {
 		var e epochStart
 		if _, err := fmt.Sscanf(line, "%d %d", &e.epoch, &e.offset); err != nil {
-			return nil, errCheckpoint
+			return fmt.Sprintf("%q is no epoch and offset", line)
 		}
 		if len(es) > 0 && (e.epoch <= es.latest() || e.offset <= es[len(es)-1].offset) {
-			return nil, errCheckpoint
+			return fmt.Sprintf("epoch %d at offset %d follows epoch %d at offset %d", e.epoch, e.offset, es.latest(), es[len(es)-1].offset)
 		}
 		es = append(es, e)
+		return ""
+	})
+	if err != nil {
+		return nil, err
 	}
 	return es, nil
 }

@@ -27,6 +27,28 @@ func (e *CorruptError) Error() string {
 	return fmt.Sprintf("%s is damaged at position %d: %s", e.File, e.Position, e.Reason)
 }
 
+// contentError says where the content of a small file is not what it must be.
+type contentError struct {
+	at     int64
+	reason string
+}
+
+func (e *contentError) Error() string { return fmt.Sprintf("at position %d: %s", e.at, e.reason) }
+
+func isDamage(err error) bool {
+	_, content := errors.AsType[*contentError](err)
+	_, file := errors.AsType[*CorruptError](err)
+	return content || file
+}
+
+// in names the file of a contentError.
+func in(name string, err error) error {
+	if c, ok := errors.AsType[*contentError](err); ok {
+		return &CorruptError{name, c.at, c.reason}
+	}
+	return err
+}
+
 // FailedError says that the file system refused. Latched means that the
 // directory takes no more writes until it has been opened again: what the disk
 // holds of the latest ones is unknown. Otherwise nothing has changed, and the

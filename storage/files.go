@@ -72,6 +72,8 @@ func (d *Dir) OpenFiles() int {
 	return len(d.files.open)
 }
 
+func (h *handle) path() string { return h.key.path() }
+
 func newFiles(fs vfs.FS) *files {
 	return &files{fs: fs, limit: maxOpenFiles, open: make(map[fileKey]*handle), idle: list.New()}
 }

@@ -22,18 +22,11 @@ type Identity struct {
 
 // Identity reads the directory's identity; ok is false if it has none yet.
 func (d *Dir) Identity() (id Identity, ok bool, err error) {
-	name := filepath.Join(d.path, identityName)
-	b, err := readFile(d.fs, name)
+	id, err = ReadIdentity(d.fs, filepath.Join(d.path, identityName))
 	if errors.Is(err, iofs.ErrNotExist) {
 		return Identity{}, false, nil
 	}
-	if err != nil {
-		return Identity{}, false, err
-	}
-	if id, err = decodeIdentity(string(b)); err != nil {
-		return Identity{}, false, fmt.Errorf("%s: %w", name, err)
-	}
-	return id, true, nil
+	return id, err == nil, err
 }
 
 // Format gives the directory its identity, once.
@@ -58,30 +51,40 @@ func (id Identity) encode() []byte {
 		id.ClusterID, id.NodeID, base64.RawURLEncoding.EncodeToString(id.DirectoryID[:]))
 }
 
-func decodeIdentity(text string) (Identity, error) {
-	values := make(map[string]string)
-	for line := range strings.Lines(text) {
+func decodeIdentity(b []byte) (Identity, error) {
+	values, at := make(map[string]string), make(map[string]int64)
+	pos := int64(0)
+	for line := range strings.Lines(string(b)) {
+		begin := pos
+		pos += int64(len(line))
 		line = strings.TrimSpace(line)
 		if line == "" || strings.HasPrefix(line, "#") {
 			continue
 		}
 		key, value, _ := strings.Cut(line, "=")
-		values[strings.TrimSpace(key)] = strings.TrimSpace(value)
+		key = strings.TrimSpace(key)
+		values[key], at[key] = strings.TrimSpace(value), begin
+	}
+	bad := func(key, format string, args ...any) (Identity, error) {
+		return Identity{}, &contentError{at[key], fmt.Sprintf(format, args...)}
+	}
+	if _, ok := values["version"]; !ok {
+		return bad("version", "version is missing")
 	}
 	if v := values["version"]; v != "1" {
 		return Identity{}, fmt.Errorf("version %q is not known here, 1 is: start the release that wrote the directory", v)
 	}
 	node, err := strconv.ParseInt(values["node.id"], 10, 32)
 	if err != nil {
-		return Identity{}, fmt.Errorf("node.id %q is not a number", values["node.id"])
+		return bad("node.id", "node.id %q is not a number", values["node.id"])
 	}
 	id := Identity{ClusterID: values["cluster.id"], NodeID: int32(node)}
 	if id.ClusterID == "" {
-		return Identity{}, errors.New("cluster.id is missing")
+		return bad("cluster.id", "cluster.id is missing")
 	}
 	raw, err := base64.RawURLEncoding.DecodeString(values["directory.id"])
 	if err != nil || len(raw) != len(id.DirectoryID) {
-		return Identity{}, fmt.Errorf("directory.id %q is not 16 bytes in base64url", values["directory.id"])
+		return bad("directory.id", "directory.id %q is not 16 bytes in base64url", values["directory.id"])
 	}
 	copy(id.DirectoryID[:], raw)
 	return id, nil

@@ -204,6 +204,10 @@ func decodeEntry(base int64, b []byte) entry {
 	}
 }
 
+func decodeTimeEntry(base int64, b []byte) timeEntry {
+	return timeEntry{int64(binary.BigEndian.Uint64(b)), base + int64(int32(binary.BigEndian.Uint32(b[8:])))}
+}
+
 // errStaleIndex says that an index does not fit its segment, or is being rebuilt.
 var errStaleIndex = errors.New("the index does not fit its segment")
 

@@ -2,7 +2,7 @@ package storage
 
 import (
 	"encoding/binary"
-	"errors"
+	"fmt"
 	"hash/crc32"
 	"maps"
 	"slices"
@@ -165,18 +165,18 @@ func (ps producers) encode() []byte {
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-var errSnapshot = errors.New("not a producer snapshot")
-
 func decodeProducers(b []byte) (producers, error) {
 	be := binary.BigEndian
-	if len(b) < snapshotHeader+4 || be.Uint16(b) != snapshotVersion ||
-		be.Uint32(b[2:]) != crc32.Checksum(b[snapshotHeader:], castagnoli) {
-		return nil, errSnapshot
+	if len(b) < snapshotHeader+4 || be.Uint16(b) != snapshotVersion {
+		return nil, &contentError{0, fmt.Sprintf("it is no producer snapshot of version %d", snapshotVersion)}
+	}
+	if got, want := crc32.Checksum(b[snapshotHeader:], castagnoli), be.Uint32(b[2:]); got != want {
+		return nil, &contentError{2, fmt.Sprintf("CRC says %08x, content has %08x", want, got)}
 	}
 	count := int64(be.Uint32(b[snapshotHeader:]))
 	b = b[snapshotHeader+4:]
 	if int64(len(b)) != count*snapshotEntryBytes {
-		return nil, errSnapshot
+		return nil, &contentError{snapshotHeader, fmt.Sprintf("%d entries in %d bytes", count, len(b))}
 	}
 	var ps producers
 	for ; len(b) > 0; b = b[snapshotEntryBytes:] {

@@ -290,7 +290,7 @@ func (l *Log) rebuild(seg *segment, seen int) error {
 	}
 	defer l.d.files.release(f)
 	tail := newIndexTail()
-	for w := newScanner(f, size); w.more(); {
+	for w := newScanner(f, seg.base, size); w.more(); {
 		h, err := w.header()
 		if err != nil {
 			return err

@@ -6,7 +6,6 @@ import (
 	iofs "io/fs"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -16,10 +15,11 @@ import (
 // Recovery tells what OpenLog found and did.
 type Recovery struct {
 	Segments       int
-	ScannedBytes   int64  // verified, for they were not known to be durable
-	TruncatedBytes int64  // cut: the torn end, and what came after it
-	RemovedFiles   int    // later segments, and files that a crash left behind
-	SetAside       string // the new name of a directory that was another topic's
+	ScannedBytes   int64   // verified, for they were not known to be durable
+	TruncatedBytes int64   // cut: the torn end, and what came after it
+	RemovedFiles   int     // later segments, and files that a crash left behind
+	SetAside       string  // the new name of a directory that was another topic's
+	Damaged        []error // *CorruptError each: epochs and producer snapshots, made anew from the batches
 }
 
 // recovery is the state of one pass over a log's directory.
@@ -76,9 +76,8 @@ func (r *recovery) survey() error {
 		return err
 	}
 	for _, name := range names {
-		ext := filepath.Ext(name)
-		base, err := strconv.ParseInt(strings.TrimSuffix(name, ext), 10, 64)
-		numbered := err == nil && len(name) == 20+len(ext) && base >= 0
+		base, ext, numbered := splitFileName(name)
+		var err error
 		switch {
 		case ext == tmpSuffix || ext == deletedSuffix:
 			err = r.remove(name)
@@ -86,12 +85,9 @@ func (r *recovery) survey() error {
 			err = r.found(base)
 		case numbered && ext == ".snapshot":
 			l.snapshots = append(l.snapshots, base)
-			err = nil
 		case numbered && (ext == ".index" || ext == ".timeindex") &&
 			!slices.Contains(names, strings.TrimSuffix(name, ext)+".log"):
 			err = r.remove(name)
-		default:
-			err = nil
 		}
 		if err != nil {
 			return err
@@ -161,7 +157,7 @@ func (r *recovery) scan(i int) (whole bool, err error) {
 		return false, err
 	}
 	defer l.d.files.release(f)
-	w := newScanner(f, seg.size)
+	w := newScanner(f, seg.base, seg.size)
 	if err := r.resume(w, seg); err != nil {
 		return false, err
 	}
@@ -351,8 +347,11 @@ func (r *recovery) epochs() error {
 		stored, err = decodeEpochs(b)
 	}
 	usable := err == nil
-	if !usable && !errors.Is(err, iofs.ErrNotExist) && !errors.Is(err, errCheckpoint) {
-		return err
+	if !usable && !errors.Is(err, iofs.ErrNotExist) {
+		if !isDamage(err) {
+			return err
+		}
+		r.Damaged = append(r.Damaged, in(name, err))
 	}
 	if l.epochs, err = r.history(stored, usable); err != nil {
 		return err
@@ -399,6 +398,9 @@ func (r *recovery) producers(now time.Time) error {
 			break
 		}
 		l.producers = nil
+		if err != nil {
+			r.Damaged = append(r.Damaged, in(l.snapshotName(l.snapshots[n-1]), err))
+		}
 		if err := r.remove(filepath.Base(l.snapshotName(l.snapshots[n-1]))); err != nil {
 			return err
 		}

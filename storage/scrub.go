@@ -61,7 +61,7 @@ func (v view) verify(c *scrubCursor, budget int64) (read int64, err error) {
 		return 0, err
 	}
 	defer v.log.d.files.release(f)
-	w := newScanner(f, v.size)
+	w := newScanner(f, v.base, v.size)
 	w.seek(c.pos, c.next)
 	for w.more() && read < budget {
 		h, err := w.header()

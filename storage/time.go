@@ -1,7 +1,6 @@
 package storage
 
 import (
-	"encoding/binary"
 	"errors"
 	iofs "io/fs"
 	"sort"
@@ -270,7 +269,7 @@ func (v view) searchTimes(want func(timeEntry) bool) (t timeEntry, n int64, err 
 	at := func(i int64) (timeEntry, error) {
 		var b [timeEntryBytes]byte
 		err := readEntries(f, b[:], i*timeEntryBytes)
-		return timeEntry{int64(binary.BigEndian.Uint64(b[:])), v.base + int64(int32(binary.BigEndian.Uint32(b[8:])))}, err
+		return decodeTimeEntry(v.base, b[:]), err
 	}
 	// Most ask for the end of the log, and a clean start for nothing else.
 	if last, err := at(v.timeEntries - 1); err != nil || want(last) {

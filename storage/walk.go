@@ -18,9 +18,16 @@ const (
 	scanBytes = 256 << 10
 )
 
+// segmentFile is what a walker steps through: an open file of a log, or one that
+// is only inspected.
+type segmentFile interface {
+	io.ReaderAt
+	path() string
+}
+
 // walker steps through a segment from batch to batch.
 type walker struct {
-	f    *handle
+	f    segmentFile
 	pos  int64 // of the next batch
 	end  int64 // of the batches in the file
 	next int64 // the next batch begins at this offset, or after it
@@ -37,8 +44,8 @@ func newWalker(f *handle, end int64) *walker {
 }
 
 // newScanner returns a walker for a pass over all of a segment.
-func newScanner(f *handle, end int64) *walker {
-	return &walker{f: f, end: end, next: f.key.base, buf: make([]byte, 0, min(end, scanBytes))}
+func newScanner(f segmentFile, base, end int64) *walker {
+	return &walker{f: f, end: end, next: base, buf: make([]byte, 0, min(end, scanBytes))}
 }
 
 func (w *walker) free() {
@@ -139,5 +146,5 @@ func (w *walker) bytes(n int64) ([]byte, error) {
 }
 
 func (w *walker) corrupt(format string, args ...any) error {
-	return &CorruptError{File: w.f.key.path(), Position: w.pos, Reason: fmt.Sprintf(format, args...)}
+	return &CorruptError{File: w.f.path(), Position: w.pos, Reason: fmt.Sprintf(format, args...)}
 }

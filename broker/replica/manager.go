@@ -112,7 +112,7 @@ type Manager struct {
 // New makes a manager without replicas: they come with the image.
 func New(cfg Config, dir *storage.Dir, log *slog.Logger, reg prometheus.Registerer) *Manager {
 	m := &Manager{
-		cfg: cfg, dir: dir, log: log, metrics: newMetrics(reg),
+		cfg: cfg, dir: dir, log: log, metrics: newMetrics(reg, dir.IndexRebuilds),
 		dirty: make(chan struct{}, 1),
 		parts: map[key]*Replica{}, logs: map[*storage.Log]*Replica{}, topics: map[image.UUID]*topicTraffic{},
 		inert: map[string]bool{},
@@ -174,6 +174,7 @@ func (m *Manager) remove(gone []key) {
 	var removed []*Replica
 	m.mu.Lock()
 	for _, k := range gone {
+		delete(m.topics, k.topic) // the series of a topic of which no replica is left
 		if r := m.parts[k]; r != nil {
 			removed = append(removed, r)
 			delete(m.parts, k)
@@ -181,9 +182,6 @@ func (m *Manager) remove(gone []key) {
 		}
 	}
 	m.mu.Unlock()
-	for _, k := range gone {
-		m.forgetTraffic(k.topic)
-	}
 	if len(removed) == 0 {
 		return
 	}
@@ -261,6 +259,9 @@ func (m *Manager) obtain(t *image.Topic, index int32, set settings) *Replica {
 func (m *Manager) recovered(name string, r storage.Recovery) {
 	if r.SetAside != "" {
 		m.log.Warn("a directory belonged to another topic of the same name and was set aside", "partition", name, "now", r.SetAside)
+	}
+	for _, damage := range r.Damaged {
+		m.log.Warn("a file was damaged, or torn by a crash, and is made anew from the batches", "partition", name, "damage", damage)
 	}
 	if r.TruncatedBytes > 0 {
 		m.log.Warn("a torn tail was cut off a log; nothing in it was acknowledged", "partition", name, "bytes", r.TruncatedBytes)

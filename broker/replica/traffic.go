@@ -5,8 +5,6 @@ import (
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
-
-	"github.com/streambus/streambus/raftmeta/image"
 )
 
 // maxTopicSeries bounds the topics that have series of their own: at seven each
@@ -86,13 +84,6 @@ func (m *Manager) trafficOf(r *Replica) *traffic {
 	}
 	r.traffic.Store(&t.traffic)
 	return &t.traffic
-}
-
-// forgetTraffic gives up the series of a topic of which no replica is left.
-func (m *Manager) forgetTraffic(topic image.UUID) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	delete(m.topics, topic)
 }
 
 type topicTraffic struct {

@@ -33,7 +33,7 @@ func main() {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(serveCommand(), configCommand(), versionCommand(), healthCommand())
+	root.AddCommand(serveCommand(), configCommand(), versionCommand(), healthCommand(), inspectCommand())
 	if err := root.Execute(); err != nil {
 		fmt.Fprintln(os.Stderr, "streambus:", err)
 		os.Exit(1)

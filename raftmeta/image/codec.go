@@ -33,6 +33,15 @@ func (e *UnknownFormatError) Error() string {
 	return fmt.Sprintf("metadata %s has format %d, unknown to this release: start a release at least as new as the one that wrote it", e.What, e.Version)
 }
 
+// ForeignError says that a unit is sound and belongs to another cluster.
+type ForeignError struct {
+	Found, Wanted uint32 // see ClusterHash
+}
+
+func (e *ForeignError) Error() string {
+	return fmt.Sprintf("it belongs to another cluster (its hash is %08x, this cluster's %08x): the raft log and meta.properties of this directory come from different ones; put back the one that was there before, or use another directory", e.Found, e.Wanted)
+}
+
 // reader takes fields off a byte slice. After the first failure it returns zeros, so that callers ask once, at the end.
 // It allocates nothing on the word of the input: every length is compared with the bytes that are there first.
 type reader struct {

@@ -33,7 +33,18 @@ func (u *Unit) Encode(clusterHash uint32) []byte {
 	return seal(b)
 }
 
-// DecodeUnit reads what Encode wrote for the same cluster. Errors are *CorruptError or *UnknownFormatError.
+// UnitCluster is the cluster's hash in a unit.
+func UnitCluster(b []byte) (uint32, error) {
+	body, err := unseal("unit", b)
+	if err != nil {
+		return 0, err
+	}
+	r := newReader("unit", body)
+	r.uvarint()
+	return r.uint32(), r.err
+}
+
+// DecodeUnit reads what Encode wrote for the same cluster. Errors are *CorruptError, *UnknownFormatError or *ForeignError.
 func DecodeUnit(b []byte, clusterHash uint32) (*Unit, error) {
 	body, err := unseal("unit", b)
 	if err != nil {
@@ -43,8 +54,8 @@ func DecodeUnit(b []byte, clusterHash uint32) (*Unit, error) {
 	if f := r.uvarint(); f != unitFormat {
 		r.unknown(&UnknownFormatError{What: "unit", Version: f})
 	}
-	if h := r.uint32(); h != clusterHash {
-		r.fail("it belongs to another cluster")
+	if h := r.uint32(); r.err == nil && h != clusterHash {
+		return nil, &ForeignError{Found: h, Wanted: clusterHash}
 	}
 	u := &Unit{OperationID: r.uuid(), Actor: r.string(), Cause: r.string(), Base: r.uvarint()}
 	for range r.count(3) {

@@ -87,8 +87,7 @@ type Core struct {
 	image *image.Image
 	// applied and its term move with every entry, the image's index with whole units only.
 	applied, appliedTerm uint64
-	partial              []byte // of a unit whose end is not applied
-	inUnit               bool
+	assembler            Assembler
 
 	leader bool
 	// barrier is up until an entry of the own term is applied: before that the image may lack what was committed.
@@ -373,7 +372,7 @@ func (c *Core) apply(e *pb.Entry, done *Applied) error {
 		}
 		return nil
 	}
-	unit, err := c.assemble(e.GetData())
+	unit, err := c.assembler.Add(e.GetData())
 	if unit == nil || err != nil {
 		return err
 	}
@@ -396,40 +395,50 @@ func (c *Core) apply(e *pb.Entry, done *Applied) error {
 	return nil
 }
 
-// assemble returns a unit once it is whole. One whose leader never finished it is dropped when the next begins.
-func (c *Core) assemble(data []byte) ([]byte, error) {
+// Assembler puts the units together that entries hold parts of.
+type Assembler struct {
+	partial []byte // of a unit whose end was not added
+	inUnit  bool
+}
+
+// Add takes the data of the next entry, which is not empty, and returns a unit once it is whole. One whose leader never
+// finished it is dropped when the next begins.
+func (a *Assembler) Add(data []byte) ([]byte, error) {
 	kind, data := data[0], data[1:]
 	switch kind {
 	case entryWhole:
-		c.partial, c.inUnit = nil, false
+		a.partial, a.inUnit = nil, false
 		return data, nil
 	case entryBegin:
-		c.partial, c.inUnit = nil, true
+		a.partial, a.inUnit = nil, true
 		return nil, nil
 	case entryChunk:
-		if c.inUnit {
-			c.partial = append(c.partial, data...)
+		if a.inUnit {
+			a.partial = append(a.partial, data...)
 		}
-		if len(c.partial) > maxUnit+maxEntry { // maxUnit is that of the records
+		if len(a.partial) > maxUnit+maxEntry { // maxUnit is that of the records
 			return nil, fmt.Errorf("a unit of more than %d bytes", maxUnit+maxEntry)
 		}
 		return nil, nil
 	case entryEnd:
-		unit := c.partial
-		if !c.inUnit {
+		unit := a.partial
+		if !a.inUnit {
 			unit = nil
 		}
-		c.partial, c.inUnit = nil, false
+		a.partial, a.inUnit = nil, false
 		return unit, nil
 	default:
 		return nil, &image.UnknownFormatError{What: "entry", Version: uint64(kind)}
 	}
 }
 
+// InUnit tells whether the last entry was a part of a unit and not its end.
+func (a *Assembler) InUnit() bool { return a.inUnit }
+
 // Snapshot is where a snapshot of the image as applied stands; the data is for the caller to add. It is nil in the
 // middle of a unit: a snapshot there would cut the unit in two.
 func (c *Core) Snapshot() *Snapshot {
-	if c.inUnit {
+	if c.assembler.inUnit {
 		return nil
 	}
 	index, term := c.applied, c.appliedTerm

@@ -525,3 +525,26 @@ func TestLogOfAnotherClusterIsRefused(t *testing.T) {
 		t.Fatalf("a log of another cluster: %v", err)
 	}
 }
+
+// FuzzAssembler: whatever entries hold, in whatever order, is put together or refused.
+func FuzzAssembler(f *testing.F) {
+	f.Add([]byte{1, 1, 7}, uint8(1))
+	f.Add([]byte{1, 2, 1, 3, 2, 3, 9, 9, 1, 4}, uint8(2))
+	f.Add([]byte{1, 3, 1, 4, 1, 9}, uint8(1))
+	f.Fuzz(func(t *testing.T, b []byte, size uint8) {
+		var a quorum.Assembler
+		held := 0
+		for n := int(size) + 1; len(b) > 0; {
+			n := min(n, len(b))
+			unit, err := a.Add(b[:n])
+			if err != nil {
+				return
+			}
+			held += n
+			if len(unit) > held {
+				t.Fatalf("a unit of %d bytes from entries of %d", len(unit), held)
+			}
+			b = b[n:]
+		}
+	})
+}

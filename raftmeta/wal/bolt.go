@@ -142,14 +142,18 @@ func (l *boltLog) checkFormat() error {
 		if meta == nil || tx.Bucket(bucketLog) == nil {
 			return l.damaged("a bucket is missing")
 		}
-		switch found, err := unsealNumber(meta.Get(keyFormat)); {
-		case err != nil:
-			return l.damaged("the format number: %v", err)
-		case found != format:
-			return fmt.Errorf("raft log %s has format %d, this release knows %d: start the release that wrote it, or a newer one", l.file, found, format)
-		}
-		return nil
+		return l.checkNumber(meta.Get(keyFormat))
 	})
+}
+
+func (l *boltLog) checkNumber(sealed []byte) error {
+	switch found, err := unsealNumber(sealed); {
+	case err != nil:
+		return l.damaged("the format number: %v", err)
+	case found != format:
+		return fmt.Errorf("raft log %s has format %d, this release knows %d: start the release that wrote it, or a newer one", l.file, found, format)
+	}
+	return nil
 }
 
 // Load implements Log.
@@ -157,29 +161,7 @@ func (l *boltLog) Load() (s State, err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer l.named(&err)
 	err = l.db.View(func(tx *bolt.Tx) error {
-		formed, err := l.loadMeta(tx.Bucket(bucketMeta), &s)
-		if err != nil {
-			return err
-		}
-		log := tx.Bucket(bucketLog)
-		if k, _ := log.Cursor().First(); k != nil && !formed {
-			return l.damaged("it has entries and no raft id")
-		}
-		return log.ForEach(func(k, v []byte) error {
-			if len(k) != 8 {
-				return l.damaged("an entry has %x for its index", k)
-			}
-			e := &pb.Entry{}
-			index := binary.BigEndian.Uint64(k)
-			if err := unseal(v, e); err != nil {
-				return &CorruptError{File: l.file, Index: index, Reason: err.Error()}
-			}
-			if e.GetIndex() != index {
-				return &CorruptError{File: l.file, Index: index, Reason: fmt.Sprintf("entry %d stands there", e.GetIndex())}
-			}
-			s.Entries = append(s.Entries, e)
-			return nil
-		})
+		return l.decode(tx.Bucket(bucketMeta), tx.Bucket(bucketLog), &s)
 	})
 	if err != nil {
 		return State{}, err
@@ -187,9 +169,41 @@ func (l *boltLog) Load() (s State, err error) {
 	return s, s.Check(l.file)
 }
 
+// bucket is bbolt's, or one that Inspect has read.
+type bucket interface {
+	Get(key []byte) []byte
+	ForEach(func(k, v []byte) error) error
+}
+
+// decode fills s as far as it comes.
+func (l *boltLog) decode(meta, log bucket, s *State) error {
+	formed, err := l.loadMeta(meta, s)
+	if err != nil {
+		return err
+	}
+	return log.ForEach(func(k, v []byte) error {
+		if !formed {
+			return l.damaged("it has entries and no raft id")
+		}
+		if len(k) != 8 {
+			return l.damaged("an entry has %x for its index", k)
+		}
+		e := &pb.Entry{}
+		index := binary.BigEndian.Uint64(k)
+		if err := unseal(v, e); err != nil {
+			return &CorruptError{File: l.file, Index: index, Reason: err.Error()}
+		}
+		if e.GetIndex() != index {
+			return &CorruptError{File: l.file, Index: index, Reason: fmt.Sprintf("entry %d stands there", e.GetIndex())}
+		}
+		s.Entries = append(s.Entries, e)
+		return nil
+	})
+}
+
 // loadMeta reads all keys or, in a log that was never formed, none. Anything in between is damage: to take it for a new
 // log would forget the cluster.
-func (l *boltLog) loadMeta(meta *bolt.Bucket, s *State) (formed bool, err error) {
+func (l *boltLog) loadMeta(meta bucket, s *State) (formed bool, err error) {
 	var keys [][]byte
 	err = meta.ForEach(func(k, _ []byte) error {
 		keys = append(keys, k)
@@ -354,17 +368,23 @@ func (l *boltLog) writeSnapshot(snap *pb.Snapshot) error {
 }
 
 func (l *boltLog) readSnapshot(m *pb.SnapshotMetadata) (*pb.Snapshot, error) {
-	data, err := os.ReadFile(l.snapshotName(m))
+	data, err := ReadSnapshot(l.snapshotName(m))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, &CorruptError{File: l.snapshotName(m), Reason: "the snapshot that the log begins with is missing"}
 	}
+	return &pb.Snapshot{Data: data, Metadata: m}, err
+}
+
+// ReadSnapshot reads the data of a snapshot's file.
+func ReadSnapshot(file string) ([]byte, error) {
+	data, err := os.ReadFile(file)
 	if err != nil {
 		return nil, fmt.Errorf("snapshot: %w", err)
 	}
 	if data, err = unsealBytes(data); err != nil {
-		return nil, &CorruptError{File: l.snapshotName(m), Reason: err.Error()}
+		return nil, &CorruptError{File: file, Reason: err.Error()}
 	}
-	return &pb.Snapshot{Data: data, Metadata: m}, nil
+	return data, nil
 }
 
 func (l *boltLog) removeSnapshots(keep ...string) error {

@@ -8,3 +8,6 @@ func SetFormat(l Log, n uint64) error {
 		return tx.Bucket(bucketMeta).Put(keyFormat, sealNumber(n))
 	})
 }
+
+// NoSync makes a log write without syncing.
+func NoSync(l Log) { l.(*boltLog).db.NoSync = true }

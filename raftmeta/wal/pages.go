@@ -44,28 +44,44 @@ type boltMeta struct {
 // pages is a walk over the file.
 type pages struct {
 	file string
-	f    io.ReaderAt
+	f    *os.File
 	size int64
 	meta boltMeta
 	seen []bool
+
+	// found, if it is set, is called for each key of the buckets, in order.
+	found   func(bucket string, key, value []byte)
+	buckets []string // the last one is that whose tree it is
 }
 
 // checkPages reads the whole tree and names the page that is damaged.
 func checkPages(file string) error {
+	p, err := openPages(file)
+	if err != nil {
+		return err
+	}
+	defer p.f.Close()
+	return p.walk()
+}
+
+func openPages(file string) (*pages, error) {
 	f, err := os.Open(file)
 	if err != nil {
-		return fmt.Errorf("raft log: %w", err)
+		return nil, fmt.Errorf("raft log: %w", err)
 	}
-	defer f.Close()
-	info, err := f.Stat()
+	return &pages{file: file, f: f}, nil
+}
+
+func (p *pages) walk() error {
+	info, err := p.f.Stat()
 	if err != nil {
 		return fmt.Errorf("raft log: %w", err)
 	}
-	p := &pages{file: file, f: f, size: info.Size()}
+	p.size = info.Size()
 	if err := p.readMetas(); err != nil {
 		return err
 	}
-	p.seen = make([]bool, p.meta.end)
+	p.seen, p.buckets = make([]bool, p.meta.end), nil
 	return p.tree(p.meta.root, true, nil, nil)
 }
 
@@ -147,15 +163,23 @@ func (p *pages) tree(id uint64, root bool, low, high []byte) error {
 			}
 			err = p.tree(e.child, root, e.key, next)
 		case root:
-			err = p.bucket(id, e)
+			err = p.bucketAt(id, e)
 		case e.flags != 0:
 			err = p.damaged(id, "key %d has flags %#x", i, e.flags)
+		default:
+			p.give(e)
 		}
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (p *pages) give(e element) {
+	if p.found != nil {
+		p.found(p.buckets[len(p.buckets)-1], e.key, e.value)
+	}
 }
 
 // page reads a page with those that continue it, each of which may belong to one place of the tree only.
@@ -231,11 +255,12 @@ func (p *pages) elements(id uint64, b []byte, flags uint16) ([]element, error) {
 	return elements, nil
 }
 
-// bucket checks the tree of a bucket, which is one small page inside the value while it is short.
-func (p *pages) bucket(id uint64, e element) error {
+// bucketAt checks the tree of a bucket, which is one small page inside the value while it is short.
+func (p *pages) bucketAt(id uint64, e element) error {
 	if e.flags != bucketFlag || len(e.value) < bucketHeaderSize {
 		return p.damaged(id, "key %q is not a bucket", e.key)
 	}
+	p.buckets = append(p.buckets, string(e.key))
 	if root := order.Uint64(e.value); root != 0 {
 		return p.tree(root, false, nil, nil)
 	}
@@ -253,6 +278,7 @@ func (p *pages) bucket(id uint64, e element) error {
 			return p.damaged(id, "key %d of bucket %q is out of order", i, e.key)
 		}
 		end += elementSize + len(x.key) + len(x.value)
+		p.give(x)
 	}
 	if end != len(inline) || order.Uint32(inline[12:]) != 0 {
 		return p.damaged(id, "bucket %q has %d bytes of contents in %d", e.key, end, len(inline))

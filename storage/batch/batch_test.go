@@ -180,6 +180,32 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+func TestContents(t *testing.T) {
+	want, err := batchtest.Records(sample().Encode())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range codecs {
+		b := batchtest.Compressed(sample().Encode(), c)
+		h, err := batch.Verify(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []batchtest.Record
+		err = batch.Contents(b, h, func(c batch.Content) error {
+			r := batchtest.Record{TimestampDelta: c.TimestampDelta, Key: c.Key, Value: c.Value}
+			for _, h := range c.Headers {
+				r.Headers = append(r.Headers, batchtest.Header(h))
+			}
+			got = append(got, r)
+			return nil
+		})
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %v, %v", c.Codec, got, err)
+		}
+	}
+}
+
 func TestAcceptHardlyAllocates(t *testing.T) {
 	rules := batchtest.Any()
 	for _, c := range codecs {
@@ -244,4 +270,28 @@ func BenchmarkAccept(b *testing.B) {
 			}
 		})
 	}
+}
+
+// FuzzContents decompresses blocks of any bytes, by every codec: Contents reads them as Walk does, or both refuse.
+func FuzzContents(f *testing.F) {
+	for _, c := range codecs {
+		f.Add(uint8(c.Codec), uint16(3), batchtest.Compressed(sample().Encode(), c)[batch.HeaderSize:])
+		zeros := batchtest.Values(string(make([]byte, 1<<20)))
+		f.Add(uint8(c.Codec), uint16(1), batchtest.Compressed(zeros.Encode(), c)[batch.HeaderSize:])
+	}
+	f.Fuzz(func(t *testing.T, codec uint8, count uint16, block []byte) {
+		b := append(batchtest.Values().Encode(), block...)
+		binary.BigEndian.PutUint16(b[21:], uint16(codec)&batch.CodecMask)
+		binary.BigEndian.PutUint32(b[57:], uint32(count))
+		h, err := batch.Verify(batchtest.Seal(b))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var walked, read []batch.Record
+		failed := batch.Walk(b, h, func(_ int32, r batch.Record) error { walked = append(walked, r); return nil })
+		err = batch.Contents(b, h, func(c batch.Content) error { read = append(read, c.Record); return nil })
+		if (err == nil) != (failed == nil) || err == nil && !reflect.DeepEqual(walked, read) {
+			t.Fatalf("walked %d, %v; read %d, %v", len(walked), failed, len(read), err)
+		}
+	})
 }

@@ -43,6 +43,52 @@ func Walk(b []byte, h Header, visit func(i int32, r Record) error) error {
 	return s.walk(h.Count, visit)
 }
 
+// Content is a record with all that it holds.
+type Content struct {
+	Record
+	Key, Value []byte // nil: null
+	Headers    []RecordHeader
+}
+
+// RecordHeader is one of a record's headers.
+type RecordHeader struct {
+	Key   string
+	Value []byte // nil: null
+}
+
+// Contents is Walk for those who look into records. It has them in memory, all at
+// once if they are compressed.
+func Contents(b []byte, h Header, visit func(Content) error) error {
+	plain := b[HeaderSize:]
+	if h.Codec() != None {
+		in, release, err := inflate(h.Codec(), plain)
+		if err == nil {
+			plain, err = io.ReadAll(in)
+			release()
+		}
+		if err != nil {
+			return &InvalidError{-1, fmt.Sprintf("its records cannot be decompressed: %v", err)}
+		}
+	}
+	rest := reader{b: plain}
+	return walkBytes(plain, h.Count, func(_ int32, r Record) error {
+		return visit(content(r, rest.take(rest.varint())))
+	})
+}
+
+// content reads the body of a record that parse has accepted.
+func content(r Record, body []byte) Content {
+	c := Content{Record: r}
+	in := reader{b: body[1:]}
+	in.varlong()
+	in.varint()
+	c.Key, c.Value = in.nullable(), in.nullable()
+	for range in.varint() {
+		c.Headers = append(c.Headers, RecordHeader{string(in.take(in.varint())), in.nullable()})
+	}
+	return c
+}
+
 // walkBytes walks over records that are in memory.
 func walkBytes(b []byte, count int32, visit func(int32, Record) error) error {
 	in := reader{b: b}
@@ -72,7 +118,7 @@ func parse(body []byte) (Record, string) {
 	r.take(1) // attributes, unused
 	out.TimestampDelta = r.varlong()
 	out.OffsetDelta = int32(r.varint())
-	out.NullKey = r.nullable()
+	out.NullKey = r.nullable() == nil
 	r.nullable() // value
 	headers := r.varint()
 	// Each takes two bytes at least; a number without meaning must not be counted through.
@@ -124,13 +170,13 @@ func (r *reader) take(n int64) []byte {
 	return taken
 }
 
-// nullable skips a length and that many bytes; -1 is null.
-func (r *reader) nullable() bool {
+// nullable takes a length and that many bytes; -1 is null.
+func (r *reader) nullable() []byte {
 	n := r.varint()
-	if n != -1 {
-		r.take(n)
+	if n == -1 {
+		return nil
 	}
-	return n == -1
+	return r.take(n)
 }
 
 // streamBuffer is what of a compressed batch is in memory. Records that fit
