@@ -116,7 +116,8 @@ func TestHealth(t *testing.T) {
 	}
 }
 
-// Each refusal says what is wrong, as the last thing it says, with exit code 1.
+// Each refusal says what is wrong, as the last thing it says: with exit code 2 if
+// it takes another command line, else with 1.
 func TestRefusals(t *testing.T) {
 	base := t.TempDir()
 	data, foreign := filepath.Join(base, "data"), filepath.Join(base, "foreign")
@@ -150,26 +151,27 @@ func TestRefusals(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		args []string
+		code int
 		want string
 	}{
-		"no command of ours":   {[]string{"frobnicate"}, "unknown command"},
-		"an argument too many": {[]string{"serve", "now"}, "now"},
-		"a flag that is none":  {[]string{"serve", "--port=1"}, "unknown flag"},
-		"a setting without =":  {serveArgs(data, "--set", "node.id"), "key=value"},
-		"a value that is none": {serveArgs(data, "--set", "num.partitions=x"), "num.partitions"},
-		"a file":               {serveArgs(file), file},
-		"below a file":         {serveArgs(filepath.Join(file, "data")), "not a directory"},
-		"a directory in use":   {serveArgs(inUse), "in use"},
-		"another node's":       {serveArgs(data, "--set", "node.id=2"), "belongs to node 1"},
-		"another cluster's":    {serveArgs(mixed), "it belongs to another cluster"},
-		"a port in use":        {[]string{"serve", "--data-dir", filepath.Join(base, "x"), "--listeners", "PLAINTEXT://" + taken.Addr().String(), "--admin-listen", "127.0.0.1:0"}, "address already in use"},
-		"an admin port in use": {[]string{"serve", "--data-dir", filepath.Join(base, "y"), "--listeners", "PLAINTEXT://127.0.0.1:0", "--admin-listen", taken.Addr().String()}, "admin listener"},
+		"no command of ours":   {[]string{"frobnicate"}, 2, `has no command "frobnicate"`},
+		"an argument too many": {[]string{"serve", "now"}, 2, "now"},
+		"a flag that is none":  {[]string{"serve", "--port=1"}, 2, "unknown flag"},
+		"a setting without =":  {serveArgs(data, "--set", "node.id"), 2, "key=value"},
+		"a value that is none": {serveArgs(data, "--set", "num.partitions=x"), 2, "num.partitions"},
+		"a file":               {serveArgs(file), 1, file},
+		"below a file":         {serveArgs(filepath.Join(file, "data")), 1, "not a directory"},
+		"a directory in use":   {serveArgs(inUse), 1, "in use"},
+		"another node's":       {serveArgs(data, "--set", "node.id=2"), 1, "belongs to node 1"},
+		"another cluster's":    {serveArgs(mixed), 1, "it belongs to another cluster"},
+		"a port in use":        {[]string{"serve", "--data-dir", filepath.Join(base, "x"), "--listeners", "PLAINTEXT://" + taken.Addr().String(), "--admin-listen", "127.0.0.1:0"}, 1, "address already in use"},
+		"an admin port in use": {[]string{"serve", "--data-dir", filepath.Join(base, "y"), "--listeners", "PLAINTEXT://127.0.0.1:0", "--admin-listen", taken.Addr().String()}, 1, "admin listener"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			out, errs, code := run(t, c.args...)
 			_, said, _ := strings.Cut("\n"+errs, "\nstreambus: ")
-			if code != 1 || !strings.Contains(said, c.want) || out != "" {
+			if code != c.code || !strings.Contains(said, c.want) || out != "" {
 				t.Errorf("exit code %d\n%s%s", code, out, errs)
 			}
 		})
