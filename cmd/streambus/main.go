@@ -30,7 +30,7 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 func main() {
 	root := &cobra.Command{
 		Use:           "streambus",
-		Short:         "A Kafka broker in one binary",
+		Short:         "A Kafka broker and its tools in one binary",
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
@@ -38,7 +38,8 @@ func main() {
 	// wrong usage.
 	accepted := false
 	root.PersistentPreRun = func(*cobra.Command, []string) { accepted = true }
-	root.AddCommand(serveCommand(), configCommand(), versionCommand(), healthCommand())
+	root.AddCommand(serveCommand(), configCommand(), versionCommand(), healthCommand(),
+		topicCommand(), produceCommand(), consumeCommand())
 	root.InitDefaultCompletionCmd("")
 	group(root)
 	for _, c := range root.Commands() {
