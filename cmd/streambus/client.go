@@ -49,7 +49,9 @@ func (r *remote) open(ctx context.Context, opts ...kgo.Opt) (*session, error) {
 		}
 	}
 	opts = append(opts, kgo.ClientID("streambus"), kgo.SoftwareNameAndVersion("streambus", version),
-		kgo.SeedBrokers(seeds...), kgo.DialTimeout(r.timeout))
+		kgo.SeedBrokers(seeds...), kgo.DialTimeout(r.timeout),
+		// A connection that is being set up does not heed the context.
+		kgo.RequestTimeoutOverhead(min(max(r.timeout, 100*time.Millisecond), 15*time.Minute)))
 	client, err := kgo.NewClient(opts...)
 	if err != nil {
 		return nil, err
@@ -59,10 +61,10 @@ func (r *remote) open(ctx context.Context, opts ...kgo.Opt) (*session, error) {
 	if err := client.Ping(ctx); err != nil {
 		client.Close()
 		switch {
-		case errors.Is(err, context.DeadlineExceeded):
-			err = fmt.Errorf("nothing said within %v", r.timeout)
 		case errors.Is(err, context.Canceled):
 			return nil, err
+		case timedOut(err):
+			err = fmt.Errorf("nothing said within %v", r.timeout)
 		}
 		return nil, fmt.Errorf("no broker answers at %s (%w): \"streambus serve\" starts one, --bootstrap names another", r.bootstrap, err)
 	}
@@ -76,14 +78,25 @@ func (s *session) close() { s.client.Close() }
 // failed explains why a call had no answer. A broker was there when the
 // session was opened, so that one it cannot dial was named by that broker.
 func (s *session) failed(call string, err error) error {
-	dial := &net.OpError{}
 	switch {
-	case errors.As(err, &dial) && dial.Op == "dial":
+	case errors.Is(err, context.Canceled):
+		return err
+	case isDial(err):
 		return fmt.Errorf("%s: the broker at %s tells clients to connect elsewhere, where nothing answers (%w): look at its advertised.listeners", call, s.bootstrap, err)
-	case errors.Is(err, context.DeadlineExceeded):
+	case timedOut(err):
 		return fmt.Errorf("%s: no answer from %s within %v: it may have been done or not; --timeout waits longer", call, s.bootstrap, s.timeout)
 	}
 	return fmt.Errorf("%s: asking the broker at %s: %w", call, s.bootstrap, err)
+}
+
+func timedOut(err error) bool {
+	var e net.Error
+	return errors.As(err, &e) && e.Timeout()
+}
+
+func isDial(err error) bool {
+	var e *net.OpError
+	return errors.As(err, &e) && e.Op == "dial"
 }
 
 // refused puts a broker's refusal into words: its message if it sent one.
@@ -91,24 +104,19 @@ func refused(topic string, err error, message string) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, kerr.UnknownTopicOrPartition):
+	case errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.UnknownTopicID):
 		return fmt.Errorf("topic %s does not exist: \"streambus topic create %[1]s\" creates it, \"streambus topic list\" says what there is", topic)
 	case errors.Is(err, kerr.TopicAlreadyExists):
 		return fmt.Errorf("topic %s is there already: \"streambus topic alter\" changes it", topic)
-	case message != "":
-		return fmt.Errorf("topic %s: %s (%s)", topic, message, codeName(err))
 	}
-	if e := (*kerr.Error)(nil); errors.As(err, &e) {
-		message = e.Description
+	code := (*kerr.Error)(nil)
+	switch {
+	case !errors.As(err, &code):
+		return fmt.Errorf("topic %s: %w", topic, err)
+	case message == "":
+		message = code.Description
 	}
-	return fmt.Errorf("topic %s: %s (%s)", topic, message, codeName(err))
-}
-
-func codeName(err error) string {
-	if e := (*kerr.Error)(nil); errors.As(err, &e) {
-		return e.Message
-	}
-	return err.Error()
+	return fmt.Errorf("topic %s: %s (%s)", topic, message, code.Message)
 }
 
 // topic asks for one topic, which must be there.

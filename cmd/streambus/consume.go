@@ -144,7 +144,9 @@ func (c *consumer) run(ctx context.Context, stdout io.Writer) error {
 		return err
 	}
 	bar := c.progress()
-	defer bar.Clear()
+	if bar != nil {
+		defer bar.Clear()
+	}
 	w := bufio.NewWriterSize(stdout, 64<<10)
 	for !c.done() {
 		if err := c.poll(ctx, s, w); err != nil {
@@ -153,7 +155,9 @@ func (c *consumer) run(ctx context.Context, stdout io.Writer) error {
 		if err := w.Flush(); err != nil {
 			return err
 		}
-		bar.Set64(c.position())
+		if bar != nil {
+			bar.Set64(c.position())
+		}
 	}
 	return nil
 }
@@ -233,13 +237,16 @@ func (c *consumer) poll(ctx context.Context, s *session, w *bufio.Writer) error 
 		return fmt.Errorf("topic %s: the broker at %s has not answered for %v: is it still there? --timeout waits longer", c.topic, c.bootstrap, c.timeout)
 	}
 	var failed error
-	fetches.EachError(func(_ string, id int32, err error) {
+	fetches.EachError(func(_ string, _ int32, err error) {
 		if !errors.Is(err, context.DeadlineExceeded) {
-			failed = fmt.Errorf("partition %d: %w", id, refused(c.topic, err, ""))
+			failed = refused(c.topic, err, "")
 		}
 	})
 	fetches.EachPartition(func(p kgo.FetchTopicPartition) {
-		span := c.spans[p.Partition]
+		span, ok := c.spans[p.Partition]
+		if !ok {
+			return // an error of no partition
+		}
 		for _, r := range p.Records {
 			// What is deleted, or was compacted, may leave a gap up to the end.
 			if r.Offset >= span.until {
@@ -311,11 +318,11 @@ func jsonText(b []byte) (text *string, encoded string) {
 }
 
 // progress makes a bar for who looks at a terminal while the records go
-// elsewhere; a silent one otherwise, and where no end is known.
+// elsewhere; none otherwise, and where no end is known.
 func (c *consumer) progress() *progressbar.ProgressBar {
 	total := c.total()
 	if total == 0 || total == noEnd || !term.IsTerminal(int(os.Stderr.Fd())) || term.IsTerminal(int(os.Stdout.Fd())) {
-		return progressbar.DefaultSilent(-1)
+		return nil
 	}
 	return progressbar.NewOptions64(total,
 		progressbar.OptionSetWriter(os.Stderr),

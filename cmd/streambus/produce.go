@@ -181,7 +181,7 @@ func (p *producer) run(ctx context.Context, in io.Reader, report io.Writer) erro
 	if more := p.failed - int64(len(p.failures)); more > 0 {
 		errs = append(errs, fmt.Errorf("%s more failed", counted(more, "line")))
 	}
-	if flushErr != nil {
+	if flushErr != nil && s.client.BufferedProduceRecords() > 0 {
 		errs = append(errs, fmt.Errorf("topic %s: no answer within %v for %s: they may be written or not; --timeout waits longer", p.topic, 2*p.timeout, counted(s.client.BufferedProduceRecords(), "record")))
 	}
 	return errors.Join(append(errs, readErr)...)
@@ -283,6 +283,8 @@ func (p *producer) explain(err error) error {
 	switch {
 	case errors.Is(err, kerr.MessageTooLarge):
 		return p.tooLarge()
+	case isDial(err):
+		return fmt.Errorf("the broker is gone (%w): it may be written or not", err)
 	case errors.Is(err, kgo.ErrRecordTimeout):
 		return fmt.Errorf("the broker has not confirmed it within %v: it may be written or not", p.timeout)
 	}
