@@ -3,7 +3,7 @@
 //
 // # Packages
 //
-//	cmd/streambus       serve, config, version, health; topic, produce, consume as a Kafka client
+//	cmd/streambus       serve, config, version, health; topic, produce, consume
 //	broker              builds the parts and runs them
 //	  config            the table of settings, and where their values come from
 //	  server            listeners, connections, ordered answers, dispatch
@@ -81,7 +81,7 @@
 // clients take it for final, where COORDINATOR_NOT_AVAILABLE makes them ask
 // for a minute.
 //
-// The command line (cobra, kgo and kadm for the tools), waits (x/sync) and the persistent map of the
-// image (benbjohnson/immutable) are libraries: none of them is what this
-// project is about.
+// The command line (cobra), the client in it (kgo, kadm), waits (x/sync) and
+// the persistent map of the image (benbjohnson/immutable) are libraries: none
+// of them is what this project is about.
 package broker

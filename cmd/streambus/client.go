@@ -29,6 +29,9 @@ func remoteFlags(cmd *cobra.Command) *remote {
 	return r
 }
 
+// retryPause stands between two attempts of the client.
+const retryPause = 250 * time.Millisecond
+
 // session is a client whose broker has answered once.
 type session struct {
 	*remote
@@ -50,6 +53,9 @@ func (r *remote) open(ctx context.Context, opts ...kgo.Opt) (*session, error) {
 	}
 	opts = append(opts, kgo.ClientID("streambus"), kgo.SoftwareNameAndVersion("streambus", version),
 		kgo.SeedBrokers(seeds...), kgo.DialTimeout(r.timeout),
+		// Longer pauses, and such that grow, would outlast the time-out.
+		kgo.RetryBackoffFn(func(int) time.Duration { return retryPause }),
+		kgo.MetadataMinAge(retryPause),
 		// A connection that is being set up does not heed the context.
 		kgo.RequestTimeoutOverhead(min(max(r.timeout, 100*time.Millisecond), 15*time.Minute)))
 	client, err := kgo.NewClient(opts...)

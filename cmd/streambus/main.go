@@ -2,6 +2,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -78,6 +79,13 @@ func group(cmd *cobra.Command) {
 		return err
 	}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	// The flags behind a name that is none are unknown for that reason.
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if cmd.HasSubCommands() {
+			return cmp.Or(cmd.Args(cmd, cmd.Flags().Args()), err)
+		}
+		return err
+	})
 }
 
 func versionCommand() *cobra.Command {

@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -30,6 +31,8 @@ const (
 	defaultBatch = 1 << 20
 	// minBatch is the smallest limit that the client knows.
 	minBatch = 512
+	// minDelivery is the shortest time-out of records that the client knows.
+	minDelivery = time.Second
 )
 
 func produceCommand() *cobra.Command {
@@ -134,7 +137,7 @@ func (p *producer) options() []kgo.Opt {
 		}),
 		// Waiting for ever would be the price of no duplicates, if the broker
 		// goes away; this command does not write a record twice itself.
-		kgo.RecordDeliveryTimeout(p.timeout),
+		kgo.RecordDeliveryTimeout(max(p.timeout, minDelivery)),
 		kgo.AllowIdempotentProduceCancellation(),
 	}
 	if p.partition >= 0 {
