@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"os"
 	"os/signal"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -196,7 +198,7 @@ func (c *consumer) assign(ctx context.Context, s *session) error {
 		case first > all[id].end:
 			return fmt.Errorf("topic %s: partition %d ends at %d: there is no offset %d to begin at yet, --from end waits for more", c.topic, id, all[id].end, first)
 		case first > from[id]:
-			fmt.Fprintf(os.Stderr, "streambus: topic %s: partition %d starts at %d: what was before is deleted\n", c.topic, id, first)
+			c.noteDeleted(id, first)
 		}
 		c.spans[id] = &span{from: first, next: first, until: noEnd}
 		if c.until.kind != atNone {
@@ -235,6 +237,8 @@ func (c *consumer) poll(ctx context.Context, s *session, w *bufio.Writer) error 
 		return ctx.Err()
 	case wait.Err() != nil && c.heard.at.Load() < began:
 		return fmt.Errorf("topic %s: the broker at %s has not answered for %v: is it still there? --timeout waits longer", c.topic, c.bootstrap, c.timeout)
+	case wait.Err() != nil && c.until.kind != atNone:
+		return c.skipDeleted(ctx, s)
 	}
 	var failed error
 	fetches.EachError(func(_ string, _ int32, err error) {
@@ -265,6 +269,27 @@ func (c *consumer) poll(ctx context.Context, s *session, w *bufio.Writer) error 
 		}
 	})
 	return failed
+}
+
+// skipDeleted finds out whether what is waited for has been deleted.
+func (c *consumer) skipDeleted(ctx context.Context, s *session) error {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	all, err := s.bounds(ctx, c.topic, slices.Collect(maps.Keys(c.spans)))
+	if err != nil {
+		return err
+	}
+	for id, span := range c.spans {
+		if start := min(all[id].start, span.until); !span.done() && start > span.next {
+			c.noteDeleted(id, all[id].start)
+			span.next = start
+		}
+	}
+	return nil
+}
+
+func (c *consumer) noteDeleted(id int32, start int64) {
+	fmt.Fprintf(os.Stderr, "streambus: topic %s: partition %d starts at %d: what was before is deleted\n", c.topic, id, start)
 }
 
 func (c *consumer) print(w *bufio.Writer, r *kgo.Record) error {

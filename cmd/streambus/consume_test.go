@@ -198,3 +198,21 @@ func TestConsumeLosesItsBroker(t *testing.T) {
 		})
 	}
 }
+
+// Records that are deleted before they are read do not hold up the end.
+func TestConsumeOvertakenByDeletion(t *testing.T) {
+	b := newBroker(t)
+	b.must(t, "", "topic", "create", "lines")
+	// More than a client reads ahead.
+	b.must(t, strings.Repeat(strings.Repeat("x", 999)+"\n", 8000), "produce", "lines")
+	p := b.begin(t, "consume", "lines", "-e", "--timeout", "1s")
+	if _, err := io.ReadFull(p.stdout, make([]byte, 1000)); err != nil {
+		t.Fatal(err)
+	}
+	b.must(t, "", "topic", "delete-records", "lines", "--partition", "0", "--before", "end")
+	rest, err := io.ReadAll(p.stdout)
+	if code := p.end(); code != 0 || err != nil || len(rest)%1000 != 0 || len(rest) > 7000*1000 ||
+		p.errs.String() != "streambus: topic lines: partition 0 starts at 8000: what was before is deleted\n" {
+		t.Errorf("exit code %d, %d more bytes, %v, %s", code, len(rest), err, p.errs.String())
+	}
+}

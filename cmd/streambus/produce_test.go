@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -8,12 +9,15 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // begin starts a tool that goes on until it is ended.
 func (b *served) begin(t *testing.T, args ...string) *begun {
 	t.Helper()
-	p := &begun{cmd: command(t.Context(), t, append(args, "--bootstrap", b.address)...)}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	t.Cleanup(cancel)
+	p := &begun{cmd: command(ctx, t, append(args, "--bootstrap", b.address)...)}
 	p.cmd.Stderr = &p.errs
 	var err error
 	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
