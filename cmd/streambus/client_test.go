@@ -99,7 +99,11 @@ func TestNoBroker(t *testing.T) {
 		for _, args := range [][]string{{"topic", "list"}, {"topic", "create", "x"}, {"produce", "x"}, {"consume", "x", "-e"}} {
 			t.Run(name+" "+strings.Join(args, " "), func(t *testing.T) {
 				t.Parallel()
+				began := time.Now()
 				r := b.tool(t, "line\n", append(args, "--timeout", "300ms")...)
+				if took := time.Since(began); took > 5*time.Second {
+					t.Errorf("it took %v", took)
+				}
 				if r.code != 1 || !strings.HasPrefix(r.errs, "streambus: no broker answers at "+c.address) || !strings.Contains(r.errs, c.want) || !strings.Contains(r.errs, `"streambus serve" starts one`) {
 					t.Errorf("exit code %d, %s", r.code, r.errs)
 				}

@@ -63,9 +63,9 @@ func TestConsume(t *testing.T) {
 		{"-e --from -1h", ""},
 		{"--until -1h", "0:0 0:1 0:2 1:0 "},
 	} {
-		out := b.must(t, "", append([]string{"consume", "days", "-f", offsets}, strings.Fields(c.args)...)...)
-		if out != c.want && reversed(out) != c.want {
-			t.Errorf("%s: %q, want %q", c.args, out, c.want)
+		r := b.tool(t, "", append([]string{"consume", "days", "-f", offsets}, strings.Fields(c.args)...)...)
+		if r.code != 0 || r.out != c.want && reversed(r.out) != c.want || r.errs != "" {
+			t.Errorf("%s: %+v, want %q", c.args, r, c.want)
 		}
 	}
 	if out, want := b.must(t, "", "consume", "days", "-p", "0", "-c", "1", "-f", `%t %p %o %e %K %V %T %H %d{go{2006-01-02T15:04:05Z07:00}} %k=%v{hex}%%\n`), "days 0 0 0 2 5 4 0 2020-01-01T12:00:00Z k1=6669727374%\n"; out != want {

@@ -113,7 +113,7 @@ func TestProduceRefusals(t *testing.T) {
 		"a directory":        {"", []string{"orders", "-f", os.TempDir()}, "0 records written to orders\nstreambus: line 1: read " + os.TempDir() + ": is a directory\n"},
 		"too long":           {"one\n" + long + "0123456789abc\nthree\n", []string{"orders"}, "2 records written to orders\nstreambus: line 2: 1048589 bytes: more than topic orders takes"},
 		"too long a last":    {"one\n" + long + long, []string{"orders"}, "1 record written to orders\nstreambus: line 2: 2097152 bytes: more than"},
-		"a little too long":  {"one\n" + long[:990] + "\n", []string{"small"}, "1 record written to small\nstreambus: line 2: more than topic small takes: a record with its batch may have 1000 bytes (max.message.bytes)\n"},
+		"a little too long":  {"one\n" + long[:990] + "\n" + strings.Repeat("x\n", 100_000), []string{"small"}, "100001 records written to small\nstreambus: line 2: more than topic small takes: a record with its batch may have 1000 bytes (max.message.bytes)\n"},
 		"no key":             {"a:1\nb\nc\n", []string{"orders", "-K", ":"}, "1 record written to orders\nstreambus: line 2: there is no key separator \":\" in it\nstreambus: line 3: there"},
 		"more than are told": {strings.Repeat("x\n", 12), []string{"orders", "-K", ":"}, "streambus: line 10: there is no key separator \":\" in it\nstreambus: 2 lines more failed\n"},
 	} {
