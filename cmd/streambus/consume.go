@@ -34,7 +34,8 @@ func consumeCommand() *cobra.Command {
 --count says where to stop. Records of one partition come in order; those of
 several are mixed.
 
-A place is one of ` + placeHelp + `.
+A place is start, end, an offset, -N for N records before the end, a time as
+2006-01-02T15:04:05Z, or a time ago as -1h30m.
 A time stands for the first record that is not older, as the broker finds it at
 the start; if there is none, for the end.
 
@@ -50,7 +51,7 @@ What --format understands:
 kcat's %s, %S and %T are %v, %V and %d here.
 
 With -o json each record is a line; a key, value or header that is not UTF-8
-comes as keyBase64, valueBase64.`,
+comes as keyBase64 or valueBase64.`,
 		Example: `  streambus consume orders --exit-at-end
   streambus consume orders --from -1h --format '%o %d{strftime{%F %T}} %k: %v\n'
   streambus consume orders --partition 0 --from 2026-01-31T00:00:00Z --until end -o json`,
@@ -88,12 +89,12 @@ comes as keyBase64, valueBase64.`,
 	c.remote, c.out = remoteFlags(cmd), outputFlag(cmd)
 	f := cmd.Flags()
 	f.VarP(&c.ids, "partition", "p", "the partitions: one, several with commas, or all")
-	c.from = placeFlag(f, "from", "start", "where to begin")
-	c.until = placeFlag(f, "until", "", "where to stop, before that place")
+	c.from = placeFlag(f, "from", "start", "where to begin: "+placeHelp)
+	c.until = placeFlag(f, "until", "", "where to stop: before that place, given as for --from")
 	f.BoolVarP(&exitAtEnd, "exit-at-end", "e", false, "stop where the topic ended when the command began: --until end")
 	f.Int64VarP(&c.count, "count", "c", 0, "stop after so many records")
 	f.StringVarP(&format, "format", "f", `%v\n`, "how a record is printed, see above")
-	f.Lookup("count").DefValue = ""
+	noDefault(cmd, "count")
 	cmd.ValidArgsFunction = c.completeTopic
 	return cmd
 }

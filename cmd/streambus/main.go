@@ -127,6 +127,13 @@ func chosen(cmd *cobra.Command, name, short, usage string, words ...string) *cho
 	return c
 }
 
+// noDefault keeps the value that stands for "not given" out of the help.
+func noDefault(cmd *cobra.Command, flags ...string) {
+	for _, name := range flags {
+		cmd.Flags().Lookup(name).DefValue = "0" // pflag shows any other
+	}
+}
+
 // output is the form in which a command prints.
 type output struct{ *choice }
 

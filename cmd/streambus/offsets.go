@@ -79,7 +79,7 @@ const (
 	atTime
 )
 
-const placeHelp = "start, end, an offset, -N for the last N records, a time as 2006-01-02T15:04:05Z, or a time ago as -1h30m"
+const placeHelp = "start, end, an offset, -N for N records before the end, a time as 2006-01-02T15:04:05Z, or a time ago as -1h30m"
 
 func (p *place) Type() string   { return "place" }
 func (p *place) String() string { return p.text }
@@ -118,7 +118,7 @@ func placeFlag(f *pflag.FlagSet, name, initial, usage string) *place {
 			panic(err) // a default of ours
 		}
 	}
-	f.Var(p, name, usage+": "+placeHelp)
+	f.Var(p, name, usage)
 	return p
 }
 

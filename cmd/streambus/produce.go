@@ -64,7 +64,11 @@ own ends the reading.`,
 			// A second signal does not wait.
 			context.AfterFunc(ctx, stop)
 			p.topic = args[0]
-			return p.run(ctx, in, cmd.ErrOrStderr())
+			err := p.run(ctx, in, cmd.ErrOrStderr())
+			if errors.Is(err, context.Canceled) {
+				return errors.New("interrupted before the broker answered: no line was read")
+			}
+			return err
 		},
 	}
 	p.remote = remoteFlags(cmd)
@@ -73,7 +77,7 @@ own ends the reading.`,
 	f.StringVarP(&p.separator, "key-separator", "K", "", "what stands between key and value in each line; without it records have no key")
 	f.StringArrayVarP(&p.headerFlags, "header", "H", nil, "a header of every record as key=value (repeatable)")
 	f.Int32VarP(&p.partition, "partition", "p", -1, "partition of every record (default: chosen by the key as Kafka's clients do)")
-	f.Lookup("partition").DefValue = ""
+	noDefault(cmd, "partition")
 	p.compression = chosen(cmd, "compression", "z", "how batches are compressed", "none", "gzip", "snappy", "lz4", "zstd")
 	p.acks = chosen(cmd, "acks", "", "who must have a record: all in-sync replicas, the leader, or nobody", "all", "1", "0")
 	cmd.ValidArgsFunction = p.completeTopic

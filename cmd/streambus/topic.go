@@ -265,7 +265,7 @@ func topicCreate() *cobra.Command {
 	f.Int16Var(&factor, "replication-factor", -1, "on how many brokers each partition is (default: the broker's default.replication.factor)")
 	f.StringArrayVar(&settings, "config", nil, "a setting of the topics as key=value (repeatable)")
 	f.BoolVar(&ifNotExists, "if-not-exists", false, "succeed if a topic is there already, as it is")
-	f.Lookup("partitions").DefValue, f.Lookup("replication-factor").DefValue = "", ""
+	noDefault(cmd, "partitions", "replication-factor")
 	cmd.ValidArgsFunction = cobra.NoFileCompletions
 	return cmd
 }
@@ -333,7 +333,7 @@ func topicAlter() *cobra.Command {
 	cmd.Flags().IntVar(&count, "partitions", 0, "how many partitions it shall have: more than now")
 	cmd.Flags().StringArrayVar(&set, "set", nil, "a setting as key=value (repeatable)")
 	cmd.Flags().StringArrayVar(&unset, "unset", nil, "a setting that goes back to the broker's (repeatable)")
-	cmd.Flags().Lookup("partitions").DefValue = ""
+	noDefault(cmd, "partitions")
 	cmd.ValidArgsFunction = r.completeTopic
 	return cmd
 }
@@ -462,7 +462,7 @@ func topicDeleteRecords() *cobra.Command {
 	}
 	r, out = remoteFlags(cmd), outputFlag(cmd)
 	cmd.Flags().Var(&ids, "partition", "the partitions: one, several with commas, or all")
-	before = placeFlag(cmd.Flags(), "before", "", "the first record to keep")
+	before = placeFlag(cmd.Flags(), "before", "", "the first record to keep: "+placeHelp)
 	cmd.ValidArgsFunction = r.completeTopic
 	return cmd
 }
