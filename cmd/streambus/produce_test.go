@@ -152,7 +152,7 @@ func TestProduceInterrupted(t *testing.T) {
 func TestProduceBrokerGone(t *testing.T) {
 	b := newBroker(t)
 	b.must(t, "", "topic", "create", "lines")
-	p := b.begin(t, "produce", "lines", "--timeout", "1s")
+	p := b.begin(t, "produce", "lines", "--timeout", "3s") // more than a sync takes on a busy disk
 	io.WriteString(p.stdin, "one\n")
 	b.must(t, "", "consume", "lines", "--count", "1")
 	b.cmd.Process.Kill()
