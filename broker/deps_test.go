@@ -43,7 +43,11 @@ var layers = map[string]string{
 
 // modules says which packages may use which module from outside.
 var modules = map[string]string{
-	"github.com/twmb/franz-go/pkg/kmsg":   "protocol broker/handler broker/fetch",
+	"github.com/twmb/franz-go/pkg/kmsg":   "protocol broker/handler broker/fetch cmd/streambus",
+	"github.com/twmb/franz-go/pkg/kgo":    "cmd/streambus",
+	"github.com/twmb/franz-go/pkg/kadm":   "cmd/streambus",
+	"github.com/twmb/franz-go/pkg/kerr":   "cmd/streambus",
+	"github.com/schollz/progressbar/v3":   "cmd/streambus",
 	"go.etcd.io/raft/v3":                  "raftmeta/quorum raftmeta/wal raftmeta/wal/memwal",
 	"go.etcd.io/bbolt":                    "raftmeta/wal",
 	"google.golang.org/protobuf":          "raftmeta/quorum raftmeta/wal raftmeta/wal/memwal",
@@ -56,6 +60,7 @@ var modules = map[string]string{
 	"github.com/magiconair/properties":    "broker/config",
 	"golang.org/x/sync":                   "broker broker/server broker/replica",
 	"golang.org/x/sys":                    "storage/vfs raftmeta/wal",
+	"golang.org/x/term":                   "cmd/streambus",
 }
 
 // cores have no clock, goroutine, channel, lock, file, socket or random source.

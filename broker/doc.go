@@ -3,7 +3,8 @@
 //
 // # Packages
 //
-//	cmd/streambus       serve, config, version, health, inspect
+//	cmd/streambus       serve, config, version, health; topic, produce, consume;
+//	                    inspect
 //	broker              builds the parts and runs them
 //	  config            the table of settings, and where their values come from
 //	  server            listeners, connections, ordered answers, dispatch
@@ -108,7 +109,7 @@
 // The inspector reads a raft log page by page and does without bbolt: a broker
 // holds bbolt's lock for as long as it runs, and a copy would be of two moments.
 //
-// The metadata of cmd (cobra), waits (x/sync) and the persistent map of the
-// image (benbjohnson/immutable) are libraries: none of them is what this
-// project is about.
+// The command line (cobra), the client in it (kgo, kadm), waits (x/sync) and
+// the persistent map of the image (benbjohnson/immutable) are libraries: none
+// of them is what this project is about.
 package broker

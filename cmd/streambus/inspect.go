@@ -12,9 +12,6 @@ import (
 	"github.com/streambus/streambus/storage/vfs"
 )
 
-// exitUsage is for what was asked wrongly. 1 is for damage, and for what cannot be read.
-const exitUsage = 2
-
 // inspectCommand shows files of a data directory, also beside the broker that runs there.
 func inspectCommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -26,28 +23,20 @@ Nothing is written and no lock is taken: it may be done while a broker runs. The
 exit code is 0 if all is well, 1 if something is damaged or cannot be read, and
 2 if the command was called wrongly.`,
 	}
-	var output string
 	var verify bool
 	var segment inspect.SegmentOptions
-	cmd.PersistentFlags().StringVarP(&output, "output", "o", "text", "text or json, a line for each thing")
 	add := func(use, short string, do func(i *inspect.Inspector, file string) error) *cobra.Command {
-		sub := &cobra.Command{Use: use, Short: short, Run: func(sub *cobra.Command, args []string) {
-			if len(args) != 1 {
-				usage(sub, fmt.Errorf("%d files were given, one is shown at a time", len(args)))
-			}
-			if output != "text" && output != "json" {
-				usage(sub, fmt.Errorf("--output %s: must be text or json", output))
-			}
+		sub := &cobra.Command{Use: use, Short: short, Args: cobra.ExactArgs(1)}
+		output := chosen(sub, "output", "o", "text or json, a line for each thing", "text", "json")
+		sub.RunE = func(_ *cobra.Command, args []string) error {
 			out := bufio.NewWriter(os.Stdout)
-			i := inspect.New(vfs.ReadOnly(), out, output == "json")
+			i := inspect.New(vfs.ReadOnly(), out, output.value == "json")
 			err := errors.Join(do(i, args[0]), out.Flush())
-			if err != nil {
-				fmt.Fprintln(os.Stderr, "streambus:", err)
+			if err == nil && i.Damaged > 0 {
+				err = fmt.Errorf("%s is damaged in %d places, named above", args[0], i.Damaged)
 			}
-			if err != nil || i.Damaged > 0 {
-				os.Exit(1)
-			}
-		}}
+			return err
+		}
 		sub.Flags().BoolVar(&verify, "verify", false, "look for damage that reading alone does not meet")
 		cmd.AddCommand(sub)
 		return sub
@@ -65,17 +54,5 @@ exit code is 0 if all is well, 1 if something is damaged or cannot be read, and
 	add("snapshot FILE", "Show a snapshot of producers or of the metadata, or the one that a raft log begins with", (*inspect.Inspector).Snapshot)
 	add("checkpoint FILE", "Show a checkpoint, leader epochs, partition.metadata or meta.properties", (*inspect.Inspector).Checkpoint)
 	add("dir DIR", "Read a whole data directory and hold its files against each other", (*inspect.Inspector).Dir)
-	cmd.Run = func(cmd *cobra.Command, args []string) {
-		usage(cmd, fmt.Errorf("%q is no kind of file: see streambus inspect --help", args))
-	}
-	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		usage(cmd, err)
-		return nil
-	})
 	return cmd
-}
-
-func usage(cmd *cobra.Command, err error) {
-	fmt.Fprintf(os.Stderr, "streambus: %v\nusage: %s\n", err, cmd.UseLine())
-	os.Exit(exitUsage)
 }

@@ -11,11 +11,11 @@ import (
 // The exit code says whether something is damaged, also beside a broker at work; nothing in the directory changes.
 func TestInspect(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "data")
-	_, stop := serving(t, data)
+	b := serving(t, data)
 	if out, errs, code := run(t, "inspect", "dir", data); code != 0 || !strings.Contains(out, "clean_shutdown=false logs=0 damaged=0") {
 		t.Errorf("beside the broker: exit code %d\n%s%s", code, out, errs)
 	}
-	if code := stop(); code != 0 {
+	if code := b.stop(); code != 0 {
 		t.Fatalf("exit code %d", code)
 	}
 	before := contents(t, data)
@@ -24,7 +24,7 @@ func TestInspect(t *testing.T) {
 		"dir": {"dir", data, "--verify"}, "raft": {"raft", raft}, "snapshot": {"snapshot", raft},
 		"checkpoint": {"checkpoint", filepath.Join(data, "meta.properties")},
 	} {
-		out, errs, code := run(t, append([]string{"inspect", "-o", "json"}, args...)...)
+		out, errs, code := run(t, append([]string{"inspect", args[0], "-o", "json"}, args[1:]...)...)
 		if code != 0 || errs != "" || out == "" {
 			t.Errorf("%s: exit code %d\n%s%s", name, code, out, errs)
 		}
@@ -37,10 +37,10 @@ func TestInspect(t *testing.T) {
 	if after := contents(t, data); after != before {
 		t.Error("the directory has changed")
 	}
-	b, err := os.ReadFile(raft)
+	page, err := os.ReadFile(raft)
 	if err == nil {
-		b[20] ^= 1
-		err = os.WriteFile(raft, b, 0o644)
+		page[20] ^= 1
+		err = os.WriteFile(raft, page, 0o644)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -51,8 +51,8 @@ func TestInspect(t *testing.T) {
 	if _, errs, code := run(t, "inspect", "raft", filepath.Join(data, "nothing")); code != 1 || !strings.Contains(errs, "no such file") {
 		t.Errorf("no file: exit code %d, %s", code, errs)
 	}
-	for _, args := range [][]string{{"inspect"}, {"inspect", "wal"}, {"inspect", "raft"}, {"inspect", "raft", raft, raft}, {"inspect", "raft", "--what", raft}, {"inspect", "raft", raft, "-o", "xml"}} {
-		if out, errs, code := run(t, args...); code != 2 || out != "" || !strings.Contains(errs, "usage: streambus inspect") {
+	for _, args := range [][]string{{"inspect", "wal"}, {"inspect", "raft"}, {"inspect", "raft", raft, raft}, {"inspect", "raft", "--what", raft}, {"inspect", "raft", raft, "-o", "xml"}} {
+		if out, errs, code := run(t, args...); code != 2 || out != "" || !strings.Contains(errs, "streambus inspect") {
 			t.Errorf("%q: exit code %d, %s%s", args, code, out, errs)
 		}
 	}

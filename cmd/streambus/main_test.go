@@ -51,39 +51,55 @@ func run(t *testing.T, args ...string) (stdout, stderr string, code int) {
 	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
 }
 
-var adminAddress = regexp.MustCompile(`metrics=http://(\S+)/metrics`)
+var (
+	adminAddress  = regexp.MustCompile(`metrics=http://(\S+)/metrics`)
+	clientAddress = regexp.MustCompile(`msg=listening .*advertised=(\S+)`)
+)
 
-// serving starts a broker; stop ends it with SIGINT and gives its exit code.
-func serving(t *testing.T, data string) (admin string, stop func() int) {
+// served is a broker in a process of its own.
+type served struct {
+	cmd            *exec.Cmd
+	log            *bufio.Scanner
+	address, admin string
+}
+
+// serving starts a broker.
+func serving(t *testing.T, data string, more ...string) *served {
 	t.Helper()
-	cmd := command(t.Context(), t, serveArgs(data)...)
-	pipe, err := cmd.StderrPipe()
+	b := &served{cmd: command(t.Context(), t, serveArgs(data, more...)...)}
+	pipe, err := b.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
+	if err := b.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
-	log := bufio.NewScanner(pipe)
+	t.Cleanup(func() { b.cmd.Process.Kill(); b.cmd.Wait() })
+	b.log = bufio.NewScanner(pipe)
 	started, text := false, ""
-	for !started && log.Scan() {
-		text += log.Text() + "\n"
-		if m := adminAddress.FindStringSubmatch(log.Text()); m != nil {
-			admin = m[1]
+	for !started && b.log.Scan() {
+		text += b.log.Text() + "\n"
+		if m := adminAddress.FindStringSubmatch(b.log.Text()); m != nil {
+			b.admin = m[1]
 		}
-		started = strings.Contains(log.Text(), "msg=started")
+		if m := clientAddress.FindStringSubmatch(b.log.Text()); m != nil {
+			b.address = m[1]
+		}
+		started = strings.Contains(b.log.Text(), "msg=started")
 	}
 	if !started {
 		t.Fatalf("it has not started:\n%s", text)
 	}
-	return admin, func() int {
-		cmd.Process.Signal(os.Interrupt)
-		for log.Scan() {
-		}
-		cmd.Wait()
-		return cmd.ProcessState.ExitCode()
+	return b
+}
+
+// stop ends it with SIGINT and gives its exit code.
+func (b *served) stop() int {
+	b.cmd.Process.Signal(os.Interrupt)
+	for b.log.Scan() {
 	}
+	b.cmd.Wait()
+	return b.cmd.ProcessState.ExitCode()
 }
 
 func serveArgs(data string, more ...string) []string {
@@ -97,14 +113,14 @@ func TestVersion(t *testing.T) {
 }
 
 func TestHealth(t *testing.T) {
-	admin, stop := serving(t, filepath.Join(t.TempDir(), "data"))
-	if out, _, code := run(t, "health", "--admin-listen", admin); code != 0 || out != "ready\n" {
+	b := serving(t, filepath.Join(t.TempDir(), "data"))
+	if out, _, code := run(t, "health", "--admin-listen", b.admin); code != 0 || out != "ready\n" {
 		t.Errorf("ready: exit code %d, %q", code, out)
 	}
-	if code := stop(); code != 0 {
+	if code := b.stop(); code != 0 {
 		t.Errorf("SIGINT: exit code %d", code)
 	}
-	if _, errs, code := run(t, "health", "--admin-listen", admin); code != 1 || !strings.Contains(errs, "no broker answers") {
+	if _, errs, code := run(t, "health", "--admin-listen", b.admin); code != 1 || !strings.Contains(errs, "no broker answers") {
 		t.Errorf("stopped: exit code %d, %s", code, errs)
 	}
 	starting := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -116,12 +132,13 @@ func TestHealth(t *testing.T) {
 	}
 }
 
-// Each refusal says what is wrong, as the last thing it says, with exit code 1.
+// Each refusal says what is wrong, as the last thing it says: with exit code 2 if
+// it takes another command line, else with 1.
 func TestRefusals(t *testing.T) {
 	base := t.TempDir()
 	data, foreign := filepath.Join(base, "data"), filepath.Join(base, "foreign")
 	for _, dir := range []string{data, foreign} {
-		if _, stop := serving(t, dir); stop() != 0 {
+		if serving(t, dir).stop() != 0 {
 			t.Fatal("a clean stop")
 		}
 	}
@@ -150,26 +167,27 @@ func TestRefusals(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		args []string
+		code int
 		want string
 	}{
-		"no command of ours":   {[]string{"frobnicate"}, "unknown command"},
-		"an argument too many": {[]string{"serve", "now"}, "now"},
-		"a flag that is none":  {[]string{"serve", "--port=1"}, "unknown flag"},
-		"a setting without =":  {serveArgs(data, "--set", "node.id"), "key=value"},
-		"a value that is none": {serveArgs(data, "--set", "num.partitions=x"), "num.partitions"},
-		"a file":               {serveArgs(file), file},
-		"below a file":         {serveArgs(filepath.Join(file, "data")), "not a directory"},
-		"a directory in use":   {serveArgs(inUse), "in use"},
-		"another node's":       {serveArgs(data, "--set", "node.id=2"), "belongs to node 1"},
-		"another cluster's":    {serveArgs(mixed), "it belongs to another cluster"},
-		"a port in use":        {[]string{"serve", "--data-dir", filepath.Join(base, "x"), "--listeners", "PLAINTEXT://" + taken.Addr().String(), "--admin-listen", "127.0.0.1:0"}, "address already in use"},
-		"an admin port in use": {[]string{"serve", "--data-dir", filepath.Join(base, "y"), "--listeners", "PLAINTEXT://127.0.0.1:0", "--admin-listen", taken.Addr().String()}, "admin listener"},
+		"no command of ours":   {[]string{"frobnicate"}, 2, `has no command "frobnicate"`},
+		"an argument too many": {[]string{"serve", "now"}, 2, "now"},
+		"a flag that is none":  {[]string{"serve", "--port=1"}, 2, "unknown flag"},
+		"a setting without =":  {serveArgs(data, "--set", "node.id"), 2, "key=value"},
+		"a value that is none": {serveArgs(data, "--set", "num.partitions=x"), 2, "num.partitions"},
+		"a file":               {serveArgs(file), 1, file},
+		"below a file":         {serveArgs(filepath.Join(file, "data")), 1, "not a directory"},
+		"a directory in use":   {serveArgs(inUse), 1, "in use"},
+		"another node's":       {serveArgs(data, "--set", "node.id=2"), 1, "belongs to node 1"},
+		"another cluster's":    {serveArgs(mixed), 1, "it belongs to another cluster"},
+		"a port in use":        {[]string{"serve", "--data-dir", filepath.Join(base, "x"), "--listeners", "PLAINTEXT://" + taken.Addr().String(), "--admin-listen", "127.0.0.1:0"}, 1, "address already in use"},
+		"an admin port in use": {[]string{"serve", "--data-dir", filepath.Join(base, "y"), "--listeners", "PLAINTEXT://127.0.0.1:0", "--admin-listen", taken.Addr().String()}, 1, "admin listener"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			out, errs, code := run(t, c.args...)
 			_, said, _ := strings.Cut("\n"+errs, "\nstreambus: ")
-			if code != 1 || !strings.Contains(said, c.want) || out != "" {
+			if code != c.code || !strings.Contains(said, c.want) || out != "" {
 				t.Errorf("exit code %d\n%s%s", code, out, errs)
 			}
 		})
