@@ -8,8 +8,8 @@
 //
 //	go run ./conform --against 127.0.0.1:9092 --reference 127.0.0.1:9093
 //
-// Both brokers should be new: scenarios make topics of their own and leave them
-// there, and change settings of the broker for a moment.
+// Scenarios make topics of their own, beginning with "c-", and leave them there;
+// they change settings of the broker for a moment.
 package main
 
 import (

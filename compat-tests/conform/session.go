@@ -2,7 +2,9 @@ package main
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -62,9 +64,12 @@ func play(sc scenario, t *target, common map[int16]versionRange) []step {
 	return s.steps
 }
 
+// runName keeps the topics of one run apart from those of the next.
+var runName = strconv.FormatInt(time.Now().Unix(), 36)
+
 // topicPrefix makes a name that topics may have of a scenario's.
 func topicPrefix(name string) string {
-	return "c." + strings.Map(func(r rune) rune {
+	return "c-" + runName + "-" + strings.Map(func(r rune) rune {
 		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {
 			return r
 		}
