@@ -55,8 +55,18 @@ func newBench(t *testing.T, change func(*Config)) *bench {
 		cancel()
 		b.Shutdown(ctx)
 		b.checkMemory()
-		if len(b.open) != 0 || len(b.perIP) != 0 {
-			t.Errorf("%d connections are kept, from %d addresses", len(b.open), len(b.perIP))
+		// A writer that ends a connection may be the last to know.
+		for end := time.Now().Add(patient); ; runtime.Gosched() {
+			b.mu.Lock()
+			connections, addresses := len(b.open), len(b.perIP)
+			b.mu.Unlock()
+			if connections == 0 && addresses == 0 {
+				break
+			}
+			if time.Now().After(end) {
+				t.Errorf("%d connections are kept, from %d addresses", connections, addresses)
+				break
+			}
 		}
 	})
 	return b
