@@ -713,7 +713,7 @@ func (w *world) recoverOnly() {
 // and indexes, other restarts and other crashes: all answer the same.
 func TestSameUnderOtherSettings(t *testing.T) {
 	answers, lives := 0, 0
-	for seed := range seeds(t, 40) {
+	for seed := range seeds(t, 20) {
 		var first []string
 		for variant := range uint64(4) {
 			a := &alike{t: t, ops: rand.New(rand.NewPCG(seed, 1)), how: rand.New(rand.NewPCG(seed, 100+variant)), mem: vfs.NewMem()}

@@ -21,6 +21,9 @@
 //  6. Scrub, as slowly as it likes.
 //  7. Close, after the loop has ended.
 //
+// Verify and the functions beside it read the files of a directory without any of
+// this, for tools and tests: also while a broker is at work there.
+//
 // # Promises
 //
 // After a crash, of the process or of the machine, a log is a prefix of what
