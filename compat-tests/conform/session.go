@@ -220,9 +220,3 @@ func at[R kmsg.Request](req R, version int16) R {
 	req.SetVersion(version)
 	return req
 }
-
-// highest is the newest version of a request that both brokers serve.
-func (s *session) highest(req kmsg.Request) kmsg.Request {
-	req.SetVersion(min(s.common[req.Key()].max, req.MaxVersion()))
-	return req
-}
