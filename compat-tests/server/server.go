@@ -170,6 +170,16 @@ func (s *Server) serves(ctx context.Context) bool {
 // Pid is the process's number.
 func (s *Server) Pid() int { return s.cmd.Process.Pid }
 
+// Running tells whether the process has not ended.
+func (s *Server) Running() bool {
+	select {
+	case <-s.exited:
+		return false
+	default:
+		return true
+	}
+}
+
 // Output is the end of what it printed.
 func (s *Server) Output() string { return s.output.String() }
 

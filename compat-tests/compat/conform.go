@@ -1,0 +1,47 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// conformance runs the comparison of raw requests, which is a command of its own.
+func conformance(ctx context.Context, b *bench, r *result) error {
+	bin := filepath.Join(b.dir, "conform")
+	if out, err := exec.CommandContext(ctx, "go", "build", "-o", bin, "./conform").CombinedOutput(); err != nil {
+		return fmt.Errorf("building conform: %w\n%s", err, out)
+	}
+	cmd := exec.CommandContext(ctx, bin, "--against", b.ours.Addr, "--reference", b.kafka.Addr, "-o", "json")
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
+		return err
+	}
+	var found struct {
+		Keys        []struct{ Answers int }
+		Unexplained []struct{ Scenario, Step, Path, Ours, Reference string }
+		Faults      []string
+	}
+	if jsonErr := json.Unmarshal(out, &found); jsonErr != nil {
+		return fmt.Errorf("what conform printed: %w: %.2000s", jsonErr, out)
+	}
+	for _, k := range found.Keys {
+		r.checks += k.Answers
+	}
+	for _, d := range found.Unexplained {
+		r.check(strings.Join([]string{d.Scenario, d.Step, d.Path}, ", "), d.Reference, d.Ours)
+	}
+	for _, f := range found.Faults {
+		r.check("the run", "no fault", f)
+	}
+	ok := err == nil
+	r.check("conform's exit", strconv.FormatBool(len(r.failures) == 0), strconv.FormatBool(ok))
+	return nil
+}

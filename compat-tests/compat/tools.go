@@ -1,0 +1,255 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/streambus/streambus/compat-tests/server"
+)
+
+const (
+	topicsTool   = "org.apache.kafka.tools.TopicCommand"
+	configsTool  = "kafka.admin.ConfigCommand"
+	offsetsTool  = "org.apache.kafka.tools.GetOffsetShell"
+	deleteTool   = "org.apache.kafka.tools.DeleteRecordsCommand"
+	logDirsTool  = "org.apache.kafka.tools.LogDirsCommand"
+	featuresTool = "org.apache.kafka.tools.FeatureCommand"
+	versionsTool = "org.apache.kafka.tools.BrokerApiVersionsCommand"
+	clusterTool  = "org.apache.kafka.tools.ClusterTool"
+	consoleIn    = "org.apache.kafka.tools.ConsoleProducer"
+	consoleOut   = "org.apache.kafka.tools.consumer.ConsoleConsumer"
+	producerPerf = "org.apache.kafka.tools.ProducerPerformance"
+	dumpTool     = "org.apache.kafka.tools.DumpLogSegments"
+)
+
+// typed is a command line: what it is called here, the tool, its arguments, and
+// what goes into it. In arguments, ADDR is the broker's address and DIR a
+// directory for files.
+type typed struct {
+	name, class, args, in string
+	// kept picks the lines of what was printed that are compared, and changes
+	// what differs from run to run in them; nil takes all as it is.
+	kept func(string) string
+}
+
+// commands are what a user may type, in this order.
+var commands = []typed{
+	{name: "topics: create", class: topicsTool, args: "--bootstrap-server ADDR --create --topic t-one --partitions 3 --replication-factor 1 --config retention.ms=86400000"},
+	{name: "topics: create with defaults", class: topicsTool, args: "--bootstrap-server ADDR --create --topic t.two_three"},
+	{name: "topics: create again", class: topicsTool, args: "--bootstrap-server ADDR --create --topic t-one"},
+	{name: "topics: create again, if not there", class: topicsTool, args: "--bootstrap-server ADDR --create --if-not-exists --topic t-one"},
+	{name: "topics: create with too many replicas", class: topicsTool, args: "--bootstrap-server ADDR --create --topic t-replicas --replication-factor 3"},
+	{name: "topics: create with an invalid name", class: topicsTool, args: "--bootstrap-server ADDR --create --topic t#bad"},
+	{name: "topics: create with an invalid setting", class: topicsTool, args: "--bootstrap-server ADDR --create --topic t-setting --config retention.ms=never"},
+	{name: "topics: create with an assignment", class: topicsTool, args: "--bootstrap-server ADDR --create --topic t-assigned --replica-assignment 1,1"},
+	{name: "topics: list", class: topicsTool, args: "--bootstrap-server ADDR --list", kept: only(`^t[-.]`)},
+	{name: "topics: list some", class: topicsTool, args: "--bootstrap-server ADDR --list --topic t-.*"},
+	{name: "topics: describe", class: topicsTool, args: "--bootstrap-server ADDR --describe --topic t-one"},
+	{name: "topics: describe an unknown one", class: topicsTool, args: "--bootstrap-server ADDR --describe --topic t-none"},
+	{name: "topics: describe overrides", class: topicsTool, args: "--bootstrap-server ADDR --describe --topics-with-overrides --topic t-one"},
+	{name: "topics: describe unavailable partitions", class: topicsTool, args: "--bootstrap-server ADDR --describe --unavailable-partitions --topic t-one"},
+	{name: "topics: more partitions", class: topicsTool, args: "--bootstrap-server ADDR --alter --topic t-one --partitions 4"},
+	{name: "topics: fewer partitions", class: topicsTool, args: "--bootstrap-server ADDR --alter --topic t-one --partitions 2"},
+	{name: "topics: describe four partitions", class: topicsTool, args: "--bootstrap-server ADDR --describe --topic t-one"},
+
+	{name: "configs: describe a topic", class: configsTool, args: "--bootstrap-server ADDR --describe --entity-type topics --entity-name t-one"},
+	{name: "configs: describe all of a topic", class: configsTool, args: "--bootstrap-server ADDR --describe --all --entity-type topics --entity-name t-one"},
+	{name: "configs: alter a topic", class: configsTool, args: "--bootstrap-server ADDR --alter --entity-type topics --entity-name t-one --add-config max.message.bytes=2000000,segment.bytes=10000000"},
+	{name: "configs: take back a setting", class: configsTool, args: "--bootstrap-server ADDR --alter --entity-type topics --entity-name t-one --delete-config retention.ms"},
+	{name: "configs: describe it again", class: configsTool, args: "--bootstrap-server ADDR --describe --entity-type topics --entity-name t-one"},
+	{name: "configs: an invalid value", class: configsTool, args: "--bootstrap-server ADDR --alter --entity-type topics --entity-name t-one --add-config retention.ms=x"},
+	{name: "configs: an unknown setting", class: configsTool, args: "--bootstrap-server ADDR --alter --entity-type topics --entity-name t-one --add-config nothing=x"},
+	{name: "configs: an unknown topic", class: configsTool, args: "--bootstrap-server ADDR --alter --entity-type topics --entity-name t-none --add-config retention.ms=1"},
+	{name: "configs: alter a broker", class: configsTool, args: "--bootstrap-server ADDR --alter --entity-type brokers --entity-name 1 --add-config log.retention.ms=700000000"},
+	{name: "configs: describe a broker", class: configsTool, args: "--bootstrap-server ADDR --describe --entity-type brokers --entity-name 1"},
+	{name: "configs: take back a broker's setting", class: configsTool, args: "--bootstrap-server ADDR --alter --entity-type brokers --entity-name 1 --delete-config log.retention.ms"},
+	{name: "configs: all brokers", class: configsTool, args: "--bootstrap-server ADDR --alter --entity-type brokers --entity-default --add-config message.max.bytes=1100000"},
+	{name: "configs: describe all brokers", class: configsTool, args: "--bootstrap-server ADDR --describe --entity-type brokers --entity-default"},
+	{name: "configs: take back the setting of all brokers", class: configsTool, args: "--bootstrap-server ADDR --alter --entity-type brokers --entity-default --delete-config message.max.bytes"},
+	{name: "configs: a broker's read-only setting", class: configsTool, args: "--bootstrap-server ADDR --alter --entity-type brokers --entity-name 1 --add-config node.id=9"},
+
+	{name: "console producer", class: consoleIn, args: "--bootstrap-server ADDR --topic t.two_three --reader-property parse.key=true --reader-property key.separator=:", in: "a:1\nb:2\n:no key\nc:\nd:4\n"},
+	{name: "console producer with headers", class: consoleIn, args: "--bootstrap-server ADDR --topic t.two_three --compression-codec zstd --reader-property parse.headers=true --reader-property parse.key=true --reader-property null.marker=NULL", in: "h1:x,h2:y\tk\tv\nNULL\tk2\tNULL\n"},
+	{name: "console producer without acknowledgements", class: consoleIn, args: "--bootstrap-server ADDR --topic t.two_three --request-required-acks 1 --sync", in: "plain\n"},
+	{name: "console consumer", class: consoleOut, args: "--bootstrap-server ADDR --topic t.two_three --partition 0 --offset earliest --max-messages 8 --timeout-ms 15000 --formatter-property print.key=true --formatter-property print.headers=true --formatter-property print.offset=true --formatter-property print.partition=true"},
+	{name: "console consumer from an offset", class: consoleOut, args: "--bootstrap-server ADDR --topic t.two_three --partition 0 --offset 3 --max-messages 2 --timeout-ms 15000"},
+	{name: "console consumer at the end", class: consoleOut, args: "--bootstrap-server ADDR --topic t.two_three --partition 0 --offset latest --timeout-ms 1000"},
+	{name: "producer performance", class: producerPerf, args: "--bootstrap-server ADDR --topic t-one --num-records 20000 --record-size 200 --throughput -1 --command-property compression.type=lz4", kept: performed},
+
+	{name: "offsets: latest", class: offsetsTool, args: "--bootstrap-server ADDR --topic t.two_three --time latest"},
+	{name: "offsets: earliest", class: offsetsTool, args: "--bootstrap-server ADDR --topic t.two_three --time earliest"},
+	{name: "offsets: max timestamp", class: offsetsTool, args: "--bootstrap-server ADDR --topic t.two_three --time max-timestamp"},
+	{name: "offsets: earliest local", class: offsetsTool, args: "--bootstrap-server ADDR --topic t.two_three --time earliest-local"},
+	{name: "offsets: latest tiered", class: offsetsTool, args: "--bootstrap-server ADDR --topic t.two_three --time latest-tiered"},
+	{name: "offsets: -1", class: offsetsTool, args: "--bootstrap-server ADDR --topic t.two_three --time -1"},
+	{name: "offsets: -2", class: offsetsTool, args: "--bootstrap-server ADDR --topic t.two_three --time -2"},
+	{name: "offsets: -3", class: offsetsTool, args: "--bootstrap-server ADDR --topic t.two_three --time -3"},
+	{name: "offsets: -4", class: offsetsTool, args: "--bootstrap-server ADDR --topic t.two_three --time -4"},
+	{name: "offsets: -5", class: offsetsTool, args: "--bootstrap-server ADDR --topic t.two_three --time -5"},
+	{name: "offsets: earliest pending upload", class: offsetsTool, args: "--bootstrap-server ADDR --topic t.two_three --time earliest-pending-upload"},
+	{name: "offsets: a time", class: offsetsTool, args: "--bootstrap-server ADDR --topic t.two_three --time 1000"},
+	{name: "offsets: a time to come", class: offsetsTool, args: "--bootstrap-server ADDR --topic t.two_three --time 4000000000000"},
+	{name: "offsets: some partitions", class: offsetsTool, args: "--bootstrap-server ADDR --topic-partitions t.two_three:0,t-assigned:0-2"},
+	{name: "offsets: an unknown topic", class: offsetsTool, args: "--bootstrap-server ADDR --topic t-none"},
+
+	{name: "delete-records", class: deleteTool, args: "--bootstrap-server ADDR --offset-json-file DIR/delete.json"},
+	{name: "delete-records: beyond the end", class: deleteTool, args: "--bootstrap-server ADDR --offset-json-file DIR/beyond.json"},
+	{name: "offsets after delete-records", class: offsetsTool, args: "--bootstrap-server ADDR --topic t.two_three --time earliest"},
+
+	{name: "log-dirs", class: logDirsTool, args: "--bootstrap-server ADDR --describe --topic-list t.two_three,t-assigned"},
+	{name: "log-dirs: an unknown broker", class: logDirsTool, args: "--bootstrap-server ADDR --describe --broker-list 7"},
+	{name: "features", class: featuresTool, args: "--bootstrap-server ADDR describe", kept: eachLine},
+	{name: "api versions", class: versionsTool, args: "--bootstrap-server ADDR", kept: versionsOf},
+	{name: "cluster id", class: clusterTool, args: "cluster-id --bootstrap-server ADDR"},
+	{name: "cluster endpoints", class: clusterTool, args: "list-endpoints --bootstrap-server ADDR"},
+
+	{name: "topics: delete", class: topicsTool, args: "--bootstrap-server ADDR --delete --topic t-one"},
+	{name: "topics: delete some", class: topicsTool, args: "--bootstrap-server ADDR --delete --topic t-(assigned|gone)"},
+	{name: "topics: delete an unknown one", class: topicsTool, args: "--bootstrap-server ADDR --delete --topic t-none"},
+	{name: "topics: list what is left", class: topicsTool, args: "--bootstrap-server ADDR --list", kept: only(`^t[-.]`)},
+}
+
+// commandLine runs Kafka's command-line tools against both brokers and compares
+// what they print.
+func commandLine(ctx context.Context, b *bench, r *result) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	defer cancel()
+	for name, text := range map[string]string{
+		"delete.json": `{"version":1,"partitions":[{"topic":"t.two_three","partition":0,"offset":2}]}`,
+		"beyond.json": `{"version":1,"partitions":[{"topic":"t.two_three","partition":0,"offset":2000}]}`,
+	} {
+		if err := writeFile(filepath.Join(b.dir, name), text); err != nil {
+			return err
+		}
+	}
+	type outcome struct {
+		printed []string
+		err     error
+	}
+	outcomes := map[string]chan outcome{}
+	for _, s := range []*server.Server{b.kafka, b.ours} {
+		done := make(chan outcome, 1)
+		outcomes[s.Name] = done
+		go func() {
+			all, err := typeAll(ctx, b, s)
+			done <- outcome{all, err}
+		}()
+	}
+	kafka, ours := <-outcomes[b.kafka.Name], <-outcomes[b.ours.Name]
+	if err := errors.Join(kafka.err, ours.err); err != nil {
+		return err
+	}
+	for i, c := range commands {
+		r.check(c.name, kafka.printed[i], ours.printed[i])
+	}
+	r.note("kafka-consumer-perf-test: it subscribes, and groups are not served")
+	return nil
+}
+
+func typeAll(ctx context.Context, b *bench, s *server.Server) (all []string, err error) {
+	tools, err := b.tools(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, tools.close()) }()
+	for _, c := range commands {
+		args := strings.Fields(strings.NewReplacer("ADDR", s.Addr, "DIR", b.dir).Replace(c.args))
+		p, err := tools.run(c.class, c.in, args...)
+		if err != nil {
+			return nil, fmt.Errorf("%s against %s: %w", c.name, s.Name, err)
+		}
+		all = append(all, comparable(p, s, c.kept))
+		if c.class == topicsTool || c.class == configsTool {
+			if err := settle(ctx, s.Addr); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return all, nil
+}
+
+// What differs from run to run and from directory to directory.
+var (
+	topicIDs   = regexp.MustCompile(`(TopicId: )[\w-]{22}`)
+	clusterIDs = regexp.MustCompile(`(Cluster ID: )[\w-]+`)
+	timesOfDay = regexp.MustCompile(`\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}\]`)
+	ports      = regexp.MustCompile(`127\.0\.0\.1:\d+`)
+	bytesOf    = regexp.MustCompile(`"(totalBytes|usableBytes)":\d+`)
+	traces     = regexp.MustCompile(`(?m)^\s+at .*\n|^\s+\.\.\. \d+ more\n`)
+	endpoints  = regexp.MustCompile(`(?m)^(\d+\s+\S+\s+)\d+`)
+)
+
+func comparable(p printed, s *server.Server, kept func(string) string) string {
+	text := strings.ReplaceAll(p.out, s.Data, "DATA")
+	for _, m := range []*regexp.Regexp{topicIDs, clusterIDs} {
+		text = m.ReplaceAllString(text, "${1}ID")
+	}
+	text = timesOfDay.ReplaceAllString(text, "TIME")
+	text = ports.ReplaceAllString(text, "ADDR")
+	text = endpoints.ReplaceAllString(text, "${1}PORT")
+	text = bytesOf.ReplaceAllString(text, `"$1":N`)
+	text = traces.ReplaceAllString(text, "")
+	if kept != nil {
+		text = kept(text)
+	}
+	errs := ports.ReplaceAllString(traces.ReplaceAllString(p.errors, ""), "ADDR")
+	return fmt.Sprintf("exit %d\n%s%s", p.code, text, errs)
+}
+
+// only keeps the lines that match.
+func only(pattern string) func(string) string {
+	re := regexp.MustCompile(pattern)
+	return func(text string) string {
+		var kept strings.Builder
+		for line := range strings.Lines(text) {
+			if re.MatchString(line) {
+				kept.WriteString(line)
+			}
+		}
+		return kept.String()
+	}
+}
+
+var figures = regexp.MustCompile(`[\d.]+`)
+
+// performed is the last line of a performance test, with how many records it
+// wrote and without how fast.
+func performed(text string) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	last := lines[len(lines)-1]
+	n, rest, _ := strings.Cut(last, " ")
+	return n + " " + figures.ReplaceAllString(rest, "N") + "\n"
+}
+
+// eachLine sorts lines.
+func eachLine(text string) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	slices.Sort(lines)
+	return strings.Join(lines, "\n") + "\n"
+}
+
+var servedAPI = regexp.MustCompile(`(\w+)\((\d+)\): (\d+)(?: to (\d+))? \[usable: (\d+)\]`)
+
+// versionsOf checks that every API has a version that this client uses. Which
+// there are is compared as raw requests are.
+func versionsOf(text string) string {
+	found := servedAPI.FindAllStringSubmatch(text, -1)
+	for _, f := range found {
+		low, _ := strconv.Atoi(f[3])
+		high := low
+		if f[4] != "" {
+			high, _ = strconv.Atoi(f[4])
+		}
+		if use, _ := strconv.Atoi(f[5]); use < low || use > high {
+			return "unusable: " + f[0] + "\n"
+		}
+	}
+	return fmt.Sprintf("some APIs: %t\n", len(found) > 15)
+}
