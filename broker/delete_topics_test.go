@@ -26,7 +26,7 @@ func TestDeleteTopics(t *testing.T) {
 		createTopic(r, "b")
 		req := kmsg.NewPtrDeleteTopicsRequest()
 		req.Version, req.TimeoutMillis = v, 5000
-		want := []int16{0, 3, 42, 42}
+		want := []int16{0, 3, 42} // one answer for a topic that is named twice
 		names := []string{"a", "nothing", "b", "b"}
 		if v < 6 {
 			req.TopicNames = names
@@ -36,7 +36,7 @@ func TestDeleteTopics(t *testing.T) {
 				{TopicID: id}, {Topic: ptr("nothing")}, {Topic: ptr("b")}, {TopicID: metadataOf(r, "b").TopicID},
 				{TopicID: [16]byte{9}}, {}, {Topic: ptr("b"), TopicID: id},
 			}
-			want = append(want, 100, 42, 42)
+			want = append(want, 100, 42)
 		}
 		resp := ask[*kmsg.DeleteTopicsResponse](r, req)
 		for i := range want {

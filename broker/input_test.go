@@ -175,11 +175,11 @@ func TestFramesThatAreNone(t *testing.T) {
 func TestApiVersionsOfTheFuture(t *testing.T) {
 	r := newRaw(t, memoryNode(t))
 	req := kmsg.NewPtrApiVersionsRequest()
-	req.Version, req.ClientSoftwareName, req.ClientSoftwareVersion = 5, "x", "1"
+	req.Version, req.ClientSoftwareName, req.ClientSoftwareVersion = 6, "x", "1"
 	resp := kmsg.NewPtrApiVersionsResponse() // of version 0
 	r.receive(r.send(req), resp)
-	if resp.ErrorCode != int16(protocol.UnsupportedVersion) || len(resp.ApiKeys) != len(protocol.APIs()) {
-		t.Errorf("error %d, %d keys", resp.ErrorCode, len(resp.ApiKeys))
+	if resp.ErrorCode != int16(protocol.UnsupportedVersion) || len(resp.ApiKeys) != 1 || resp.ApiKeys[0].ApiKey != protocol.KeyApiVersions || resp.ApiKeys[0].MaxVersion != 5 {
+		t.Errorf("error %d, %+v", resp.ErrorCode, resp.ApiKeys)
 	}
 	req.Version = 3
 	if resp := ask[*kmsg.ApiVersionsResponse](r, req); resp.ErrorCode != 0 || resp.ApiKeys[0].MinVersion != 0 {
@@ -217,13 +217,15 @@ func TestProduceRefusals(t *testing.T) {
 		{"negative partition", "t", -1, -1, good(), protocol.UnknownTopicOrPartition},
 		{"lowest partition", "t", math.MinInt32, -1, good(), protocol.UnknownTopicOrPartition},
 		{"acks 2", "t", 0, 2, good(), protocol.InvalidRequiredAcks},
-		{"null records", "t", 0, -1, nil, protocol.CorruptMessage},
-		{"cut short", "t", 0, -1, good()[:70], protocol.CorruptMessage},
+		{"null records", "t", 0, -1, nil, protocol.InvalidRecord},
+		{"cut short", "t", 0, -1, good()[:70], protocol.InvalidRecord},
 		{"wrong CRC", "t", 0, -1, changed(17, 0xee, false), protocol.CorruptMessage},
-		{"wrong magic", "t", 0, -1, changed(16, 1, false), protocol.InvalidRecord},
+		{"old magic", "t", 0, -1, changed(16, 1, false), protocol.InvalidRecord},
+		{"no magic", "t", 0, -1, changed(16, 3, false), protocol.CorruptMessage},
+		{"base offset", "t", 0, -1, changed(7, 1, false), protocol.InvalidRecord},
 		{"wrong count", "t", 0, -1, changed(60, 9, true), protocol.InvalidRecord},
 		{"control batch", "t", 0, -1, changed(22, 1<<5, true), protocol.InvalidRecord},
-		{"transactional batch", "t", 0, -1, changed(22, 1<<4, true), protocol.InvalidTxnState},
+		{"transactional batch", "t", 0, -1, changed(22, 1<<4, true), protocol.TransactionalIDAuthorizationFailed},
 		{"larger than max.message.bytes", "t", 0, -1, batchtest.Values(string(make([]byte, 1048588))).Encode(), protocol.MessageTooLarge},
 		{"nothing wrong in the end", "t", 0, 1, good(), protocol.None},
 	} {
@@ -273,7 +275,11 @@ func TestFetchEdges(t *testing.T) {
 		some   bool
 	}{{0, 0, true}, {2, 0, true}, {3, 0, false}, {4, protocol.OffsetOutOfRange, false}, {-1, protocol.OffsetOutOfRange, false}} {
 		p := ask[*kmsg.FetchResponse](r, fetchRequest("t", 0, c.offset)).Topics[0].Partitions[0]
-		if protocol.ErrorCode(p.ErrorCode) != c.want || (len(p.RecordBatches) > 0) != c.some || p.HighWatermark != 3 {
+		end := int64(3)
+		if c.want != 0 {
+			end = -1
+		}
+		if protocol.ErrorCode(p.ErrorCode) != c.want || (len(p.RecordBatches) > 0) != c.some || p.HighWatermark != end {
 			t.Errorf("offset %d: error %d, %d bytes, high watermark %d", c.offset, p.ErrorCode, len(p.RecordBatches), p.HighWatermark)
 		}
 	}

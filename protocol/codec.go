@@ -56,7 +56,7 @@ func Decode(frame []byte, conn *ConnInfo) (r *Request, correlationID int32, err 
 	case !ok:
 		return nil, 0, &UnsupportedError{h.Key, h.Version}
 	case a.serves(h.Version):
-	case h.Key == KeyApiVersions && h.Version > a.Max:
+	case h.Key == KeyApiVersions:
 		return r, h.CorrelationID, nil
 	default:
 		return nil, 0, &UnsupportedError{h.Key, h.Version}

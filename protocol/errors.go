@@ -33,7 +33,6 @@ const (
 	PolicyViolation                    ErrorCode = 44
 	OutOfOrderSequence                 ErrorCode = 45
 	InvalidProducerEpoch               ErrorCode = 47
-	InvalidTxnState                    ErrorCode = 48
 	KafkaStorageError                  ErrorCode = 56
 	TransactionalIDAuthorizationFailed ErrorCode = 53
 	FetchSessionIDNotFound             ErrorCode = 70
@@ -48,11 +47,13 @@ const (
 	FetchSessionTopicIDError           ErrorCode = 106
 	MismatchedEndpointType             ErrorCode = 114
 	UnsupportedEndpointType            ErrorCode = 115
+	RebootstrapRequired                ErrorCode = 129
 )
 
 var errorNames = map[ErrorCode]string{
 	UnknownServerError:                 "UNKNOWN_SERVER_ERROR",
 	None:                               "NONE",
+	RebootstrapRequired:                "REBOOTSTRAP_REQUIRED",
 	OffsetOutOfRange:                   "OFFSET_OUT_OF_RANGE",
 	CorruptMessage:                     "CORRUPT_MESSAGE",
 	UnknownTopicOrPartition:            "UNKNOWN_TOPIC_OR_PARTITION",
@@ -76,7 +77,6 @@ var errorNames = map[ErrorCode]string{
 	PolicyViolation:                    "POLICY_VIOLATION",
 	OutOfOrderSequence:                 "OUT_OF_ORDER_SEQUENCE_NUMBER",
 	InvalidProducerEpoch:               "INVALID_PRODUCER_EPOCH",
-	InvalidTxnState:                    "INVALID_TXN_STATE",
 	KafkaStorageError:                  "KAFKA_STORAGE_ERROR",
 	TransactionalIDAuthorizationFailed: "TRANSACTIONAL_ID_AUTHORIZATION_FAILED",
 	FetchSessionIDNotFound:             "FETCH_SESSION_ID_NOT_FOUND",

@@ -186,13 +186,13 @@ func TestUnservedVersions(t *testing.T) {
 		b = binary.BigEndian.AppendUint16(b, uint16(version))
 		return append(b, 0, 0, 0, 9, 0xff, 0xff)
 	}
-	for _, version := range []int16{5, 32767} {
+	for _, version := range []int16{6, 32767, -1} {
 		r, correlationID, err := Decode(frame(KeyApiVersions, version), &ConnInfo{})
 		if err != nil || r.Body != nil || correlationID != 9 {
 			t.Errorf("ApiVersions v%d must come through without a body: %+v, %v", version, r, err)
 		}
 	}
-	for _, kv := range [][2]int16{{KeyApiVersions, -1}, {KeyFetch, 3}, {KeyFetch, 19}, {KeyMetadata, -1}, {4, 0}, {-1, 0}, {999, 0}} {
+	for _, kv := range [][2]int16{{KeyFetch, 3}, {KeyFetch, 19}, {KeyMetadata, -1}, {4, 0}, {-1, 0}, {999, 0}} {
 		_, _, err := Decode(frame(kv[0], kv[1]), &ConnInfo{})
 		if _, ok := errors.AsType[*UnsupportedError](err); !ok {
 			t.Errorf("key %d version %d: %v", kv[0], kv[1], err)

@@ -46,7 +46,7 @@ func (es epochs) below(end int64) epochs {
 func (es epochs) endOf(epoch int32, end int64) (int32, int64) {
 	n := sort.Search(len(es), func(i int) bool { return es[i].epoch > epoch })
 	switch {
-	case len(es) == 0 || epoch < 0:
+	case len(es) == 0 || epoch == noEpoch:
 		return noEpoch, -1
 	case n == 0:
 		return epoch, es[0].offset

@@ -55,10 +55,7 @@ func (c *Config) Set(key, text string, origin Origin, where string) error {
 		c.unknown(key, where)
 		return nil
 	}
-	text = strings.TrimSpace(text)
-	if k.Type == image.Boolean {
-		text = strings.ToLower(text)
-	}
+	text = k.Form(strings.TrimSpace(text))
 	if text != "" || k.Default != "" {
 		if err := k.Check(text); err != nil {
 			return fmt.Errorf("%s: %w", where, err)
@@ -273,7 +270,7 @@ func (c *Config) TopicValues(img *image.Image, t *image.Topic, k *image.TopicKey
 			}
 		}
 	}
-	if len(k.Broker) == 0 {
+	if len(values) == 0 {
 		values = append(values, Value{Name: k.Name, Text: k.Default, Source: BuiltIn})
 	}
 	return values

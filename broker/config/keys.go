@@ -43,7 +43,7 @@ var own = []Key{
 	readOnly(image.NewKey("listeners", image.List, "PLAINTEXT://127.0.0.1:9092", listenerList, "Where clients connect, as NAME://host:port. Without a host on all interfaces.")),
 	readOnly(image.NewKey("advertised.listeners", image.List, "", listenerList, "What clients are told to connect to, where that is not the listeners themselves.")),
 	readOnly(image.NewKey("controller.listener.names", image.List, "", nil, "Which listeners are the controller's.")),
-	readOnly(image.NewKey("listener.security.protocol.map", image.List, "PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL", nil, "The security protocol of each listener, by its name.")),
+	readOnly(image.NewKey("listener.security.protocol.map", image.Text, "PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL", nil, "The security protocol of each listener, by its name.")),
 	readOnly(image.NewKey("streambus.admin.listen", image.Text, "127.0.0.1:9644", nil, "host:port of metrics and health over HTTP.")),
 	readOnly(image.NewKey("streambus.disk.min.free.bytes", image.Long, "-1", image.AtLeast(-1), "Below so much free space records are refused; -1 stands for 1 GiB or 5 % of the disk, whichever is smaller.")),
 	readOnly(image.NewKey("streambus.scrub.bytes.per.second", image.Long, "4194304", image.AtLeast(0), "How fast old segments are read and checked in the background; 0 for not at all.")),
@@ -83,7 +83,7 @@ var own = []Key{
 	readOnly(image.NewKey("socket.listen.backlog.size", image.Int, "50", image.AtLeast(1), "Connections waiting to be accepted.").Inert()),
 	clusterWide(image.NewKey("max.connection.creation.rate", image.Int, maxInt, image.AtLeast(0), "New connections in a second.").Inert()),
 	readOnly(image.NewKey("request.timeout.ms", image.Int, "30000", nil, "How long a broker waits for another.").Inert()),
-	clusterWide(image.NewKey("auto.leader.rebalance.enable", image.Boolean, "true", nil, "Whether leaders go back to preferred replicas by themselves.").Inert()),
+	readOnly(image.NewKey("auto.leader.rebalance.enable", image.Boolean, "true", nil, "Whether leaders go back to preferred replicas by themselves.").Inert()),
 	readOnly(image.NewKey("leader.imbalance.check.interval.seconds", image.Long, "300", image.AtLeast(1), "How often that is looked at.").Inert()),
 	readOnly(image.NewKey("leader.imbalance.per.broker.percentage", image.Int, "10", nil, "How uneven leaders may be.").Inert()),
 	readOnly(image.NewKey("controlled.shutdown.enable", image.Boolean, "true", nil, "Whether a broker that stops gives away its leaders first.").Inert()),
@@ -139,8 +139,9 @@ func buildKeys() []Key {
 			k.Name, k.Default = b.Name, b.Default
 			mode := ClusterWide
 			if b.Times != 0 {
-				// Kafka lets only the settings in the topic's own unit change.
-				mode = ReadOnly
+				// Kafka lets only the settings in the topic's own unit change, and
+				// gives the others 32 bits.
+				mode, k.Type = ReadOnly, image.Int
 			}
 			all = append(all, Key{k, mode})
 		}

@@ -70,7 +70,7 @@ func (e *encoder) partition(index int32, row *Row, isolation int8, code protocol
 	if e.version >= 5 {
 		e.int64(row.LogStart)
 	}
-	if isolation == 0 {
+	if isolation == 0 && row.Replica != nil {
 		e.null() // aborted_transactions: null tells that nothing is filtered
 	} else {
 		e.length(0)

@@ -10,6 +10,7 @@ package fetch
 import (
 	"container/list"
 	"context"
+	"fmt"
 	"math"
 	"sync"
 	"sync/atomic"
@@ -201,6 +202,9 @@ func read(req *Request) (rows []Row, enough bool) {
 		if row.Err == nil && ask.LastEpoch >= 0 {
 			row.diverge(ask)
 		}
+		if row.Err != nil { // nothing is said of the partition then, as by Apache Kafka
+			row.View = replica.View{HighWatermark: -1, LogStart: -1}
+		}
 		bytes += row.Records.Len()
 		enough = enough || row.Err != nil || row.Diverging.Found
 	}
@@ -211,7 +215,11 @@ func read(req *Request) (rows []Row, enough bool) {
 // (KIP-320): then it gets none, but where to go back to.
 func (row *Row) diverge(ask *Ask) {
 	epoch, end, err := ask.Replica.EndOffsetForEpoch(ask.LastEpoch, ask.LeaderEpoch)
-	if err != nil || epoch < 0 || epoch == ask.LastEpoch && end >= ask.Offset {
+	switch {
+	case err != nil || epoch == ask.LastEpoch && end >= ask.Offset:
+		return
+	case epoch < 0: // an epoch that nobody has led in
+		row.Err = fmt.Errorf("%w: no record was written in epoch %d", replica.ErrOffsetOutOfRange, ask.LastEpoch)
 		return
 	}
 	row.Diverging = Divergence{true, epoch, end}

@@ -168,10 +168,10 @@ func TestOneOffset(t *testing.T) {
 		{"the start", 0, -1, nil, 3, 3},
 		{"the middle", 1, -1, nil, 2, 3},
 		{"the end", 3, -1, nil, 0, 3},
-		{"beyond the end", 4, -1, replica.ErrOffsetOutOfRange, 0, 3},
-		{"far beyond the end", math.MaxInt64, -1, replica.ErrOffsetOutOfRange, 0, 3},
-		{"before the start", -1, -1, replica.ErrOffsetOutOfRange, 0, 3},
-		{"far before the start", math.MinInt64, -1, replica.ErrOffsetOutOfRange, 0, 3},
+		{"beyond the end", 4, -1, replica.ErrOffsetOutOfRange, 0, -1},
+		{"far beyond the end", math.MaxInt64, -1, replica.ErrOffsetOutOfRange, 0, -1},
+		{"before the start", -1, -1, replica.ErrOffsetOutOfRange, 0, -1},
+		{"far before the start", math.MinInt64, -1, replica.ErrOffsetOutOfRange, 0, -1},
 		{"the epoch in force", 0, 2, nil, 3, 3},
 		{"an older epoch", 0, 1, partition.ErrFencedEpoch, 0, -1},
 		{"the oldest epoch", 0, 0, partition.ErrFencedEpoch, 0, -1},
@@ -208,7 +208,11 @@ func TestUnflushedIsEmpty(t *testing.T) {
 	f := New(math.MaxInt32, 10)
 	for offset, out := range []error{nil, nil, nil, replica.ErrOffsetOutOfRange} {
 		rows := now(t, f, Request{Asks: []Ask{d.ask(0, int64(offset))}, MinBytes: 1, MaxBytes: 1 << 20})
-		if !errors.Is(rows[0].Err, out) || rows[0].Records.Len() != 0 || rows[0].HighWatermark != 0 || rows[0].LogStart != 0 {
+		want := int64(0)
+		if out != nil {
+			want = -1
+		}
+		if !errors.Is(rows[0].Err, out) || rows[0].Records.Len() != 0 || rows[0].HighWatermark != want || rows[0].LogStart != want {
 			t.Errorf("offset %d: %+v", offset, rows[0])
 		}
 	}
@@ -272,7 +276,7 @@ func TestErrorsAmongRecords(t *testing.T) {
 	if rows[0].Err != replica.ErrUnknownPartition || rows[0].HighWatermark != -1 || rows[0].LogStart != -1 {
 		t.Errorf("refused: %+v", rows[0])
 	}
-	if !errors.Is(rows[1].Err, replica.ErrOffsetOutOfRange) || rows[1].HighWatermark != 0 {
+	if !errors.Is(rows[1].Err, replica.ErrOffsetOutOfRange) || rows[1].HighWatermark != -1 {
 		t.Errorf("out of range: %+v", rows[1])
 	}
 	if batches(t, rows)[2] != 1 {
@@ -602,7 +606,7 @@ func kmsgAnswer(t *testing.T, req *kmsg.FetchRequest, rows []Row, code func(erro
 			rp := kmsg.NewFetchResponseTopicPartition()
 			rp.Partition, rp.ErrorCode = p.Partition, int16(code(rows[0].Err))
 			rp.HighWatermark, rp.LastStableOffset, rp.LogStartOffset = rows[0].HighWatermark, rows[0].HighWatermark, rows[0].LogStart
-			if req.IsolationLevel == 1 {
+			if req.IsolationLevel == 1 || rows[0].Replica == nil {
 				rp.AbortedTransactions = []kmsg.FetchResponseTopicPartitionAbortedTransaction{}
 			}
 			rp.RecordBatches = append([]byte{}, records...)

@@ -141,7 +141,7 @@ func TestSession(t *testing.T) {
 	d.append(0, "x")
 	expect(t, c.now(nil), "")
 	expect(t, c.now(map[int32]int64{0: 0}), "0:3@3 ")
-	expect(t, c.now(map[int32]int64{0: 9}), "0:0@3 the offset is not in the log: offset out of range: 9, t-0 has 0 to 3 ")
+	expect(t, c.now(map[int32]int64{0: 9}), "0:0@-1 the offset is not in the log: offset out of range: 9, t-0 has 0 to 3 ")
 	expect(t, c.now(map[int32]int64{0: 3}), "0:0@3 ") // that it is right again is news
 	expect(t, c.now(nil), "")
 }

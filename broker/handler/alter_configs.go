@@ -106,8 +106,9 @@ func (b *Broker) alter(img *image.Image, a *alteration) (*control.AlterConfigs, 
 	var err error
 	switch {
 	case a.kind == kmsg.ConfigResourceTypeTopic && a.name == "":
-		return nil, errUnknownTopic
+		err = invalid("topics have no settings in common: name one")
 	case a.kind == kmsg.ConfigResourceTypeTopic:
+		err = control.ValidateTopicName(a.name)
 		cmd.Topic = a.name
 	case a.kind == kmsg.ConfigResourceTypeBroker:
 		cmd.Node, err = b.brokerResource(a.name)
@@ -149,6 +150,7 @@ func (b *Broker) change(img *image.Image, a *alteration, o op) (control.ConfigCh
 	if err != nil {
 		return change, err
 	}
+	change.Value = key.Form(change.Value)
 	if o.op != control.SetConfig && key.Type != image.List {
 		return change, invalidConfig("can't %s to setting %s: it is not a list", [...]string{2: "append", 3: "subtract"}[o.op], o.key)
 	}

@@ -19,17 +19,26 @@ func (b *Broker) createPartitions(ctx context.Context, r *protocol.Request, done
 	for i := range req.Topics {
 		times[req.Topics[i].Topic]++
 	}
-	resp.Topics = make([]kmsg.CreatePartitionsResponseTopic, len(req.Topics))
+	resp.Topics = make([]kmsg.CreatePartitionsResponseTopic, 0, len(times)) // rows stay where they are
 	var all submission
 	for i := range req.Topics {
-		q, row := &req.Topics[i], &resp.Topics[i]
-		row.Default()
+		q := &req.Topics[i]
+		n := times[q.Topic]
+		if n == 0 {
+			continue // answered already, where it stood first
+		}
+		times[q.Topic] = 0
+		resp.Topics = append(resp.Topics, kmsg.NewCreatePartitionsResponseTopic())
+		row := &resp.Topics[len(resp.Topics)-1]
 		row.Topic = q.Topic
-		if times[q.Topic] > 1 {
+		if n > 1 {
 			row.ErrorCode, row.ErrorMessage = failure(errTwice)
 			continue
 		}
 		cmd := &control.CreatePartitions{Topic: q.Topic, Count: q.Count, ValidateOnly: req.ValidateOnly}
+		if q.Assignment != nil {
+			cmd.Assignments = [][]int32{} // an empty one is one
+		}
 		for _, a := range q.Assignment {
 			cmd.Assignments = append(cmd.Assignments, a.Replicas)
 		}

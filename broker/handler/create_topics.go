@@ -31,15 +31,22 @@ func (b *Broker) createTopics(ctx context.Context, r *protocol.Request, done fun
 		}
 		partitions += max(n, 1) // a topic of none is a decision too
 	}
-	resp.Topics = make([]kmsg.CreateTopicsResponseTopic, len(req.Topics))
+	resp.Topics = make([]kmsg.CreateTopicsResponseTopic, 0, len(times)) // rows stay where they are
 	var all submission
 	for i := range req.Topics {
-		t, row := &req.Topics[i], &resp.Topics[i]
-		row.Default()
+		t := &req.Topics[i]
+		n := times[t.Topic]
+		if n == 0 {
+			continue // answered already, where it stood first
+		}
+		times[t.Topic] = 0
+		resp.Topics = append(resp.Topics, kmsg.NewCreateTopicsResponseTopic())
+		row := &resp.Topics[len(resp.Topics)-1]
 		row.Topic, row.NumPartitions, row.ReplicationFactor = t.Topic, -1, -1
+		row.Configs = []kmsg.CreateTopicsResponseTopicConfig{}
 		cmd, err := b.creation(t, req.ValidateOnly)
 		switch {
-		case times[t.Topic] > 1:
+		case n > 1:
 			err = errTwice
 		case partitions > control.MaxPartitionsPerCommand:
 			err = errTooManyPartitions
@@ -69,9 +76,12 @@ func (b *Broker) creation(t *kmsg.CreateTopicsRequestTopic, validateOnly bool) (
 	}
 	for _, c := range t.Configs {
 		if c.Value == nil {
-			return nil, invalidConfig("null value not supported for topic configs: %s", c.Name)
+			continue // as if it were not there
 		}
 		cmd.Configs[c.Name] = *c.Value
+		if k, ok := image.FindTopicKey(c.Name); ok {
+			cmd.Configs[c.Name] = k.Form(*c.Value)
+		}
 	}
 	if len(t.ReplicaAssignment) > 0 {
 		if t.NumPartitions != -1 || t.ReplicationFactor != -1 {

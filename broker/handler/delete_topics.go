@@ -21,7 +21,7 @@ func (b *Broker) deleteTopics(ctx context.Context, r *protocol.Request, done fun
 		req.Topics = append(req.Topics, kmsg.DeleteTopicsRequestTopic{Topic: &name})
 	}
 	img := b.Image()
-	resp.Topics = make([]kmsg.DeleteTopicsResponseTopic, len(req.Topics))
+	resp.Topics = make([]kmsg.DeleteTopicsResponseTopic, 0, len(req.Topics)) // rows stay where they are
 	times := map[image.UUID]int{}
 	ids := make([]image.UUID, len(req.Topics))
 	for i := range req.Topics {
@@ -31,9 +31,16 @@ func (b *Broker) deleteTopics(ctx context.Context, r *protocol.Request, done fun
 		}
 	}
 	var all submission
+	answered := map[asked]bool{}
 	for i := range req.Topics {
-		q, row := &req.Topics[i], &resp.Topics[i]
-		row.Default()
+		q := &req.Topics[i]
+		if named := nameOf(q, ids[i]); answered[named] {
+			continue // where it stood first
+		} else {
+			answered[named] = true
+		}
+		resp.Topics = append(resp.Topics, kmsg.NewDeleteTopicsResponseTopic())
+		row := &resp.Topics[len(resp.Topics)-1]
 		row.Topic, row.TopicID = q.Topic, q.TopicID
 		cmd, err := b.deletion(req.Version, q, times[ids[i]])
 		if err != nil {
@@ -50,6 +57,23 @@ func (b *Broker) deleteTopics(ctx context.Context, r *protocol.Request, done fun
 	}
 	all.run(ctx, b)
 	done(&protocol.Response{Body: resp})
+}
+
+// asked is what a request names: a topic that is there, by name or id, or what it
+// said.
+type asked struct {
+	id   image.UUID
+	name string
+}
+
+func nameOf(q *kmsg.DeleteTopicsRequestTopic, found image.UUID) asked {
+	switch {
+	case found != image.UUID{}:
+		return asked{id: found}
+	case q.Topic != nil:
+		return asked{q.TopicID, *q.Topic}
+	}
+	return asked{id: q.TopicID}
 }
 
 func topicOf(img *image.Image, q *kmsg.DeleteTopicsRequestTopic) (*image.Topic, bool) {

@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -8,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/streambus/streambus/protocol"
+	"github.com/streambus/streambus/raftmeta/control"
 	"github.com/streambus/streambus/raftmeta/image"
 )
 
@@ -26,7 +28,7 @@ func (b *Broker) describeCluster(_ context.Context, r *protocol.Request, done fu
 	resp.ClusterAuthorizedOperations = notAsked
 	resp.EndpointType = brokerEndpoints
 	refuse := func(code protocol.ErrorCode, message string) {
-		resp.ErrorCode, resp.ErrorMessage, resp.EndpointType = int16(code), &message, req.EndpointType
+		resp.ErrorCode, resp.ErrorMessage = int16(code), &message
 		done(&protocol.Response{Body: resp})
 	}
 	switch {
@@ -71,29 +73,35 @@ func (b *Broker) describeTopicPartitions(_ context.Context, r *protocol.Request,
 	resp.Topics = []kmsg.DescribeTopicPartitionsResponseTopic{}
 	img := b.Image()
 	names := askedNames(img, req)
-	left := b.Config.Number("max.request.partition.size.limit")
-	if req.ResponsePartitionLimit > 0 {
-		left = min(left, int64(req.ResponsePartitionLimit))
+	left := max(1, min(b.Config.Number("max.request.partition.size.limit"), int64(req.ResponsePartitionLimit)))
+	if req.Cursor != nil && req.Cursor.Partition < 0 {
+		for i := range req.Topics {
+			row := kmsg.NewDescribeTopicPartitionsResponseTopic()
+			row.Topic, row.ErrorCode = &req.Topics[i].Topic, int16(protocol.InvalidRequest)
+			resp.Topics = append(resp.Topics, row)
+		}
+		done(&protocol.Response{Body: resp})
+		return
 	}
 	for _, name := range names {
 		first := int32(0)
 		if req.Cursor != nil && req.Cursor.Topic == name {
-			first = max(req.Cursor.Partition, 0)
+			first = req.Cursor.Partition
 		}
 		if left == 0 {
 			resp.NextCursor = &kmsg.DescribeTopicPartitionsResponseNextCursor{Topic: name, Partition: first}
 			break
 		}
 		row := kmsg.NewDescribeTopicPartitionsResponseTopic()
-		row.Topic = &name
+		row.Topic, row.AuthorizedOperations = &name, allTopicOperations
 		row.Partitions = []kmsg.DescribeTopicPartitionsResponseTopicPartition{}
 		t, ok := img.Topic(name)
 		if !ok {
-			row.ErrorCode = int16(protocol.UnknownTopicOrPartition)
+			row.ErrorCode = int16(errorCode(cmp.Or(control.ValidateTopicName(name), errUnknownTopic)))
 			resp.Topics = append(resp.Topics, row)
 			continue
 		}
-		row.TopicID, row.AuthorizedOperations = t.ID, allTopicOperations
+		row.TopicID = t.ID
 		last := int32(min(int64(t.NumPartitions()), int64(first)+left))
 		for i := first; i < last; i++ {
 			row.Partitions = append(row.Partitions, describePartition(img, t, i))
@@ -132,7 +140,8 @@ func describePartition(img *image.Image, t *image.Topic, i int32) kmsg.DescribeT
 	s, _ := t.Partition(i)
 	p := kmsg.NewDescribeTopicPartitionsResponseTopicPartition()
 	p.Partition, p.LeaderID, p.LeaderEpoch = i, s.Leader, s.LeaderEpoch
-	p.Replicas, p.ISR, p.EligibleLeaderReplicas = slices.Clone(s.Replicas), slices.Clone(s.ISR), slices.Clone(s.ELR)
+	p.Replicas, p.ISR = slices.Clone(s.Replicas), slices.Clone(s.ISR)
+	p.EligibleLeaderReplicas, p.LastKnownELR = append([]int32{}, s.ELR...), []int32{} // known, and none
 	if _, ok := img.Broker(s.Leader); !ok {
 		p.LeaderID, p.LeaderEpoch, p.ErrorCode = -1, -1, int16(protocol.LeaderNotAvailable)
 	}

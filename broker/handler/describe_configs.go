@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/streambus/streambus/broker/config"
 	"github.com/streambus/streambus/protocol"
+	"github.com/streambus/streambus/raftmeta/control"
 	"github.com/streambus/streambus/raftmeta/image"
 )
 
@@ -25,6 +27,7 @@ func (b *Broker) describeConfigs(_ context.Context, r *protocol.Request, done fu
 		row.Default()
 		row.ResourceType, row.ResourceName = q.ResourceType, q.ResourceName
 		row.Configs = []kmsg.DescribeConfigsResponseResourceConfig{}
+		row.ErrorMessage = new(string) // as in Apache Kafka, empty rather than null
 		settings, err := b.settingsOf(img, q.ResourceType, q.ResourceName)
 		if err != nil {
 			row.ErrorCode, row.ErrorMessage = failure(err)
@@ -55,7 +58,7 @@ func (b *Broker) settingsOf(img *image.Image, kind kmsg.ConfigResourceType, name
 	case kmsg.ConfigResourceTypeTopic:
 		t, ok := img.Topic(name)
 		if !ok {
-			return nil, errUnknownTopic
+			return nil, cmp.Or(control.ValidateTopicName(name), errUnknownTopic)
 		}
 		return b.topicSettings(img, t), nil
 	case kmsg.ConfigResourceTypeBroker:
@@ -82,7 +85,10 @@ func (b *Broker) topicSettings(img *image.Image, t *image.Topic) []described {
 		k := &image.TopicKeys()[i]
 		values := b.Config.TopicValues(img, t, k)
 		inForce := config.Value{Name: k.Name, Text: k.FromBroker(values[0].Name, values[0].Text), Source: values[0].Source}
-		all = append(all, described{key: &k.Key, value: inForce, synonyms: values})
+		all = append(all, described{key: &k.Key, value: inForce, synonyms: slices.DeleteFunc(values, func(v config.Value) bool {
+			// Of built-in values Apache Kafka lists that of the first broker's setting only.
+			return v.Source == config.BuiltIn && (len(k.Broker) == 0 || v.Name != k.Broker[0].Name)
+		})})
 	}
 	return all
 }

@@ -35,7 +35,7 @@ var codes = []struct {
 	{errUnknownTopic, protocol.UnknownTopicOrPartition},
 	{errUnknownTopicID, protocol.UnknownTopicID},
 	{errRequiredAcks, protocol.InvalidRequiredAcks},
-	{errTransactionalBatch, protocol.InvalidTxnState},
+	{errTransactionalBatch, protocol.TransactionalIDAuthorizationFailed},
 	{errNoTransactions, protocol.UnsupportedVersion},
 	{errNoGroups, protocol.UnsupportedVersion},
 	{errNoShareGroups, protocol.UnsupportedVersion},

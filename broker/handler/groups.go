@@ -15,11 +15,11 @@ func (b *Broker) findCoordinator(_ context.Context, r *protocol.Request, done fu
 	req := r.Body.(*kmsg.FindCoordinatorRequest)
 	resp := req.ResponseKind().(*kmsg.FindCoordinatorResponse)
 	err := errNoGroups
-	switch req.CoordinatorType {
-	case 0:
-	case 1:
+	switch t := req.CoordinatorType; {
+	case t == 0:
+	case t == 1:
 		err = errNoTransactions
-	case 2:
+	case t == 2 && req.Version >= 6:
 		err = errNoShareGroups
 	default:
 		err = invalid("unknown type of coordinator")

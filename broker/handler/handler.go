@@ -72,7 +72,7 @@ func (b *Broker) Handlers() map[int16]Func {
 		protocol.KeyMetadata:                b.metadata,
 		protocol.KeyFindCoordinator:         b.findCoordinator,
 		protocol.KeyListGroups:              b.listGroups,
-		protocol.KeyApiVersions:             apiVersions,
+		protocol.KeyApiVersions:             b.apiVersions,
 		protocol.KeyCreateTopics:            b.createTopics,
 		protocol.KeyDeleteTopics:            b.deleteTopics,
 		protocol.KeyInitProducerId:          b.initProducerID,

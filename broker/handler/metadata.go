@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"cmp"
 	"context"
 	"math"
 	"net"
@@ -38,6 +39,10 @@ const createWait = time.Second
 func (b *Broker) metadata(ctx context.Context, r *protocol.Request, done func(*protocol.Response)) {
 	req := r.Body.(*kmsg.MetadataRequest)
 	resp := req.ResponseKind().(*kmsg.MetadataResponse)
+	if req.Version < 12 && slices.ContainsFunc(req.Topics, func(t kmsg.MetadataRequestTopic) bool { return t.Topic == nil || t.TopicID != [16]byte{} }) {
+		done(&protocol.Response{Body: refuseIDs(req, resp)})
+		return
+	}
 	create := b.Config.Bool("auto.create.topics.enable") && (req.Version < 4 || req.AllowAutoTopicCreation)
 	var refused map[string]error
 	if create {
@@ -74,6 +79,19 @@ func (b *Broker) metadata(ctx context.Context, r *protocol.Request, done func(*p
 	done(&protocol.Response{Body: resp})
 }
 
+// refuseIDs answers a request that names topics by id in a version that has the
+// field and not the lookup.
+func refuseIDs(req *kmsg.MetadataRequest, resp *kmsg.MetadataResponse) *kmsg.MetadataResponse {
+	resp.ControllerID, resp.AuthorizedOperations = -1, notAsked
+	for i := range req.Topics {
+		row := kmsg.NewMetadataResponseTopic()
+		row.Topic, row.TopicID = cmp.Or(req.Topics[i].Topic, new(string)), req.Topics[i].TopicID
+		row.ErrorCode, row.AuthorizedOperations = int16(protocol.InvalidRequest), notAsked
+		resp.Topics = append(resp.Topics, row)
+	}
+	return resp
+}
+
 // asked answers each topic that was asked for once, in the request's order.
 func (b *Broker) asked(img *image.Image, req *kmsg.MetadataRequest, listener string, operations int32, refused map[string]error) []kmsg.MetadataResponseTopic {
 	rows := []kmsg.MetadataResponseTopic{}
@@ -83,10 +101,10 @@ func (b *Broker) asked(img *image.Image, req *kmsg.MetadataRequest, listener str
 		q := &req.Topics[i]
 		var t *image.Topic
 		var ok bool
-		if q.Topic != nil {
-			t, ok = img.Topic(*q.Topic)
-		} else {
+		if q.TopicID != [16]byte{} || q.Topic == nil {
 			t, ok = img.TopicByID(q.TopicID)
+		} else {
+			t, ok = img.Topic(*q.Topic)
 		}
 		switch {
 		case ok:
@@ -94,7 +112,7 @@ func (b *Broker) asked(img *image.Image, req *kmsg.MetadataRequest, listener str
 				seen[t.ID] = true
 				rows = append(rows, describe(img, t, req.Version, listener, operations))
 			}
-		case q.Topic != nil:
+		case q.Topic != nil && q.TopicID == [16]byte{}:
 			if !names[*q.Topic] {
 				names[*q.Topic] = true
 				rows = append(rows, missing(q, refused[*q.Topic]))

@@ -1,11 +1,13 @@
 package handler
 
 import (
+	"cmp"
 	"context"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/streambus/streambus/protocol"
+	"github.com/streambus/streambus/raftmeta/control"
 	"github.com/streambus/streambus/raftmeta/image"
 )
 
@@ -87,7 +89,7 @@ func (b *Broker) producers(img *image.Image, topic string, partition int32) ([]k
 	rows := []kmsg.DescribeProducersResponseTopicPartitionActiveProducer{}
 	rep, err := b.find(img, topic, image.UUID{}, false, partition)
 	if err != nil {
-		code, message := failure(err)
+		code, message := failure(cmp.Or(control.ValidateTopicName(topic), err))
 		return rows, code, message
 	}
 	states, err := rep.Producers(b.Now())

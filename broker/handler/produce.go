@@ -85,12 +85,12 @@ func (p *produce) write(b *Broker, img *image.Image, t *kmsg.ProduceRequestTopic
 }
 
 func (p *produce) writeTo(b *Broker, rep *replica.Replica, acks partition.Acks, rp *kmsg.ProduceRequestTopicPartition,
-	row *kmsg.ProduceResponseTopicPartition, item *replica.WaitItem, now time.Time) (replica.Appended, error) {
+	row *kmsg.ProduceResponseTopicPartition, item *replica.WaitItem, now time.Time) (at replica.Appended, err error) {
 	rules, err := rep.Rules(acks)
 	if err != nil {
 		return replica.Appended{}, err
 	}
-	h, err := batch.DecodeHeader(rp.Records)
+	h, err := batch.Frame(rp.Records)
 	switch {
 	case err != nil:
 		return replica.Appended{}, err
@@ -104,6 +104,11 @@ func (p *produce) writeTo(b *Broker, rep *replica.Replica, acks partition.Acks, 
 		b.Unpacking <- struct{}{}
 		defer func() { <-b.Unpacking }()
 	}
+	defer func() {
+		if tellsStart(errorCode(err)) {
+			row.LogStartOffset = rep.LogStart()
+		}
+	}()
 	records, err := rules.Accept(rp.Records, now.UnixMilli())
 	if err != nil {
 		return replica.Appended{}, err
@@ -112,6 +117,16 @@ func (p *produce) writeTo(b *Broker, rep *replica.Replica, acks partition.Acks, 
 		row.LogAppendTime = now.UnixMilli()
 	}
 	return rep.Append(records, acks, item, now)
+}
+
+// tellsStart tells with which errors Apache Kafka says where the log starts:
+// those found by looking at records and their order.
+func tellsStart(code protocol.ErrorCode) bool {
+	switch code {
+	case protocol.InvalidRecord, protocol.InvalidTimestamp, protocol.OutOfOrderSequence, protocol.InvalidProducerEpoch:
+		return true
+	}
+	return false
 }
 
 // answer is built when nothing is pending any more. With acks=0 there is none;
@@ -151,9 +166,9 @@ func (p *produce) weight() int {
 }
 
 func refuse(row *kmsg.ProduceResponseTopicPartition, err error) {
-	index := row.Partition
+	index, start := row.Partition, row.LogStartOffset
 	row.Default()
-	row.Partition, row.BaseOffset = index, -1
+	row.Partition, row.BaseOffset, row.LogStartOffset = index, -1, start
 	row.ErrorCode = int16(errorCode(err))
 	if invalid, ok := errors.AsType[*batch.InvalidError](err); ok {
 		message := invalid.Error()

@@ -113,7 +113,7 @@ func (p *Partition) HighWatermark() int64 { return p.highWatermark }
 // leader, but ask again.
 func (p *Partition) CheckLeader(epoch int32) error {
 	switch {
-	case epoch >= 0 && epoch < p.leaderEpoch:
+	case epoch != -1 && epoch < p.leaderEpoch:
 		return fmt.Errorf("%w: %d, the partition is in epoch %d", ErrFencedEpoch, epoch, p.leaderEpoch)
 	case epoch > p.leaderEpoch:
 		return fmt.Errorf("%w: %d, the partition is in epoch %d", ErrUnknownEpoch, epoch, p.leaderEpoch)

@@ -88,6 +88,8 @@ func (r *Replica) checkAppend(acks partition.Acks) error {
 type View struct {
 	HighWatermark, LogStart int64
 	Records                 storage.Region
+
+	leaderEpoch int32
 }
 
 // Read gives whole batches below the high watermark, from the one that holds
@@ -118,7 +120,7 @@ func (r *Replica) look(leaderEpoch int32) (*storage.Log, View, error) {
 	if err := r.part.CheckLeader(leaderEpoch); err != nil {
 		return nil, none, err
 	}
-	return r.log, View{HighWatermark: r.part.HighWatermark(), LogStart: r.log.StartOffset()}, nil
+	return r.log, View{HighWatermark: r.part.HighWatermark(), LogStart: r.log.StartOffset(), leaderEpoch: r.part.LeaderEpoch()}, nil
 }
 
 // Position is an offset, the leader epoch its record was written in, and where
@@ -138,16 +140,19 @@ func (r *Replica) Earliest(leaderEpoch int32) (Position, error) {
 	if err != nil {
 		return Nowhere, err
 	}
+	if v.LogStart == log.EndOffset() {
+		return Position{v.LogStart, v.leaderEpoch, -1}, nil
+	}
 	return Position{v.LogStart, log.EpochAt(v.LogStart), -1}, nil
 }
 
-// Latest is the high watermark.
+// Latest is the high watermark, with the epoch that writes now.
 func (r *Replica) Latest(leaderEpoch int32) (Position, error) {
-	log, v, err := r.look(leaderEpoch)
+	_, v, err := r.look(leaderEpoch)
 	if err != nil {
 		return Nowhere, err
 	}
-	return Position{v.HighWatermark, log.EpochAt(v.HighWatermark), -1}, nil
+	return Position{v.HighWatermark, v.leaderEpoch, -1}, nil
 }
 
 // OffsetForTime is the first record with a timestamp of at least ts
@@ -186,12 +191,14 @@ func (r *Replica) EndOffsetForEpoch(epoch, leaderEpoch int32) (found int32, end 
 	current := r.part.LeaderEpoch()
 	r.mu.Unlock()
 	switch {
-	case epoch < 0 || epoch > current:
+	case epoch == -1 || epoch > current:
 		return -1, -1, nil
 	case epoch == current: // it may have written nothing yet
 		return epoch, log.EndOffset(), nil
 	}
-	found, end = log.EndOffsetForEpoch(epoch)
+	if found, end = log.EndOffsetForEpoch(epoch); found == -1 {
+		return epoch, log.EndOffset(), nil // where the first epoch that writes will begin
+	}
 	return found, end, nil
 }
 
@@ -233,6 +240,16 @@ func (r *Replica) Producers(now time.Time) ([]storage.ProducerState, error) {
 		return nil, err
 	}
 	return log.Producers(now), nil
+}
+
+// LogStart is the first offset in the log, -1 if there is none.
+func (r *Replica) LogStart() int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.log == nil {
+		return -1
+	}
+	return r.log.StartOffset()
 }
 
 // Size is what the replica's segments take of the disk.

@@ -39,6 +39,7 @@ func (m *Manager) settings(t *image.Topic) settings {
 		deletes:   !t.Has("cleanup.policy", "compact", m.defaults) || t.Has("cleanup.policy", "delete", m.defaults),
 		rules: &batch.Rules{
 			MaxBytes:      number("max.message.bytes"),
+			MaxInflated:   number("max.decompressed.message.bytes"),
 			KeepCodec:     t.String("compression.type", m.defaults) == "producer",
 			Compression:   m.compression(t),
 			LogAppendTime: t.String("message.timestamp.type", m.defaults) == "LogAppendTime",

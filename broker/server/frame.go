@@ -65,16 +65,21 @@ func (e *frameError) Error() string { return e.reason }
 // Before each step it calls allow with the bytes that the step waits for.
 func (m *frameMemory) read(ctx context.Context, r *bufio.Reader, proven int, maxRequestBytes int32, allow func(bytes int)) (*frame, error) {
 	allow(6)
-	start, err := r.Peek(6)
+	start, err := r.Peek(4)
 	if err != nil {
 		return nil, err
 	}
 	size := int32(binary.BigEndian.Uint32(start))
-	switch {
-	case size < 0:
-		return nil, &frameError{fmt.Sprintf("a request announces a length of %d", size)}
+	switch other := foreign(start); {
+	case size > maxRequestBytes && other != nil:
+		return nil, other
+	case size < 0 || size > maxRequestBytes:
+		return nil, &frameError{fmt.Sprintf("a request announces %d bytes; at most %d are taken (socket.request.max.bytes)", size, maxRequestBytes)}
 	case size < protocol.MinFrame:
 		return nil, &frameError{fmt.Sprintf("a request of %d bytes has no room for its header", size)}
+	}
+	if start, err = r.Peek(6); err != nil {
+		return nil, err
 	}
 	if limit := protocol.FrameLimit(start[4:], maxRequestBytes); size > limit {
 		if other := foreign(start); other != nil {

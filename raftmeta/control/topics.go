@@ -243,7 +243,7 @@ func unknownTopic(name string) (Result, error) {
 type CreatePartitions struct {
 	Topic        string
 	Count        int32     // in all
-	Assignments  [][]int32 // replicas of each new partition, if the sender wants to choose
+	Assignments  [][]int32 // replicas of each new partition, nil if the sender does not want to choose
 	ValidateOnly bool
 }
 
@@ -267,7 +267,7 @@ func (c *CreatePartitions) Eval(m *image.Image, _ time.Time) (Result, error) {
 	assignments := c.Assignments
 	var err error
 	switch {
-	case len(assignments) == 0:
+	case assignments == nil:
 		assignments, err = spread(m, t.ID, int(have), added, factor)
 	case len(assignments) != added:
 		_, err = refuse(InvalidReplicaAssignment, "Attempted to add %d additional partition(s), but only %d assignment(s) were specified.", added, len(assignments))

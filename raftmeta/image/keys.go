@@ -51,6 +51,18 @@ func (k Key) Inert() Key {
 // Acts tells whether setting the key to value makes a difference.
 func (k *Key) Acts(value string) bool { return value == k.Default || k.inert == nil || !k.inert(value) }
 
+// Form is how a value is kept: without space around numbers and switches, which
+// Kafka's parser passes over, and switches in lower case.
+func (k *Key) Form(value string) string {
+	switch k.Type {
+	case Text, Class, Password:
+		return value
+	case Boolean:
+		return strings.ToLower(strings.TrimSpace(value))
+	}
+	return strings.TrimSpace(value)
+}
+
 // Check says what is wrong with a value.
 func (k *Key) Check(value string) error {
 	if err := k.Type.check(value); err != nil {

@@ -12,6 +12,7 @@ import (
 // Rules are what a topic asks of batches from clients.
 type Rules struct {
 	MaxBytes      int64 // of a batch, as it is stored
+	MaxInflated   int64 // of its records, once decompressed
 	KeepCodec     bool  // store batches as they are compressed
 	Compression   Compression
 	LogAppendTime bool
@@ -44,9 +45,6 @@ type RecordsError struct {
 const maxRecordErrors = 100
 
 func (e *RecordsError) Error() string {
-	if len(e.Records) == 0 {
-		return "the batch claims the broker's time, and its topic has the producer's"
-	}
 	r := e.Records[0]
 	return fmt.Sprintf("one or more records have been rejected: record %d: %s", r.Record, r.Reason)
 }
@@ -66,8 +64,8 @@ func (rules *Rules) Accept(b []byte, now int64) ([]byte, error) {
 	if err := h.check(); err != nil {
 		return nil, err
 	}
-	if h.IsLogAppendTime() && !rules.LogAppendTime {
-		return nil, &RecordsError{Timestamps: true}
+	if h.IsLogAppendTime() {
+		return nil, claimsBrokersTime(h)
 	}
 	latest, err := rules.walk(b, h, now)
 	if err != nil {
@@ -94,11 +92,20 @@ func (rules *Rules) Accept(b []byte, now int64) ([]byte, error) {
 	return out, nil
 }
 
+// claimsBrokersTime refuses every record of a batch.
+func claimsBrokersTime(h Header) error {
+	e := &RecordsError{Timestamps: true}
+	for i := range min(h.Count, maxRecordErrors) {
+		e.Records = append(e.Records, RecordError{i, "it claims the broker's time, which only the broker gives"})
+	}
+	return e
+}
+
 // walk checks every record and returns the largest timestamp.
 func (rules *Rules) walk(b []byte, h Header, now int64) (latest int64, err error) {
 	latest = noTimestamp
 	var wrong RecordsError
-	err = Walk(b, h, func(i int32, r Record) error {
+	err = walkUpTo(rules.MaxInflated, b, h, func(i int32, r Record) error {
 		if err := r.check(i); err != nil {
 			return err
 		}

@@ -204,8 +204,8 @@ func TestRules(t *testing.T) {
 		{"the lowest time", lowest, func(r *batch.Rules) { r.Before = 1 << 62 }, "behind the broker's"},
 		{"the highest time", highest, func(r *batch.Rules) { r.After = 1 }, "ahead of the broker's"},
 		{"times that do not count", spread, func(r *batch.Rules) { r.Before, r.After, r.LogAppendTime = 1, 1, true }, ""},
-		{"claims the broker's time", claims, func(r *batch.Rules) {}, "[] true"},
-		{"claims it rightly", claims, func(r *batch.Rules) { r.LogAppendTime = true }, ""},
+		{"claims the broker's time", claims, func(r *batch.Rules) {}, "[{0 it claims the broker's time"},
+		{"claims it where it is used", claims, func(r *batch.Rules) { r.LogAppendTime = true }, "[{0 it claims the broker's time"},
 		{"as large as allowed", keyed, func(r *batch.Rules) { r.MaxBytes = int64(len(plain(keyed))) }, ""},
 		{"a byte too large", keyed, func(r *batch.Rules) { r.MaxBytes = int64(len(plain(keyed))) - 1 }, "max.message.bytes is"},
 	} {

@@ -40,8 +40,12 @@ func Verify(b []byte) (Header, error) {
 	if h.Length != int64(len(b)) {
 		return h, &CorruptError{fmt.Sprintf("says it has %d bytes, has %d", h.Length, len(b))}
 	}
-	if h.Magic != magic {
+	switch h.Magic {
+	case magic:
+	case 0, 1:
 		return h, ErrMagic
+	default:
+		return h, &CorruptError{fmt.Sprintf("version %d is none that there ever was", h.Magic)}
 	}
 	if crc := crc32.Checksum(b[crcStart:], castagnoli); crc != h.CRC {
 		return h, &CorruptError{fmt.Sprintf("CRC says %08x, content has %08x", h.CRC, crc)}
@@ -49,9 +53,24 @@ func Verify(b []byte) (Header, error) {
 	return h, nil
 }
 
+// Frame checks that a client has sent one batch and nothing else. Whatever else
+// is wrong with it, it arrived as it was sent.
+func Frame(b []byte) (Header, error) {
+	h, err := DecodeHeader(b)
+	if err == nil && h.Length != int64(len(b)) {
+		err = fmt.Errorf("the batch says it has %d bytes, %d were sent", h.Length, len(b))
+	}
+	if err != nil {
+		return h, &InvalidError{-1, err.Error()}
+	}
+	return h, nil
+}
+
 // check is what a header from a client must be like.
 func (h Header) check() error {
 	switch {
+	case h.BaseOffset != 0:
+		return &InvalidError{-1, fmt.Sprintf("base offset %d: offsets are the broker's to give", h.BaseOffset)}
 	case h.Count <= 0 || h.Count-1 != h.LastOffsetDelta:
 		return &InvalidError{-1, fmt.Sprintf("%d records with a last offset delta of %d", h.Count, h.LastOffsetDelta)}
 	case h.Codec() > Zstd:

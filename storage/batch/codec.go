@@ -39,11 +39,12 @@ var (
 
 // inflate reads a block of records. release must be called once, after which
 // the reader is somebody else's.
-func inflate(c Codec, block []byte) (r io.Reader, release func(), err error) {
+func inflate(c Codec, block []byte) (_ *limitReader, release func(), err error) {
+	var r io.Reader
 	src := bytes.NewReader(block)
 	switch c {
 	case None:
-		return src, func() {}, nil
+		return &limitReader{src, math.MaxInt64}, func() {}, nil
 	case Gzip:
 		z := gzipReaders.Get().(*gzip.Reader)
 		if err := z.Reset(src); err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"sync"
 )
 
@@ -28,6 +29,11 @@ func (h Header) Timestamp(r Record) int64 {
 // order, and ends with the first error that visit returns. Records that cannot
 // be read are an *InvalidError. A compressed batch is never in memory whole.
 func Walk(b []byte, h Header, visit func(i int32, r Record) error) error {
+	return walkUpTo(math.MaxInt64, b, h, visit)
+}
+
+// walkUpTo is Walk for records of at most so many bytes once decompressed.
+func walkUpTo(limit int64, b []byte, h Header, visit func(i int32, r Record) error) error {
 	if h.Codec() == None {
 		return walkBytes(b[HeaderSize:], h.Count, visit)
 	}
@@ -36,6 +42,9 @@ func Walk(b []byte, h Header, visit func(i int32, r Record) error) error {
 		return &InvalidError{-1, fmt.Sprintf("its records cannot be decompressed: %v", err)}
 	}
 	defer release()
+	if limit < in.left {
+		in.left = limit + 1 // one more tells whether they go on
+	}
 	s := streams.Get().(*stream)
 	defer streams.Put(s)
 	s.in.Reset(in)

@@ -108,7 +108,7 @@ func appendBytes(to, b []byte) []byte {
 
 // Any takes every batch that is a batch.
 func Any() *batch.Rules {
-	return &batch.Rules{MaxBytes: math.MaxInt64, KeepCodec: true, Before: math.MaxInt64, After: math.MaxInt64}
+	return &batch.Rules{MaxBytes: math.MaxInt64, MaxInflated: math.MaxInt64, KeepCodec: true, Before: math.MaxInt64, After: math.MaxInt64}
 }
 
 // Compressed returns b with its records compressed.
