@@ -45,6 +45,7 @@ type Dir struct {
 	points       logOffsets // below which logs are durable; as on disk
 	starts       logOffsets // of logs whose files begin before them
 	startsOnDisk logOffsets
+	cleaned      logOffsets // below which logs may have gaps; as on disk
 	due          []removal
 	buried       map[string]bool // deleted logs that the checkpoints may still know
 	found        int             // log directories when the directory was opened
@@ -107,6 +108,9 @@ func (d *Dir) load() error {
 		return err
 	}
 	d.startsOnDisk = maps.Clone(d.starts)
+	if d.cleaned, err = d.readOffsets(cleanedName, "gaps that compaction left are then taken for losses"); err != nil {
+		return err
+	}
 	for _, name := range names {
 		if isDeletedDir(name) {
 			d.due = append(d.due, removal{dir: name})
@@ -205,7 +209,8 @@ func (d *Dir) OpenLog(name string, cfg LogConfig, now time.Time) (*Log, Recovery
 	l := &Log{d: d, name: name, topicID: cfg.TopicID, cfg: cfg}
 	d.mu.Lock()
 	known := d.logs[name] != nil
-	point, start, stale := d.points[name], d.starts[name], d.points[name] > 0 || d.startsOnDisk[name] > 0
+	limits := offsetLimits{point: d.points[name], start: d.starts[name], cleaned: d.cleaned[name]}
+	stale := limits.point > 0 || d.startsOnDisk[name] > 0 || limits.cleaned > 0
 	if !known {
 		d.logs[name] = l // before it is open: no other must recover the same files
 	}
@@ -213,7 +218,7 @@ func (d *Dir) OpenLog(name string, cfg LogConfig, now time.Time) (*Log, Recovery
 	if known {
 		return nil, Recovery{}, fmt.Errorf("log %s is open already", name)
 	}
-	rec, err := l.open(point, start, stale, now)
+	rec, err := l.open(limits, stale, now)
 	d.mu.Lock()
 	delete(d.left, name)
 	d.mu.Unlock()
@@ -226,7 +231,11 @@ func (d *Dir) OpenLog(name string, cfg LogConfig, now time.Time) (*Log, Recovery
 	return l, rec, nil
 }
 
-func (l *Log) open(point, start int64, stale bool, now time.Time) (Recovery, error) {
+// offsetLimits is what the checkpoints say of a log: it is durable below point,
+// begins at start at the earliest, and may have gaps below cleaned.
+type offsetLimits struct{ point, start, cleaned int64 }
+
+func (l *Log) open(limits offsetLimits, stale bool, now time.Time) (Recovery, error) {
 	_, err := l.d.fs.Stat(l.path())
 	switch {
 	case errors.Is(err, iofs.ErrNotExist) && !stale:
@@ -239,10 +248,10 @@ func (l *Log) open(point, start int64, stale bool, now time.Time) (Recovery, err
 	case err != nil:
 		return Recovery{}, err
 	}
-	if aside, err := l.claim(point); err != nil || aside != "" {
+	if aside, err := l.claim(limits.point); err != nil || aside != "" {
 		return Recovery{SetAside: aside}, err
 	}
-	return l.recover(point, start, now)
+	return l.recover(limits, now)
 }
 
 // Failed returns the *FailedError that ended writing to the directory, or nil.
@@ -307,11 +316,16 @@ func (d *Dir) checkpoint() error {
 	d.mu.Lock()
 	points := maps.Clone(d.points)
 	logs := maps.Clone(d.logs)
+	cleaned := maps.Clone(d.cleaned)
 	for name := range d.buried {
 		delete(points, name)
+		delete(cleaned, name)
 	}
 	clear(d.buried)
 	d.mu.Unlock()
+	if err := d.writeCleaned(cleaned); err != nil {
+		return err
+	}
 	for name, l := range logs {
 		if offset := l.FlushedOffset(); offset > 0 {
 			points[name] = offset
@@ -327,12 +341,17 @@ func (d *Dir) forget(name string) error {
 	d.mu.Lock()
 	delete(d.starts, name)
 	points, starts := maps.Clone(d.points), maps.Clone(d.starts)
+	cleaned := maps.Clone(d.cleaned)
+	delete(cleaned, name)
 	_, known := d.startsOnDisk[name]
 	d.mu.Unlock()
 	if known {
 		if err := d.writeStarts(starts); err != nil {
 			return err
 		}
+	}
+	if err := d.writeCleaned(cleaned); err != nil {
+		return err
 	}
 	if _, known := points[name]; !known {
 		return nil
@@ -349,6 +368,24 @@ func (d *Dir) writePoints(points logOffsets) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.points = points
+	return nil
+}
+
+// writeCleaned writes which logs may have gaps, if that has changed. It is called
+// with checkpointMu held.
+func (d *Dir) writeCleaned(cleaned logOffsets) error {
+	d.mu.Lock()
+	same := maps.Equal(cleaned, d.cleaned)
+	d.mu.Unlock()
+	if same {
+		return nil
+	}
+	if err := replaceFile(d.fs, filepath.Join(d.path, cleanedName), cleaned.encode()); err != nil {
+		return d.refused(err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.cleaned = cleaned
 	return nil
 }
 

@@ -25,9 +25,8 @@ type Recovery struct {
 // recovery is the state of one pass over a log's directory.
 type recovery struct {
 	Recovery
-	l     *Log
-	point int64 // the log is durable below it
-	start int64 // and begins there at the earliest
+	l *Log
+	offsetLimits
 	// seen is the history of epochs in what was looked at. Its first entry is
 	// where that began and not necessarily where the epoch did.
 	seen epochs
@@ -36,8 +35,8 @@ type recovery struct {
 // recover finds the log's end and brings everything else in line with it. It
 // can be cut short anywhere and done again: each step removes only what lies
 // beyond an end that the next pass will find as well.
-func (l *Log) recover(point, start int64, now time.Time) (Recovery, error) {
-	r := &recovery{l: l, point: point, start: start}
+func (l *Log) recover(limits offsetLimits, now time.Time) (Recovery, error) {
+	r := &recovery{l: l, offsetLimits: limits}
 	if err := r.survey(); err != nil {
 		return r.Recovery, err
 	}
@@ -118,8 +117,8 @@ func (r *recovery) remove(name string) error {
 
 // segments verifies what is not known to be durable and cuts the log where that
 // is not whole. Appends leave no gaps, so a segment that does not begin where
-// the one before it ends has lost what was between, and goes too. (Compaction
-// leaves gaps, but works below the recovery point only.)
+// the one before it ends has lost what was between, and goes too. Compaction
+// leaves gaps, and its checkpoint says how far.
 func (r *recovery) segments() error {
 	l := r.l
 	if len(l.segments) == 0 {
@@ -134,7 +133,7 @@ func (r *recovery) segments() error {
 		first++
 	}
 	for i := first; i < len(l.segments); i++ {
-		if i > first && l.segments[i].base != l.segments[i-1].next {
+		if i > first && r.gap(l.segments[i-1].next, l.segments[i].base) {
 			return r.cutAfter(i - 1)
 		}
 		whole, err := r.scan(i)
@@ -185,6 +184,11 @@ func (r *recovery) scan(i int) (whole bool, err error) {
 	return false, f.Sync()
 }
 
+// gap tells whether something is missing between an offset and the next one there is.
+func (r *recovery) gap(expected, next int64) bool {
+	return next != expected && expected >= r.cleaned
+}
+
 // wanted tells whether anything of what is known to be durable has not been
 // deleted.
 func (r *recovery) wanted() bool { return r.point > r.start }
@@ -200,6 +204,9 @@ func (r *recovery) next(w *walker) (h batch.Header, torn, err error) {
 		return h, nil, err
 	}
 	h, err = w.verified()
+	if err == nil && r.gap(w.next, h.BaseOffset) {
+		err = w.corrupt("a batch with offset %d, expected %d", h.BaseOffset, w.next)
+	}
 	if err == nil && h.LeaderEpoch < r.seen.latest() {
 		err = w.corrupt("a batch of leader epoch %d after %d", h.LeaderEpoch, r.seen.latest())
 	}

@@ -82,6 +82,9 @@ func Verify(fs vfs.FS, path string) (*Verification, error) {
 	if v.starts, err = v.offsets(startsName); err != nil {
 		return nil, err
 	}
+	if v.cleaned, err = v.offsets(cleanedName); err != nil {
+		return nil, err
+	}
 	if _, err := ReadIdentity(fs, filepath.Join(path, identityName)); v.found(Damage, err) != nil {
 		return nil, err
 	}
@@ -111,6 +114,7 @@ type verifier struct {
 	fs             vfs.FS
 	path           string
 	points, starts map[string]int64
+	cleaned        map[string]int64
 }
 
 func (v *verifier) find(s Severity, file string, position int64, format string, args ...any) {
@@ -151,6 +155,7 @@ type logCheck struct {
 	dir       string
 	segments  []int64 // base offsets
 	point     int64
+	cleaned   int64 // compaction may have left gaps below it
 	stored    epochs
 	known     bool  // stored is the log's
 	epoch     int32 // the largest so far
@@ -162,7 +167,7 @@ type logCheck struct {
 func (v *verifier) log(name string) error {
 	c := &logCheck{
 		verifier: v, LogSummary: LogSummary{Name: name, Start: v.starts[name]}, dir: filepath.Join(v.path, name),
-		point: v.points[name], epoch: noEpoch, compared: noEpoch,
+		point: v.points[name], cleaned: v.cleaned[name], epoch: noEpoch, compared: noEpoch,
 	}
 	names, err := v.fs.List(c.dir)
 	if err != nil {
@@ -261,7 +266,9 @@ func (c *logCheck) segment(i int) error {
 		c.find(c.severity(i, c.End), file, at, format, args...)
 	}
 	if base := c.segments[i]; base != c.End {
-		damaged(0, "it begins with offset %d, the log before it ends at %d", base, c.End)
+		if base < c.End || c.End >= c.cleaned {
+			damaged(0, "it begins with offset %d, the log before it ends at %d", base, c.End)
+		}
 		c.End = base
 	}
 	err := EachBatch(c.fs, file, func(b StoredBatch) error {
@@ -269,7 +276,7 @@ func (c *logCheck) segment(i int) error {
 		switch {
 		case b.Damage != nil:
 			c.found(c.severity(i, c.End), b.Damage)
-		case b.BaseOffset != c.End:
+		case b.BaseOffset < c.End || b.BaseOffset > c.End && c.End >= c.cleaned:
 			damaged(b.Position, "a batch with offset %d, expected %d", b.BaseOffset, c.End)
 		case b.LastOffset() >= c.next(i):
 			damaged(b.Position, "a batch with offsets to %d, the next segment begins at %d", b.LastOffset(), c.next(i))
@@ -320,7 +327,7 @@ func (c *logCheck) epochOf(b StoredBatch) {
 	switch file := filepath.Join(c.dir, epochsName); {
 	case history.latest() != b.LeaderEpoch:
 		c.find(Stale, file, 0, "epoch %d at offset %d, where the batch has epoch %d", history.latest(), at, b.LeaderEpoch)
-	case !first && history[len(history)-1].offset != at:
+	case !first && history[len(history)-1].offset != at && at >= c.cleaned:
 		c.find(Stale, file, 0, "epoch %d from offset %d on, its first batch is at %d", b.LeaderEpoch, history[len(history)-1].offset, at)
 	}
 }
@@ -359,7 +366,7 @@ func (c *logCheck) compareProducers() {
 		for _, p := range s.batches {
 			h := c.sought[p.LastOffset]
 			same := h.ProducerID == p.ProducerID && h.ProducerEpoch == p.Epoch && h.LastSequence() == p.LastSequence && h.BaseOffset == p.FirstOffset
-			if !same && len(c.segments) > 0 && p.FirstOffset >= c.segments[0] && s.at <= c.End {
+			if !same && len(c.segments) > 0 && p.FirstOffset >= c.segments[0] && p.FirstOffset >= c.cleaned && s.at <= c.End {
 				c.find(Stale, s.file, 0, "producer %d with epoch %d wrote sequence numbers %d to %d at offsets %d to %d, the log has no such batch",
 					p.ProducerID, p.Epoch, p.FirstSequence, p.LastSequence, p.FirstOffset, p.LastOffset)
 			}

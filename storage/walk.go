@@ -89,9 +89,6 @@ func (w *walker) verified() (batch.Header, error) {
 	if err != nil {
 		return h, err
 	}
-	if h.BaseOffset != w.next {
-		return h, w.corrupt("a batch with offset %d, expected %d", h.BaseOffset, w.next)
-	}
 	b, err := w.bytes(h.Length)
 	if err != nil {
 		return h, err

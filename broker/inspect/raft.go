@@ -3,11 +3,14 @@ package inspect
 import (
 	"errors"
 	"fmt"
+	"io"
+	"path/filepath"
 	"strings"
 
 	"github.com/streambus/streambus/raftmeta/image"
 	"github.com/streambus/streambus/raftmeta/quorum"
 	"github.com/streambus/streambus/raftmeta/wal"
+	"github.com/streambus/streambus/storage/vfs"
 )
 
 // Raft shows a raft log: where it stands, and what its entries did.
@@ -24,6 +27,17 @@ func (i *Inspector) verifyRaft(file, clusterID string) (*image.Image, error) {
 		r.hash, r.hashKnown = image.ClusterHash(clusterID), true
 	}
 	return r.read()
+}
+
+// Metadata replays the raft log of a data directory that no broker uses.
+func Metadata(dir string) (*image.Image, error) {
+	i := New(vfs.ReadOnly(), io.Discard, false)
+	file := filepath.Join(dir, "raftmeta", "log.db")
+	img, err := i.verifyRaft(file, "")
+	if err == nil && img == nil {
+		err = fmt.Errorf("%s holds no metadata that can be read: streambus inspect raft says what is wrong with it", file)
+	}
+	return img, err
 }
 
 type raftReader struct {

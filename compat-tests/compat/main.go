@@ -97,6 +97,8 @@ func indent(s string) string {
 // settings are those that both brokers are given.
 var settings = map[string]string{
 	"log.flush.offset.checkpoint.interval.ms": "1000",
+	// Records have old timestamps, and are still needed after retention's first look.
+	"log.retention.check.interval.ms": "36000000",
 }
 
 // kafkaSettings make Kafka do soon what the parts wait for.

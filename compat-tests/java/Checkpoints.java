@@ -25,7 +25,7 @@ public final class Checkpoints {
             }
             System.out.println(name + "\t" + all.get(args[1]));
         }
-        System.out.println("leader-epoch-checkpoint\t" + new LeaderEpochCheckpointFile(log, new LogDirFailureChannel(1)).read().stream().map(e -> e.epoch() + " from " + e.startOffset()).toList());
+        System.out.println("leader-epoch-checkpoint\t" + new LeaderEpochCheckpointFile(new File(log, "leader-epoch-checkpoint"), new LogDirFailureChannel(1)).read().stream().map(e -> e.epoch() + " from " + e.startOffset()).toList());
         var metadata = new PartitionMetadataFile(new File(log, "partition.metadata"), new LogDirFailureChannel(1)).read();
         System.out.println("partition.metadata\tversion " + metadata.version() + " id " + !metadata.topicId().equals(org.apache.kafka.common.Uuid.ZERO_UUID));
         MetaProperties p = new MetaProperties.Builder(PropertiesUtils.readPropertiesFile(Path.of(args[0], "meta.properties").toString())).build();

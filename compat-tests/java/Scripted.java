@@ -123,6 +123,7 @@ public final class Scripted {
         p.put("bootstrap.servers", bootstrap);
         p.put("auto.offset.reset", "earliest");
         p.put("enable.auto.commit", "false");
+        p.put("fetch.max.wait.ms", "50");
         for (int i = 0; i < settings.length; i += 2) {
             p.put(settings[i], settings[i + 1]);
         }
@@ -568,7 +569,7 @@ public final class Scripted {
     }
 
     static void alter(String what, ConfigResource of, String name, String value, AlterConfigOp.OpType op) {
-        attempt(what, () -> admin.incrementalAlterConfigs(Map.of(of, List.of(new AlterConfigOp(new ConfigEntry(name, value), op)))).all().get());
+        attempt(what, () -> admin.incrementalAlterConfigs(Map.of(of, List.of(new AlterConfigOp(new ConfigEntry(name, value), op))), new AlterConfigsOptions().timeoutMs(of.name().equals("77") ? 3000 : 20000)).all().get());
     }
 
     static void describe(String what, ConfigResource of, boolean onlySet) {
