@@ -8,6 +8,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/streambus/streambus/storage/batch"
 	"github.com/streambus/streambus/storage/vfs"
@@ -65,9 +66,9 @@ func (s *Source) Logs() ([]string, error) {
 //
 // A crash on the way leaves a directory that says nothing of whose it is, and is
 // set aside at the next start. So does an error.
-func (d *Dir) Adopt(s *Source, name string, topicID [16]byte) (LogSummary, error) {
+func (d *Dir) Adopt(s *Source, name string, topicID [16]byte, now time.Time) (LogSummary, error) {
 	a := &adoption{d: d, s: s, name: name, LogSummary: LogSummary{Name: name, Start: s.starts[name]}}
-	summary, err := a.run(topicID)
+	summary, err := a.run(topicID, now)
 	if err != nil {
 		return summary, fmt.Errorf("adopt %s from %s: %w", name, s.path, err)
 	}
@@ -81,7 +82,7 @@ type adoption struct {
 	name string
 }
 
-func (a *adoption) run(topicID [16]byte) (LogSummary, error) {
+func (a *adoption) run(topicID [16]byte, now time.Time) (LogSummary, error) {
 	d, to := a.d, filepath.Join(a.d.path, a.name)
 	if !isLogName(a.name) {
 		return a.LogSummary, fmt.Errorf("%q is not the name of a log", a.name)
@@ -116,7 +117,7 @@ func (a *adoption) run(topicID [16]byte) (LogSummary, error) {
 		}
 	}
 	for _, at := range snapshots {
-		if err := a.snapshot(at); err != nil {
+		if err := a.snapshot(at, now); err != nil {
 			return a.LogSummary, err
 		}
 	}
@@ -234,17 +235,25 @@ func (a *adoption) indexes(base int64, tail *indexTail) error {
 }
 
 // snapshot copies what is known of producers. What is damaged, or beyond the
-// end, is left behind: it can be derived from the batches.
-func (a *adoption) snapshot(at int64) error {
+// end, is left behind: it can be derived from the batches. Kafka notes the
+// batches' timestamps, which may be years old. Here a batch counts as written
+// now, as in recovery.
+func (a *adoption) snapshot(at int64, now time.Time) error {
 	name := fmt.Sprintf("%020d.snapshot", at)
 	b, err := readFile(a.s.fs, filepath.Join(a.s.path, a.name, name))
 	if err != nil {
 		return err
 	}
-	if _, err := decodeProducers(b); err != nil || at > a.End {
+	ps, err := decodeProducers(b)
+	if err != nil || at > a.End {
 		return nil
 	}
-	return writeFile(a.d.fs, filepath.Join(a.d.path, a.name, name), b, false)
+	for _, p := range ps {
+		for i := range p.batches {
+			p.batches[i].written = now.UnixMilli()
+		}
+	}
+	return writeFile(a.d.fs, filepath.Join(a.d.path, a.name, name), ps.encode(), false)
 }
 
 // settle makes the log durable, and the topic's.

@@ -98,7 +98,7 @@ func adoptTopic(out io.Writer, d *storage.Dir, source *storage.Source, logs []st
 		if !slices.Contains(logs, log) {
 			return fmt.Errorf("%s is not in Kafka's directory", log)
 		}
-		s, err := d.Adopt(source, log, t.ID)
+		s, err := d.Adopt(source, log, t.ID, time.Now())
 		if err != nil {
 			return err
 		}

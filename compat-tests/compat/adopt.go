@@ -108,11 +108,13 @@ func writeMoved(ctx context.Context, b *bench) (producerID int64, err error) {
 			return 0, fmt.Errorf("producing sequence number %d: error %d: %w", seq, code, err)
 		}
 	}
-	return producerID, cleanedTo(ctx, filepath.Join(b.kafka.Data, "cleaner-offset-checkpoint"), "prices 0 ")
+	return producerID, errors.Join(writtenDown(ctx, filepath.Join(b.kafka.Data, "cleaner-offset-checkpoint"), "prices 0 "),
+		writtenDown(ctx, filepath.Join(b.kafka.Data, "log-start-offset-checkpoint"), fmt.Sprint("clicks 0 ", clicksStart)))
 }
 
-// cleanedTo waits until Kafka's cleaner has been at work, which it writes down.
-func cleanedTo(ctx context.Context, file, line string) error {
+// writtenDown waits for a line in a checkpoint of Kafka: that its cleaner has
+// been at work, that a start will survive a kill.
+func writtenDown(ctx context.Context, file, line string) error {
 	for {
 		text, err := os.ReadFile(file)
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -123,7 +125,7 @@ func cleanedTo(ctx context.Context, file, line string) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("Kafka does not compact %s: %w", line, ctx.Err())
+			return fmt.Errorf("%s does not come to have %q: %w", file, line, ctx.Err())
 		case <-time.After(100 * time.Millisecond):
 		}
 	}

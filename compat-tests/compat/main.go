@@ -103,9 +103,10 @@ var settings = map[string]string{
 
 // kafkaSettings make Kafka do soon what the parts wait for.
 var kafkaSettings = map[string]string{
-	"log.cleaner.backoff.ms":         "200",
-	"log.initial.task.delay.ms":      "500",
-	"log.cleaner.dedupe.buffer.size": "10485760",
+	"log.cleaner.backoff.ms":                        "200",
+	"log.flush.start.offset.checkpoint.interval.ms": "500",
+	"log.initial.task.delay.ms":                     "500",
+	"log.cleaner.dedupe.buffer.size":                "10485760",
 }
 
 func main() {
