@@ -43,6 +43,9 @@ func (b *Broker) deleteTopics(ctx context.Context, r *protocol.Request, done fun
 		row := &resp.Topics[len(resp.Topics)-1]
 		row.Topic, row.TopicID = q.Topic, q.TopicID
 		cmd, err := b.deletion(req.Version, q, times[ids[i]])
+		if t, ok := img.TopicByID(ids[i]); ok && err == errTwice {
+			row.Topic = &t.Name
+		}
 		if err != nil {
 			row.ErrorCode, row.ErrorMessage = failure(err)
 			continue

@@ -85,6 +85,11 @@ func (r *report) keys() []keyRow {
 		for v, n := range c.covered {
 			covered[v] += n
 		}
+		for _, d := range c.differences {
+			if d.Why != "" && d.Path == "" { // one did not answer, and that has a reason
+				covered[apiVersion{d.key, d.version}]++
+			}
+		}
 	}
 	var rows []keyRow
 	for _, key := range slices.Sorted(maps.Keys(r.ours.versions)) {
