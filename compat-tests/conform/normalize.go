@@ -117,12 +117,12 @@ func (n *normalizer) list(v reflect.Value, field string) any {
 	return items
 }
 
-// othersTopic tells whether a row is about a topic of another scenario, or of
-// another run: an answer about all topics has those too.
+// othersTopic tells whether a row is about a topic of another scenario, of
+// another run, or of the broker's own: an answer about all topics has those too.
 func (s *session) othersTopic(row any) bool {
 	m, _ := row.(map[string]any)
 	name, _ := m["Topic"].(string)
-	return strings.HasPrefix(name, topicMark) && !strings.HasPrefix(name, s.prefix)
+	return strings.HasPrefix(name, "__") || strings.HasPrefix(name, topicMark) && !strings.HasPrefix(name, s.prefix)
 }
 
 func (n *normalizer) bytes(b []byte, null bool, field string) any {

@@ -60,7 +60,8 @@ func (r *report) faults() []string {
 		}
 	}
 	for i, met := range r.met {
-		if !met {
+		// What generated requests come upon is chance.
+		if !met && !strings.HasSuffix(expected[i].scenario, "/generated") {
 			faults = append(faults, "a difference is expected that is not there: "+expected[i].String())
 		}
 	}
