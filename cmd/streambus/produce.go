@@ -349,7 +349,7 @@ func lines(ctx context.Context, in io.Reader, most int) iter.Seq[line] {
 
 // readLine keeps no more than most bytes of a line.
 func readLine(r *bufio.Reader, most int) line {
-	var l line
+	l := line{text: []byte{}} // an empty line is an empty value: nil would be null, which deletes where topics are compacted
 	for {
 		part, err := r.ReadSlice('\n')
 		if err == nil {
