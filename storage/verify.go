@@ -85,8 +85,12 @@ func Verify(fs vfs.FS, path string) (*Verification, error) {
 	if _, err := ReadIdentity(fs, filepath.Join(path, identityName)); v.found(Damage, err) != nil {
 		return nil, err
 	}
+	there := make(map[string]bool, len(names))
+	for _, name := range names {
+		there[name] = true
+	}
 	for name := range v.points {
-		if !slices.Contains(names, name) && v.points[name] > 0 {
+		if !there[name] && v.points[name] > 0 {
 			v.find(v.unlessClean(Damage), filepath.Join(path, recoveryPointsName), 0,
 				"it knows %s to be durable to offset %d, and there is no such directory", name, v.points[name])
 		}
