@@ -292,6 +292,8 @@ func (p *producer) explain(err error) error {
 		return p.tooLarge()
 	case isDial(err):
 		return fmt.Errorf("the broker is gone (%w): it may be written or not", err)
+	case hungUp(err):
+		return errors.New("the broker closed the connection before it answered: it may be written or not")
 	case errors.Is(err, kgo.ErrRecordTimeout):
 		return fmt.Errorf("the broker has not confirmed it within %v: it may be written or not", p.timeout)
 	}
