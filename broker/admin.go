@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -28,6 +29,42 @@ func adminHandler(metrics prometheus.Gatherer, ready func() error) http.Handler 
 	return mux
 }
 
+// maxAdminConnections bounds those of metrics and health, within ownFiles: they
+// must not take the files that logs need.
+const maxAdminConnections = 64
+
+// boundedListener closes connections beyond a number at once, as those of clients
+// are.
+type boundedListener struct {
+	net.Listener
+	open chan struct{} // holds a token for each
+}
+
+func (l *boundedListener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		select {
+		case l.open <- struct{}{}:
+			return &boundedConn{Conn: c, leave: sync.OnceFunc(func() { <-l.open })}, nil
+		default:
+			c.Close()
+		}
+	}
+}
+
+type boundedConn struct {
+	net.Conn
+	leave func()
+}
+
+func (c *boundedConn) Close() error {
+	defer c.leave()
+	return c.Conn.Close()
+}
+
 // serveAdmin serves h on ln until ctx ends.
 func serveAdmin(ctx context.Context, ln net.Listener, h http.Handler) error {
 	srv := &http.Server{
@@ -39,7 +76,7 @@ func serveAdmin(ctx context.Context, ln net.Listener, h http.Handler) error {
 	}
 	stop := context.AfterFunc(ctx, func() { srv.Close() })
 	defer stop()
-	if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+	if err := srv.Serve(&boundedListener{ln, make(chan struct{}, maxAdminConnections)}); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("admin listener: %w", err)
 	}
 	return nil

@@ -217,7 +217,7 @@ func TestIncrementalAlterConfigs(t *testing.T) {
 			{topicResource, "nothing", []kmsg.IncrementalAlterConfigsRequestResourceConfig{change("retention.ms", set, "5")}, 3, "retention.ms", "604800000"},
 			{brokerResource, "", []kmsg.IncrementalAlterConfigsRequestResourceConfig{change("log.retention.ms", set, "7")}, 0, "retention.ms", "7"},
 			{brokerResource, "1", []kmsg.IncrementalAlterConfigsRequestResourceConfig{change("log.retention.ms", set, "8")}, 0, "retention.ms", "8"},
-			{brokerResource, "1", []kmsg.IncrementalAlterConfigsRequestResourceConfig{change("log.retention.ms", set, "x")}, 40, "retention.ms", "8"},
+			{brokerResource, "1", []kmsg.IncrementalAlterConfigsRequestResourceConfig{change("log.retention.ms", set, "x")}, 42, "retention.ms", "8"},
 			{brokerResource, "2", []kmsg.IncrementalAlterConfigsRequestResourceConfig{change("log.retention.ms", set, "9")}, 42, "retention.ms", "8"},
 			{brokerResource, "1", []kmsg.IncrementalAlterConfigsRequestResourceConfig{change("num.partitions", set, "9")}, 42, "retention.ms", "8"},
 			{brokerResource, "1", []kmsg.IncrementalAlterConfigsRequestResourceConfig{change("no.such.key", set, "9")}, 40, "retention.ms", "8"},

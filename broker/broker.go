@@ -363,7 +363,8 @@ func (b *Broker) tellProgress(ctx context.Context) {
 	for {
 		select {
 		case <-tick.C:
-			b.log.Info("still starting", "reason", b.isReady(), "since", time.Since(b.begun).Round(time.Second))
+			done, total := b.replicas.Recovery()
+			b.log.Info("still starting", "logs_open", done, "of", total, "since", time.Since(b.begun).Round(time.Second))
 		case <-b.ready:
 			return
 		case <-ctx.Done():

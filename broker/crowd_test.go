@@ -276,7 +276,7 @@ func TestMillionEntries(t *testing.T) {
 		for _, row := range resp.Topics {
 			created += one(row.ErrorCode == 0)
 		}
-		if took := time.Since(begun); len(resp.Topics) != c.topics || created != c.created || took > 10*time.Second {
+		if took := time.Since(begun); len(resp.Topics) != c.topics || created != c.created || took > patience { // a pass over all for each would take hours
 			t.Errorf("%s: %d topics, %d created, %v", name, len(resp.Topics), created, took)
 		}
 	}

@@ -73,6 +73,8 @@
 //	a slow or silent sender   30 s, and a second per 16 KiB; connections.max.idle.ms
 //	answers of a connection   512 waiting, 16 MiB encoded or weighed
 //	topics by one Metadata    1,000 created
+//	partitions by a request   10,000 created (CreateTopics, CreatePartitions)
+//	the admin listener        64 connections
 //	open files of logs        half of the limit, at most 8,192
 //	a scrape                  series of 1,000 topics and 1,000 partitions
 //	the log                   a line per kind, peer and minute

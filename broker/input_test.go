@@ -175,11 +175,14 @@ func TestFramesThatAreNone(t *testing.T) {
 func TestApiVersionsOfTheFuture(t *testing.T) {
 	r := newRaw(t, memoryNode(t))
 	req := kmsg.NewPtrApiVersionsRequest()
-	req.Version, req.ClientSoftwareName, req.ClientSoftwareVersion = 6, "x", "1"
-	resp := kmsg.NewPtrApiVersionsResponse() // of version 0
-	r.receive(r.send(req), resp)
-	if resp.ErrorCode != int16(protocol.UnsupportedVersion) || len(resp.ApiKeys) != 1 || resp.ApiKeys[0].ApiKey != protocol.KeyApiVersions || resp.ApiKeys[0].MaxVersion != 5 {
-		t.Errorf("error %d, %+v", resp.ErrorCode, resp.ApiKeys)
+	req.ClientSoftwareName, req.ClientSoftwareVersion = "x", "1"
+	for _, version := range []int16{6, math.MaxInt16, -1} {
+		req.Version = version
+		resp := kmsg.NewPtrApiVersionsResponse() // of version 0
+		r.receive(r.send(req), resp)
+		if resp.ErrorCode != int16(protocol.UnsupportedVersion) || len(resp.ApiKeys) != 1 || resp.ApiKeys[0].ApiKey != protocol.KeyApiVersions || resp.ApiKeys[0].MaxVersion != 5 {
+			t.Errorf("version %d: error %d, %+v", version, resp.ErrorCode, resp.ApiKeys)
+		}
 	}
 	req.Version = 3
 	if resp := ask[*kmsg.ApiVersionsResponse](r, req); resp.ErrorCode != 0 || resp.ApiKeys[0].MinVersion != 0 {

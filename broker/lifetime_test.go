@@ -252,7 +252,7 @@ func TestStartTellsProgress(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	if got := text.String(); !strings.Contains(got, " of 2 logs are open") {
+	if got := text.String(); !strings.Contains(got, "of=2") {
 		t.Errorf("logged:\n%s", got)
 	}
 }

@@ -28,7 +28,7 @@ var ErrDeleted = errors.New("the log has been deleted")
 // no crash brings them back, others of their names may be opened at once, and
 // what there was is removed by a Sweep, after LogConfig.DeleteDelay. Until then
 // regions read before can be sent. Logs without a directory are deleted too. An
-// error leaves those that it is about as they were.
+// error leaves those that it is about as they were, unless it closes the directory.
 func (d *Dir) DeleteLogs(now time.Time, names ...string) error {
 	if err := d.Failed(); err != nil {
 		return err

@@ -107,6 +107,59 @@ func TestDeleteLogs(t *testing.T) {
 	}
 }
 
+// TestDeleteSeveral deletes logs together, one of which cannot be moved: there is
+// one sync for the others, none of which a crash brings back, and that one is as it
+// was.
+func TestDeleteSeveral(t *testing.T) {
+	mem := vfs.NewMem()
+	refused, syncs := errors.New("refused"), 0
+	armed := false
+	fs := vfs.NewFaulty(mem, func(op vfs.Op, name string) error {
+		switch {
+		case armed && op == vfs.OpSyncDir && name == "/data":
+			syncs++
+		case armed && op == vfs.OpRename && strings.HasPrefix(name, "/data/t-1"):
+			return refused
+		}
+		return nil
+	})
+	d := openDir(t, fs, "/data")
+	must(t, mem.SyncDir("/"))
+	names := []string{"t-0", "t-1", "t-2", "t-3", "t-4"}
+	logs := map[string]*Log{}
+	for _, name := range names[:4] { // the last one has no directory
+		l, _, err := d.OpenLog(name, withTopic(small, 1), noon)
+		must(t, err)
+		fill(t, l, 3)
+		logs[name] = l
+	}
+	flush(t, d)
+	must(t, d.Checkpoint())
+	armed = true
+	if err := d.DeleteLogs(noon, append(names, "t-0")...); !errors.Is(err, refused) || !strings.Contains(err.Error(), "log t-1: ") {
+		t.Errorf("deleted with %v", err)
+	}
+	armed = false
+	if syncs != 1 {
+		t.Errorf("%d syncs of the directory", syncs)
+	}
+	for name, l := range logs {
+		_, err := l.Append(batchtest.Values("v").Encode(), 1, noon)
+		if (name == "t-1") != (err == nil) || err != nil && !errors.Is(err, ErrDeleted) {
+			t.Errorf("append to %s: %v", name, err)
+		}
+	}
+	flush(t, d)
+	for seed := range uint64(10) {
+		left := openDir(t, mem.CutPower(rand.New(rand.NewPCG(seed, 0))), "/data")
+		dirs, err := left.Partitions()
+		if err != nil || !slices.Equal(dirs, []string{"t-1"}) {
+			t.Errorf("after a crash there are %q, %v", dirs, err)
+		}
+		must(t, left.CloseDirty())
+	}
+}
+
 // TestDeleteDuringARound: what a round finds gone was not lost.
 func TestDeleteDuringARound(t *testing.T) {
 	d := openDir(t, vfs.NewMem(), "/data")

@@ -88,8 +88,12 @@ func Verify(fs vfs.FS, path string) (*Verification, error) {
 	if _, err := ReadIdentity(fs, filepath.Join(path, identityName)); v.found(Damage, err) != nil {
 		return nil, err
 	}
+	there := make(map[string]bool, len(names))
+	for _, name := range names {
+		there[name] = true
+	}
 	for name := range v.points {
-		if !slices.Contains(names, name) && v.points[name] > 0 {
+		if !there[name] && v.points[name] > 0 {
 			v.find(v.unlessClean(Damage), filepath.Join(path, recoveryPointsName), 0,
 				"it knows %s to be durable to offset %d, and there is no such directory", name, v.points[name])
 		}
@@ -160,6 +164,7 @@ type logCheck struct {
 	known     bool  // stored is the log's
 	epoch     int32 // the largest so far
 	compared  int32 // the epoch that was last held against the history
+	read      int64 // bytes of the segment that was read last
 	producers []producerSnapshot
 	sought    map[int64]batch.Header // batches that a snapshot remembers, by last offset, once they are met
 }
@@ -229,7 +234,7 @@ func (c *logCheck) walk() error {
 		}
 	}
 	if c.End < c.point && c.point > c.Start {
-		c.find(Damage, c.file(len(c.segments)-1), c.Bytes, "the log ends at offset %d, and was durable to %d", c.End, c.point)
+		c.find(Damage, c.file(len(c.segments)-1), c.read, "the log ends at offset %d, and was durable to %d", c.End, c.point)
 	}
 	return nil
 }
@@ -258,6 +263,7 @@ func (c *logCheck) severity(i int, offset int64) Severity {
 
 func (c *logCheck) segment(i int) error {
 	file := c.file(i)
+	c.read = 0
 	var indexes indexCheck
 	if err := indexes.load(c.fs, file); err != nil {
 		return err
@@ -291,6 +297,7 @@ func (c *logCheck) segment(i int) error {
 		}
 		c.Batches++
 		c.Bytes += b.Length
+		c.read += b.Length
 		c.End = b.LastOffset() + 1
 		return nil
 	})

@@ -64,6 +64,9 @@ func TestVerify(t *testing.T) {
 		t.Errorf("%+v", l)
 	}
 	log := "/data/t-0/" + logFiles(t, fs)[1]
+	logs := logFiles(t, fs)
+	last, err := readFile(fs, "/data/t-0/"+logs[len(logs)-1])
+	must(t, err)
 	for name, c := range map[string]struct {
 		damage func(fs vfs.FS) error
 		worst  Severity
@@ -79,7 +82,7 @@ func TestVerify(t *testing.T) {
 		"starts":         {func(fs vfs.FS) error { return cutFile(fs, "/data/"+startsName, 7) }, Damage, startsName + " at position"},
 		"point beyond": {func(fs vfs.FS) error {
 			return writeFile(fs, "/data/"+recoveryPointsName, logOffsets{"t-0": 81}.encode(), true)
-		}, Damage, "was durable to 81"},
+		}, Damage, fmt.Sprintf("%s at position %d: the log ends at offset 80, and was durable to 81", logs[len(logs)-1], len(last))},
 		"directory gone":    {func(fs vfs.FS) error { return removeAll(fs, "/data/t-1") }, Damage, "t-1 to be durable"},
 		"identity":          {func(fs vfs.FS) error { return cutFile(fs, "/data/"+identityName, 5) }, Damage, identityName},
 		"metadata":          {func(fs vfs.FS) error { return cutFile(fs, "/data/t-0/"+metadataName, 5) }, Damage, metadataName},

@@ -155,6 +155,9 @@ func (b *Broker) change(img *image.Image, a *alteration, o op) (control.ConfigCh
 		return change, invalidConfig("can't %s to setting %s: it is not a list", [...]string{2: "append", 3: "subtract"}[o.op], o.key)
 	}
 	if err := key.Check(change.Value); err != nil && o.op != control.SubtractConfig {
+		if a.kind == kmsg.ConfigResourceTypeBroker { // Kafka's code for these
+			return change, invalid(err.Error())
+		}
 		return change, invalidConfig("%v", err)
 	}
 	if len(values) > 0 {

@@ -76,7 +76,7 @@ func (b *Broker) creation(t *kmsg.CreateTopicsRequestTopic, validateOnly bool) (
 	}
 	for _, c := range t.Configs {
 		if c.Value == nil {
-			continue // as if it were not there
+			return nil, invalidConfig("null value not supported for topic configs: %s", c.Name)
 		}
 		cmd.Configs[c.Name] = *c.Value
 		if k, ok := image.FindTopicKey(c.Name); ok {

@@ -43,6 +43,12 @@ func (b *Broker) deleteTopics(ctx context.Context, r *protocol.Request, done fun
 		row := &resp.Topics[len(resp.Topics)-1]
 		row.Topic, row.TopicID = q.Topic, q.TopicID
 		cmd, err := b.deletion(req.Version, q, times[ids[i]])
+		if t, ok := img.TopicByID(ids[i]); ok && err == errTwice {
+			row.Topic = &t.Name
+		}
+		if err == nil && ids[i].IsZero() {
+			err = b.foretell(img, cmd)
+		}
 		if err != nil {
 			row.ErrorCode, row.ErrorMessage = failure(err)
 			continue
@@ -74,6 +80,14 @@ func nameOf(q *kmsg.DeleteTopicsRequestTopic, found image.UUID) asked {
 		return asked{q.TopicID, *q.Topic}
 	}
 	return asked{id: q.TopicID}
+}
+
+// foretell is what the controller would say of a topic that the image does not
+// have. It is not asked: a request has room for half a million such names, and a
+// topic is in the image before anybody hears that it was created.
+func (b *Broker) foretell(img *image.Image, cmd control.Command) error {
+	_, err := cmd.Eval(img, b.Now())
+	return err
 }
 
 func topicOf(img *image.Image, q *kmsg.DeleteTopicsRequestTopic) (*image.Topic, bool) {

@@ -74,7 +74,8 @@ func (b *Broker) describeTopicPartitions(_ context.Context, r *protocol.Request,
 	img := b.Image()
 	names := askedNames(img, req)
 	left := max(1, min(b.Config.Number("max.request.partition.size.limit"), int64(req.ResponsePartitionLimit)))
-	if req.Cursor != nil && req.Cursor.Partition < 0 {
+	lost := req.Cursor != nil && len(req.Topics) > 0 && !slices.Contains(names, req.Cursor.Topic)
+	if lost || req.Cursor != nil && req.Cursor.Partition < 0 {
 		for i := range req.Topics {
 			row := kmsg.NewDescribeTopicPartitionsResponseTopic()
 			row.Topic, row.ErrorCode = &req.Topics[i].Topic, int16(protocol.InvalidRequest)

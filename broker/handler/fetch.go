@@ -36,7 +36,7 @@ func (b *Broker) fetch(ctx context.Context, r *protocol.Request, done func(*prot
 				Ask:  fetch.Ask{Offset: p.FetchOffset, LeaderEpoch: -1, LastEpoch: -1, MaxBytes: p.PartitionMaxBytes},
 			}
 			if req.Version >= 9 {
-				q.LeaderEpoch = p.CurrentLeaderEpoch
+				q.LeaderEpoch = max(p.CurrentLeaderEpoch, -1)
 			}
 			if req.Version >= 12 {
 				q.LastEpoch = p.LastFetchedEpoch

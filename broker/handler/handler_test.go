@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -38,6 +39,7 @@ type node struct {
 	routes   map[int16]handler.Func
 	conn     protocol.ConnInfo
 	ids      int64
+	decided  int          // commands
 	log      bytes.Buffer // what handlers log
 }
 
@@ -81,6 +83,7 @@ func newNode(t *testing.T, fs vfs.FS, settings ...string) *node {
 func (n *node) propose(_ context.Context, cmds ...control.Command) []handler.Outcome {
 	var outcomes []handler.Outcome
 	for _, cmd := range cmds {
+		n.decided++
 		res, err := cmd.Eval(n.img, time.Now())
 		if err == nil && len(res.Records) > 0 {
 			img, delta := image.Apply(n.img, n.img.Index()+1, res.Records)
@@ -581,7 +584,7 @@ func TestCreateTopics(t *testing.T) {
 				{topic("stranger", -1, -1, 9), protocol.InvalidReplicaAssignment},
 				{with(topic("key", 1, 1), "no.such.key", kmsg.StringPtr("1")), protocol.InvalidConfig},
 				{with(topic("value", 1, 1), "min.insync.replicas", kmsg.StringPtr("x")), protocol.InvalidConfig},
-				{with(topic(fmt.Sprint("null-", v), 1, 1), "min.insync.replicas", nil), 0},
+				{with(topic("null", 1, 1), "min.insync.replicas", nil), protocol.InvalidConfig},
 				{topic(assigned, -1, -1, 1, 1, 1), 0},
 			}
 			req := kmsg.NewPtrCreateTopicsRequest()
@@ -647,6 +650,56 @@ func TestCreateTooManyTopics(t *testing.T) {
 	}
 }
 
+// What the image does not know is not for the controller to decide, and a request
+// adds no more partitions than one may create.
+func TestUnknownTopicsAreNoDecisions(t *testing.T) {
+	n := newNode(t, vfs.NewMem())
+	n.topic("t", 1, nil)
+	n.topic("u", 1, nil)
+	few, many := int32(control.MaxPartitionsPerCommand/2), int32(control.MaxPartitionsPerCommand)
+	grown := func(counts map[string]int32, want map[string]protocol.ErrorCode) {
+		t.Helper()
+		req := kmsg.NewPtrCreatePartitionsRequest()
+		req.Version, req.TimeoutMillis, req.ValidateOnly = 3, 1000, true
+		for name, count := range counts {
+			topic := kmsg.NewCreatePartitionsRequestTopic()
+			topic.Topic, topic.Count = name, count
+			req.Topics = append(req.Topics, topic)
+		}
+		for _, row := range answer[*kmsg.CreatePartitionsResponse](n, req).Topics {
+			if got := code(row.ErrorCode); got != want[row.Topic] || got != 0 && row.ErrorMessage == nil {
+				t.Errorf("%s to %d: error %v, want %v", row.Topic, counts[row.Topic], got, want[row.Topic])
+			}
+		}
+	}
+	n.decided = 0
+	grown(map[string]int32{"t": 2, "none": 2}, map[string]protocol.ErrorCode{"none": protocol.UnknownTopicOrPartition})
+	if n.decided != 1 {
+		t.Errorf("%d commands for one topic that there is", n.decided)
+	}
+	grown(map[string]int32{"t": few + 1, "u": few + 1, "none": many}, map[string]protocol.ErrorCode{"none": protocol.UnknownTopicOrPartition})
+	tooMany := map[string]protocol.ErrorCode{"t": protocol.PolicyViolation, "u": protocol.PolicyViolation}
+	grown(map[string]int32{"t": few + 1, "u": few + 2}, tooMany)
+	grown(map[string]int32{"t": math.MaxInt32, "u": math.MaxInt32}, tooMany)
+	grown(map[string]int32{"t": math.MinInt32, "u": many + 1}, map[string]protocol.ErrorCode{"t": protocol.InvalidPartitions})
+
+	n.decided = 0
+	req := kmsg.NewPtrDeleteTopicsRequest()
+	req.Version, req.TimeoutMillis = 6, 1000
+	for _, name := range []string{"none", "t", "none", ""} {
+		req.Topics = append(req.Topics, kmsg.DeleteTopicsRequestTopic{Topic: &name})
+	}
+	req.Topics = append(req.Topics, kmsg.DeleteTopicsRequestTopic{TopicID: [16]byte{7}})
+	var got []protocol.ErrorCode
+	for _, row := range answer[*kmsg.DeleteTopicsResponse](n, req).Topics {
+		got = append(got, code(row.ErrorCode))
+	}
+	want := []protocol.ErrorCode{protocol.UnknownTopicOrPartition, 0, protocol.UnknownTopicOrPartition, protocol.UnknownTopicID}
+	if !slices.Equal(got, want) || n.decided != 1 {
+		t.Errorf("deleted with %v, want %v, by %d commands", got, want, n.decided)
+	}
+}
+
 func TestListOffsets(t *testing.T) {
 	n := newNode(t, vfs.NewMem())
 	id := n.topic("t", 3, nil)
@@ -668,7 +721,6 @@ func TestListOffsets(t *testing.T) {
 			{"t", 0, -1, -1, 0, 2},
 			{"t", 9, -1, -1, protocol.UnknownTopicOrPartition, -1},
 			{"t", 1, -1, -1, protocol.InvalidRequest, -1},
-			{"t", 1, -2, -1, protocol.InvalidRequest, -1},
 			{"t", 2, -2, 7, protocol.UnknownLeaderEpoch, -1},
 		}
 		for _, r := range rows {
@@ -678,7 +730,14 @@ func TestListOffsets(t *testing.T) {
 			rt.Partitions = append(rt.Partitions, p)
 			req.Topics = append(req.Topics, rt)
 		}
+		twice := req.Topics[3] // answered where it stood first
+		twice.Partitions = slices.Clone(twice.Partitions)
+		twice.Partitions[0].Timestamp = -2
+		req.Topics = append(req.Topics, twice)
 		resp := answer[*kmsg.ListOffsetsResponse](n, req)
+		if len(resp.Topics) != len(rows) {
+			t.Fatalf("%d topics", len(resp.Topics))
+		}
 		for i, r := range rows {
 			if v < 4 && r.epoch >= 0 { // no epochs in the request
 				r.want, r.offset = 0, 0

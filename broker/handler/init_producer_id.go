@@ -27,7 +27,7 @@ func (b *Broker) initProducerID(ctx context.Context, r *protocol.Request, done f
 
 func (b *Broker) newProducer(ctx context.Context, req *kmsg.InitProducerIDRequest) (int64, error) {
 	switch {
-	case (req.ProducerID < 0) != (req.ProducerEpoch < 0):
+	case (req.ProducerID == -1) != (req.ProducerEpoch == -1):
 		return 0, invalid("a producer id and its epoch come together or not at all")
 	case req.TransactionalID == nil:
 		return b.ProducerIDs(ctx)

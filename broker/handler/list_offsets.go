@@ -44,12 +44,17 @@ func (b *Broker) listOffsets(_ context.Context, r *protocol.Request, done func(*
 		t := &req.Topics[i]
 		rt := kmsg.NewListOffsetsResponseTopic()
 		rt.Topic = t.Topic
-		rt.Partitions = make([]kmsg.ListOffsetsResponseTopicPartition, len(t.Partitions))
 		for j := range t.Partitions {
-			row := &rt.Partitions[j]
-			row.Default()
-			row.Partition = t.Partitions[j].Partition
-			if times[place{t.Topic, row.Partition}] > 1 {
+			here := place{t.Topic, t.Partitions[j].Partition}
+			n := times[here]
+			if n == 0 {
+				continue // answered already, where it stood first
+			}
+			times[here] = 0
+			rt.Partitions = append(rt.Partitions, kmsg.NewListOffsetsResponseTopicPartition())
+			row := &rt.Partitions[len(rt.Partitions)-1]
+			row.Partition = here.partition
+			if n > 1 {
 				row.ErrorCode = int16(protocol.InvalidRequest)
 				continue
 			}
@@ -59,7 +64,9 @@ func (b *Broker) listOffsets(_ context.Context, r *protocol.Request, done func(*
 				row.Offset, row.Timestamp, row.LeaderEpoch = at.Offset, at.Timestamp, at.Epoch
 			}
 		}
-		resp.Topics = append(resp.Topics, rt)
+		if len(rt.Partitions) > 0 { // of which nothing is asked nothing is said
+			resp.Topics = append(resp.Topics, rt)
+		}
 	}
 	done(&protocol.Response{Body: resp})
 }

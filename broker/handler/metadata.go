@@ -115,18 +115,18 @@ func (b *Broker) asked(img *image.Image, req *kmsg.MetadataRequest, listener str
 		case q.Topic != nil && q.TopicID == [16]byte{}:
 			if !names[*q.Topic] {
 				names[*q.Topic] = true
-				rows = append(rows, missing(q, refused[*q.Topic]))
+				rows = append(rows, missing(q, refused[*q.Topic], operations))
 			}
 		default:
-			rows = append(rows, missing(q, errUnknownTopicID))
+			rows = append(rows, missing(q, errUnknownTopicID, operations))
 		}
 	}
 	return rows
 }
 
-func missing(q *kmsg.MetadataRequestTopic, err error) kmsg.MetadataResponseTopic {
+func missing(q *kmsg.MetadataRequestTopic, err error, operations int32) kmsg.MetadataResponseTopic {
 	row := kmsg.NewMetadataResponseTopic()
-	row.Topic, row.TopicID, row.AuthorizedOperations = q.Topic, q.TopicID, notAsked
+	row.Topic, row.TopicID, row.AuthorizedOperations = q.Topic, q.TopicID, operations
 	switch {
 	case err != nil:
 		row.ErrorCode = int16(errorCode(err))

@@ -19,6 +19,9 @@ func (b *Broker) deleteRecords(_ context.Context, r *protocol.Request, done func
 	img := b.Image()
 	for i := range req.Topics {
 		t := &req.Topics[i]
+		if len(t.Partitions) == 0 { // of which nothing is asked nothing is said
+			continue
+		}
 		rt := kmsg.NewDeleteRecordsResponseTopic()
 		rt.Topic = t.Topic
 		rt.Partitions = make([]kmsg.DeleteRecordsResponseTopicPartition, len(t.Partitions))

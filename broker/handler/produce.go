@@ -3,6 +3,7 @@ package handler
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -22,6 +23,8 @@ import (
 // start offset, 8 record errors, 10 the current leader (KIP-951), 13 topic ids.
 func (b *Broker) produce(_ context.Context, r *protocol.Request, done func(*protocol.Response)) {
 	req := r.Body.(*kmsg.ProduceRequest)
+	// Of what nothing is asked nothing is said.
+	req.Topics = slices.DeleteFunc(req.Topics, func(t kmsg.ProduceRequestTopic) bool { return len(t.Partitions) == 0 })
 	p := &produce{req: req, resp: req.ResponseKind().(*kmsg.ProduceResponse)}
 	for i := range req.Topics {
 		t := &req.Topics[i]
@@ -94,7 +97,7 @@ func (p *produce) writeTo(b *Broker, rep *replica.Replica, acks partition.Acks, 
 	switch {
 	case err != nil:
 		return replica.Appended{}, err
-	case h.IsTransactional() || p.req.TransactionID != nil:
+	case h.IsTransactional():
 		return replica.Appended{}, errTransactionalBatch
 	case h.Codec() == batch.Zstd && p.req.Version < 7:
 		return replica.Appended{}, errZstdVersion
@@ -170,6 +173,10 @@ func refuse(row *kmsg.ProduceResponseTopicPartition, err error) {
 	row.Default()
 	row.Partition, row.BaseOffset, row.LogStartOffset = index, -1, start
 	row.ErrorCode = int16(errorCode(err))
+	if corrupt, ok := errors.AsType[*batch.CorruptError](err); ok {
+		message := corrupt.Error()
+		row.ErrorMessage = &message
+	}
 	if invalid, ok := errors.AsType[*batch.InvalidError](err); ok {
 		message := invalid.Error()
 		row.ErrorMessage = &message

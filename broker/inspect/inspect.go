@@ -5,6 +5,7 @@
 package inspect
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/streambus/streambus/raftmeta/image"
 	"github.com/streambus/streambus/raftmeta/wal"
@@ -27,6 +29,7 @@ import (
 type Inspector struct {
 	fs      vfs.FS
 	out     *slog.Logger
+	json    bool
 	Damaged int
 }
 
@@ -48,7 +51,7 @@ func New(fs vfs.FS, w io.Writer, asJSON bool) *Inspector {
 	if asJSON {
 		h = slog.NewJSONHandler(w, options)
 	}
-	return &Inspector{fs: fs, out: slog.New(h)}
+	return &Inspector{fs: fs, out: slog.New(h), json: asJSON}
 }
 
 func (i *Inspector) line(kind string, values ...any) { i.out.Info(kind, values...) }
@@ -127,12 +130,22 @@ func (i *Inspector) record(h batch.Header, c batch.Content, contents bool) {
 	values := []any{"offset", h.BaseOffset + int64(c.OffsetDelta), "timestamp", h.Timestamp(c.Record),
 		"key_size", size(c.Key), "value_size", size(c.Value), "headers", len(c.Headers)}
 	if contents {
-		values = append(values, "key", string(c.Key), "value", string(c.Value))
+		values = append(values, i.content("key", c.Key)...)
+		values = append(values, i.content("value", c.Value)...)
 		for _, x := range c.Headers {
-			values = append(values, "header."+x.Key, string(x.Value))
+			values = append(values, i.content("header."+x.Key, x.Value)...)
 		}
 	}
 	i.line("record", values...)
+}
+
+// content names what a record holds. Text has an escape for each byte; JSON, which would change those that are not UTF-8,
+// has them in base64.
+func (i *Inspector) content(name string, b []byte) []any {
+	if i.json && !utf8.Valid(b) {
+		return []any{name + "_base64", base64.StdEncoding.EncodeToString(b)}
+	}
+	return []any{name, string(b)}
 }
 
 // size is -1 for null.
@@ -244,14 +257,21 @@ func (i *Inspector) Snapshot(file string) error {
 
 // Dir reads a whole data directory and holds its files against each other.
 func (i *Inspector) Dir(dir string) error {
+	meta, raft := filepath.Join(dir, "meta.properties"), filepath.Join(dir, "raftmeta", "log.db")
+	if _, err := i.fs.List(dir); err != nil {
+		return err
+	}
+	if i.missing(meta) && i.missing(raft) { // of another directory there would be no end of good news
+		return fmt.Errorf("%s: it has neither meta.properties nor raftmeta/log.db: it is not a data directory", dir)
+	}
 	v, err := storage.Verify(i.fs, dir)
 	if err != nil {
 		return err
 	}
-	identity, err := storage.ReadIdentity(i.fs, filepath.Join(dir, "meta.properties"))
+	identity, err := storage.ReadIdentity(i.fs, meta)
 	if err != nil {
 		i.line("note", "reason", "the directory does not say whose it is: "+err.Error())
-	} else if err := i.Checkpoint(filepath.Join(dir, "meta.properties")); err != nil {
+	} else if err := i.Checkpoint(meta); err != nil {
 		return err
 	}
 	for _, l := range v.Logs {
@@ -263,7 +283,6 @@ func (i *Inspector) Dir(dir string) error {
 		}
 		i.line(f.Severity.String(), "file", f.File, "position", f.Position, "reason", f.Reason)
 	}
-	raft := filepath.Join(dir, "raftmeta", "log.db")
 	if _, err := i.fs.Stat(raft); err == nil {
 		img, err := i.verifyRaft(raft, identity.ClusterID)
 		if err != nil {
@@ -275,6 +294,11 @@ func (i *Inspector) Dir(dir string) error {
 	}
 	i.line("verified", "directory", dir, "clean_shutdown", v.Clean, "logs", len(v.Logs), "damaged", i.Damaged)
 	return nil
+}
+
+func (i *Inspector) missing(file string) bool {
+	_, err := i.fs.Stat(file)
+	return errors.Is(err, iofs.ErrNotExist)
 }
 
 // claims looks whose the logs are. Those of no topic are set aside at the next start.

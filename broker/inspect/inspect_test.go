@@ -101,6 +101,29 @@ func TestWords(t *testing.T) {
 	}
 }
 
+// Whatever a record holds, it comes out whole, and does nothing to a terminal.
+func TestContentsAreWhole(t *testing.T) {
+	fs := lived(t)
+	b := batchtest.Values("a\x1b[31m\x9b", "")
+	b.Records[0].Key, b.Records[0].Headers = []byte("\xff"), []batchtest.Header{{Key: "h", Value: []byte("\xfe")}}
+	file, err := fs.Create("/data/t-0/other.log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := file.WriteAt(b.Encode(), 0); err != nil {
+		t.Fatal(err)
+	}
+	show := func(i *Inspector) error { return i.Segment("/data/t-0/other.log", SegmentOptions{Contents: true}) }
+	for asJSON, want := range map[bool]string{
+		false: `key="\xff" value="a\x1b[31m\x9b" header.h="\xfe"`,
+		true:  `"key_base64":"/w==","value_base64":"YRtbMzFtmw==","header.h_base64":"/g=="`,
+	} {
+		if text, _ := said(t, fs, asJSON, show); !strings.Contains(text, want) {
+			t.Errorf("json %v: no %s in\n%s", asJSON, want, text)
+		}
+	}
+}
+
 func TestWhatIsNotAFileOfOurs(t *testing.T) {
 	i := New(lived(t), io.Discard, false)
 	for name, err := range map[string]error{
@@ -109,6 +132,7 @@ func TestWhatIsNotAFileOfOurs(t *testing.T) {
 		"no segment":                    i.Segment("/data/t-0/x.log", SegmentOptions{}),
 		"a checkpoint of another name":  i.Checkpoint("/data/x"),
 		"a directory that is not there": i.Dir("/elsewhere"),
+		"the directory of a log":        i.Dir("/data/t-0"),
 	} {
 		if err == nil {
 			t.Errorf("%s was shown", name)

@@ -56,7 +56,7 @@ func (m *Manager) guard() {
 }
 
 // scrubShare keeps looking for something to read at a thousandth of the time,
-// however many partitions there are.
+// however many partitions there are. Reading has a pace of its own.
 const scrubShare = 1000
 
 // scrub reads sealed segments, slowly and for ever, so that damage is found
@@ -74,14 +74,14 @@ func (m *Manager) scrub(ctx context.Context) error {
 		}
 	}
 	for {
-		var busy time.Duration
+		var looking time.Duration
 		for _, r := range m.all() {
 			for whole := false; !whole; {
 				var read int64
 				begun := time.Now()
 				read, whole = r.scrub(m.cfg.ScrubRate)
-				busy += time.Since(begun)
 				if read == 0 {
+					looking += time.Since(begun)
 					break
 				}
 				if !pause(time.Second) {
@@ -89,7 +89,7 @@ func (m *Manager) scrub(ctx context.Context) error {
 				}
 			}
 		}
-		if !pause(max(time.Second, busy*scrubShare)) {
+		if !pause(max(time.Second, looking*scrubShare)) {
 			return nil
 		}
 	}

@@ -80,7 +80,7 @@ func (m *metrics) listener(name string) *listenerMetrics {
 // arrived counts a request. One of a version that is not served, which only
 // ApiVersions may be, counts as the version it is answered in.
 func (m *metrics) arrived(key, version int16, bytes int) {
-	if int(version) >= len(m.requests[key]) {
+	if version < 0 || int(version) >= len(m.requests[key]) {
 		version = 0
 	}
 	m.requests[key][version].Inc()

@@ -71,6 +71,8 @@ func (r *remote) open(ctx context.Context, opts ...kgo.Opt) (*session, error) {
 			return nil, err
 		case timedOut(err):
 			err = fmt.Errorf("nothing said within %v", r.timeout)
+		case hungUp(err):
+			err = errors.New("it closes connections before it answers: it is stopping, has as many as its max.connections, or wants TLS")
 		}
 		return nil, fmt.Errorf("no broker answers at %s (%w): \"streambus serve\" starts one, --bootstrap names another", r.bootstrap, err)
 	}
@@ -91,8 +93,17 @@ func (s *session) failed(call string, err error) error {
 		return fmt.Errorf("%s: the broker at %s tells clients to connect elsewhere, where nothing answers (%w): look at its advertised.listeners", call, s.bootstrap, err)
 	case timedOut(err):
 		return fmt.Errorf("%s: no answer from %s within %v: it may have been done or not; --timeout waits longer", call, s.bootstrap, s.timeout)
+	case hungUp(err):
+		return fmt.Errorf("%s: the broker at %s closed the connection before it answered, as one does that is stopped: it may have been done or not", call, s.bootstrap)
 	}
 	return fmt.Errorf("%s: asking the broker at %s: %w", call, s.bootstrap, err)
+}
+
+// hungUp tells whether a new connection was closed for an answer. The client's
+// own words for that guess at SASL, which these commands do not speak.
+func hungUp(err error) bool {
+	var e *kgo.ErrFirstReadEOF
+	return errors.As(err, &e)
 }
 
 func timedOut(err error) bool {

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"net"
 	"path/filepath"
 	"strings"
@@ -90,7 +91,23 @@ func TestNoBroker(t *testing.T) {
 		t.Fatal(err)
 	}
 	closed.Close()
+	rude, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { rude.Close() })
+	go func() {
+		for {
+			c, err := rude.Accept()
+			if err != nil {
+				return
+			}
+			c.Read(make([]byte, 1000)) // what is unread at the close would reset the connection
+			c.Close()
+		}
+	}()
 	for name, c := range map[string]struct{ address, want string }{
+		"rude":   {rude.Addr().String(), "it closes connections before it answers"},
 		"closed": {closed.Addr().String(), "connection refused"},
 		"silent": {silent.Addr().String(), "nothing said within 300ms"},
 		"two":    {closed.Addr().String() + "," + silent.Addr().String(), "nothing said within 300ms"},
@@ -116,6 +133,19 @@ func TestNoBroker(t *testing.T) {
 			"the admin listener": {"", []string{"topic", "list"}, 1, "HTTP"},
 		})
 	})
+}
+
+// A broker that dies over the first request of a connection is not one that wants
+// SASL, as the client guesses.
+func TestBrokerHangsUp(t *testing.T) {
+	s := &session{remote: &remote{bootstrap: "b:1"}}
+	err := s.failed("deleting topics", fmt.Errorf("asking: %w", &kgo.ErrFirstReadEOF{}))
+	if text := err.Error(); !strings.Contains(text, "it may have been done or not") || strings.Contains(text, "TLS") {
+		t.Error(text)
+	}
+	if text := (&producer{topic: "t"}).explain(&kgo.ErrFirstReadEOF{}).Error(); !strings.Contains(text, "it may be written or not") || strings.Contains(text, "TLS") {
+		t.Error(text)
+	}
 }
 
 func TestWrongUsage(t *testing.T) {

@@ -292,6 +292,8 @@ func (p *producer) explain(err error) error {
 		return p.tooLarge()
 	case isDial(err):
 		return fmt.Errorf("the broker is gone (%w): it may be written or not", err)
+	case hungUp(err):
+		return errors.New("the broker closed the connection before it answered: it may be written or not")
 	case errors.Is(err, kgo.ErrRecordTimeout):
 		return fmt.Errorf("the broker has not confirmed it within %v: it may be written or not", p.timeout)
 	}
@@ -349,7 +351,7 @@ func lines(ctx context.Context, in io.Reader, most int) iter.Seq[line] {
 
 // readLine keeps no more than most bytes of a line.
 func readLine(r *bufio.Reader, most int) line {
-	var l line
+	l := line{text: []byte{}} // an empty line is an empty value: nil would be null, which deletes where topics are compacted
 	for {
 		part, err := r.ReadSlice('\n')
 		if err == nil {

@@ -79,6 +79,11 @@ func TestProduce(t *testing.T) {
 			t.Errorf("%q: stored %q", c.args, out)
 		}
 	}
+	// An empty line is an empty value, and not null.
+	b.must(t, "\n", "produce", "lines", "-p", "2")
+	if out := b.must(t, "", "consume", "lines", "-p", "2", "--from", "-1", "-e", "-o", "json"); !strings.Contains(out, `"key":null,"value":""`) {
+		t.Errorf("an empty line: %s", out)
+	}
 	for _, codec := range []string{"none", "gzip", "snappy", "lz4", "zstd"} {
 		b.must(t, strings.Repeat("x", 1000), "produce", "lines", "-p", "1", "-z", codec)
 		if out := b.must(t, "", "consume", "lines", "-p", "1", "--from", "-1", "-e", "-f", "%a{compression} %V"); out != codec+" 1000" {

@@ -70,6 +70,23 @@ func init() {
 		}
 		ask[*kmsg.ListOffsetsResponse](s, listOffsets(6, topic, -1))
 	})
+	register("Produce/batches that only one refuses", func(s *session) {
+		topic := s.create(1)
+		ask[*kmsg.ProduceResponse](s, s.produce(9, topic, batch(values("a", "b"), from(1, -1, 0))))
+		twice := func(b *kmsg.RecordBatch) {
+			b.Records = append(encodeRecords(values("a")), encodeRecords(values("b"))...)
+		}
+		ask[*kmsg.ProduceResponse](s, s.produce(9, topic, batch(values("a", "b"), twice)))
+	})
+	register("Produce/decompressed size", func(s *session) {
+		rs := values(strings.Repeat("x", 900))
+		for _, limit := range []string{"100", "800", "1000"} {
+			topic := s.create(1, "max.decompressed.message.bytes="+limit)
+			for _, codec := range []int16{0, 1, 4} {
+				ask[*kmsg.ProduceResponse](s, s.produce(9, topic, batch(rs, compressed(codec))))
+			}
+		}
+	})
 	// What is no batch is refused partition by partition, or not decoded at all.
 	eachVersion(kmsg.Produce, "bytes that are no batch", func(s *session, v int16) {
 		topic := s.create(1)
@@ -214,7 +231,7 @@ func init() {
 		s.pipeline(6,
 			s.produceTo(9, topic, 0, batch(values("1"))), s.produceTo(9, topic, 1, batch(values("1"))),
 			metadata(9, topic), s.produceTo(9, topic, 0, batch(values("2"))),
-			listOffsets(6, topic, -1, -1), s.produceTo(9, topic, 0, batch(values("3"))))
+			listOffsets(6, topic, -2, -2), s.produceTo(9, topic, 0, batch(values("3"))))
 	})
 
 	idempotence()
@@ -265,15 +282,11 @@ func refusedBatches() []refusedBatch {
 		{"compressed, count 1 of two", edit(func(b *kmsg.RecordBatch) { compressed(1)(b); b.NumRecords, b.LastOffsetDelta = 1, 0 })},
 		{"compressed, count 3 of two", edit(func(b *kmsg.RecordBatch) { compressed(1)(b); b.NumRecords, b.LastOffsetDelta = 3, 2 })},
 		{"producer without sequence", edit(from(1, 0, -1))},
-		{"producer without epoch", edit(from(1, -1, 0))},
 		{"sequence without producer", edit(from(-1, -1, 0))},
 		{"producer -2", edit(from(-2, 0, 0))},
 		{"record cut", edit(func(b *kmsg.RecordBatch) { b.Records = b.Records[:len(b.Records)-1] })},
 		{"bytes behind records", edit(func(b *kmsg.RecordBatch) { b.Records = append(b.Records, 0, 0) })},
 		{"compressed bytes behind records", edit(func(b *kmsg.RecordBatch) { b.Records = append(b.Records, 0); compressed(1)(b) })},
-		{"offset delta", edit(func(b *kmsg.RecordBatch) {
-			b.Records = append(encodeRecords(values("a")), encodeRecords(values("b"))...)
-		})},
 		{"compressed offset delta", edit(func(b *kmsg.RecordBatch) {
 			b.Records = append(encodeRecords(values("a")), encodeRecords(values("b"))...)
 			compressed(1)(b)

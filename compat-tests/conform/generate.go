@@ -245,31 +245,19 @@ func (m *mutator) list(name string, v reflect.Value) {
 		v.SetBytes(b)
 		return
 	}
-	switch m.rng.IntN(3) {
-	case 0:
+	// What is there twice has scenarios of its own.
+	if m.rng.IntN(2) == 0 {
 		v.SetZero()
-	case 1:
+	} else {
 		v.Set(reflect.MakeSlice(v.Type(), 0, 0))
-	default: // its first entry again
-		if v.Len() > 0 && !slices.Contains(neverTwice, v.Type()) {
-			v.Set(reflect.Append(v, v.Index(0)))
-		}
 	}
-}
-
-// neverTwice are lists with scenarios of their own about entries that are there
-// twice: Apache Kafka takes one of two batches, and never answers AlterConfigs.
-var neverTwice = []reflect.Type{
-	reflect.TypeFor[[]kmsg.AlterConfigsRequestResource](),
-	reflect.TypeFor[[]kmsg.ProduceRequestTopic](),
-	reflect.TypeFor[[]kmsg.ProduceRequestTopicPartition](),
 }
 
 func (m *mutator) text(name string) string {
 	pool := []string{"", "x", "1", "-1", "a/b", strings.Repeat("y", 260)}
 	switch {
 	case strings.Contains(name, "Topic") || name == "ResourceName":
-		pool = []string{m.topics[0], m.topics[1], "no-such-topic", "", "a/b", ".."}
+		pool = []string{m.topics[0], m.topics[1], m.s.prefix + "none", "", "a/b", ".."}
 	case name == "Name" || name == "ConfigNames":
 		pool = []string{"retention.ms", "cleanup.policy", "max.message.bytes", "min.insync.replicas", "no.such.key", ""}
 	case name == "Value":

@@ -29,7 +29,7 @@ func main() {
 	reference := flag.String("reference", "", "host:port of Apache Kafka")
 	only := flag.String("run", "", "regular expression: run the scenarios whose names match")
 	seed := flag.Uint64("seed", 1, "what generated requests begin with")
-	generated := flag.Int("generated", 300, "how many requests are generated for each API")
+	generated := flag.Int("generated", 100, "how many requests are generated for each API")
 	format := flag.String("o", "text", "what is printed: text or json")
 	markdown := flag.String("markdown", "", "file to write the report to as Markdown")
 	flag.Parse()

@@ -60,7 +60,8 @@ func (r *report) faults() []string {
 		}
 	}
 	for i, met := range r.met {
-		if !met {
+		// What generated requests come upon is chance.
+		if !met && !strings.HasSuffix(expected[i].scenario, "/generated") {
 			faults = append(faults, "a difference is expected that is not there: "+expected[i].String())
 		}
 	}
@@ -84,6 +85,11 @@ func (r *report) keys() []keyRow {
 	for _, c := range r.scenarios {
 		for v, n := range c.covered {
 			covered[v] += n
+		}
+		for _, d := range c.differences {
+			if d.Why != "" && d.Path == "" { // one did not answer, and that has a reason
+				covered[apiVersion{d.key, d.version}]++
+			}
 		}
 	}
 	var rows []keyRow

@@ -139,11 +139,11 @@ func (s *session) newProducer() int64 {
 	req := kmsg.NewPtrInitProducerIDRequest()
 	req.SetVersion(4)
 	req.ProducerID, req.ProducerEpoch = -1, -1
-	resp := quietly[*kmsg.InitProducerIDResponse](s, req)
-	if resp.ErrorCode != 0 {
-		s.note("getting a producer id", -1, -1, errorName(resp.ErrorCode))
-		panic(abort{})
-	}
+	var resp *kmsg.InitProducerIDResponse
+	s.until("a producer id", func() bool { // Apache Kafka may still be asking for more of them
+		resp = quietly[*kmsg.InitProducerIDResponse](s, req)
+		return resp.ErrorCode == 0
+	})
 	s.producers[resp.ProducerID] = fmt.Sprintf("producer %d", len(s.producers)+1)
 	return resp.ProducerID
 }

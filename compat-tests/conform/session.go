@@ -67,21 +67,24 @@ func play(sc scenario, t *target, common map[int16]versionRange) []step {
 // runName keeps the topics of one run apart from those of the next.
 var runName = strconv.FormatInt(time.Now().Unix(), 36)
 
+// topicMark begins the names of all topics that scenarios make.
+const topicMark = "c-"
+
 // topicPrefix makes a name that topics may have of a scenario's.
 func topicPrefix(name string) string {
-	return "c-" + runName + "-" + strings.Map(func(r rune) rune {
+	return topicMark + runName + "-" + strings.Map(func(r rune) rune {
 		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {
 			return r
 		}
 		return '-'
-	}, name)
+	}, name) + "-"
 }
 
 // topic is a name that nobody else in the run uses. Dots and underscores in it
 // would be alike.
 func (s *session) topic() string {
 	s.count++
-	return fmt.Sprintf("%s-%d", s.prefix, s.count)
+	return fmt.Sprintf("%s%d", s.prefix, s.count)
 }
 
 func (s *session) hangUp() {

@@ -59,7 +59,7 @@ func (s *session) vanish(name string) {
 // comes after all of them.
 func (s *session) settle() {
 	if s.marker == "" {
-		s.marker = s.prefix + "-marker"
+		s.marker = s.prefix + "marker"
 		s.createAs(s.marker, 1)
 	}
 	s.marks++

@@ -2,6 +2,7 @@ package wal_test
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -100,8 +101,12 @@ func describe(s wal.State) string {
 	var es []string
 	for _, e := range s.Entries {
 		es = append(es, fmt.Sprintf("%d/%d", e.GetIndex(), e.GetTerm()))
-		if string(e.GetData()) != fmt.Sprintf("entry %d of term %d", e.GetIndex(), e.GetTerm()) {
-			es = append(es, fmt.Sprintf("with %q", e.GetData()))
+		switch data := e.GetData(); {
+		case string(data) == fmt.Sprintf("entry %d of term %d", e.GetIndex(), e.GetTerm()):
+		case len(data) > 100:
+			es = append(es, fmt.Sprintf("with %d bytes of sum %x", len(data), sha256.Sum256(data)))
+		default:
+			es = append(es, fmt.Sprintf("with %q", data))
 		}
 	}
 	return fmt.Sprintf("id %d, term %d vote %d commit %d, snapshot %d/%d %q voters %v, %s", s.RaftID,

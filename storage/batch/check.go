@@ -40,12 +40,8 @@ func Verify(b []byte) (Header, error) {
 	if h.Length != int64(len(b)) {
 		return h, &CorruptError{fmt.Sprintf("says it has %d bytes, has %d", h.Length, len(b))}
 	}
-	switch h.Magic {
-	case magic:
-	case 0, 1:
-		return h, ErrMagic
-	default:
-		return h, &CorruptError{fmt.Sprintf("version %d is none that there ever was", h.Magic)}
+	if err := h.checkMagic(); err != nil {
+		return h, err
 	}
 	if crc := crc32.Checksum(b[crcStart:], castagnoli); crc != h.CRC {
 		return h, &CorruptError{fmt.Sprintf("CRC says %08x, content has %08x", h.CRC, crc)}
@@ -63,7 +59,18 @@ func Frame(b []byte) (Header, error) {
 	if err != nil {
 		return h, &InvalidError{-1, err.Error()}
 	}
-	return h, nil
+	return h, h.checkMagic()
+}
+
+func (h Header) checkMagic() error {
+	switch h.Magic {
+	case magic:
+		return nil
+	case 0, 1:
+		return ErrMagic
+	default:
+		return &CorruptError{fmt.Sprintf("version %d is none that there ever was", h.Magic)}
+	}
 }
 
 // check is what a header from a client must be like.
