@@ -12,7 +12,7 @@ RACE =
 RACE_NOTE = echo "no C compiler: the race detector was left out"
 endif
 
-.PHONY: build run test lint bench soak
+.PHONY: build run test lint bench soak compat
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/streambus ./cmd/streambus
@@ -32,6 +32,20 @@ lint:
 # Figures of one node beside the machine's own; read them as ratios of one run.
 bench: build
 	cd compat-tests && go run ./bench -broker ../bin/streambus
+
+# This broker beside Apache Kafka, with its clients and tools. Maven fetches those
+# once; what is missing beside Go is installed where apt-get and root are.
+compat: build
+	@missing=; \
+	command -v mvn >/dev/null || missing="$$missing maven"; \
+	command -v javac >/dev/null || missing="$$missing openjdk-17-jdk-headless"; \
+	command -v kcat >/dev/null || missing="$$missing kcat"; \
+	if [ -n "$$missing" ]; then \
+		[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null || { echo "missing:$$missing; install them, or run this as root where apt-get is"; exit 1; }; \
+		echo "installing$$missing"; \
+		apt-get update -q && apt-get install -q -y $$missing || exit 1; \
+	fi
+	cd compat-tests && go run ./compat -broker ../bin/streambus
 
 # The long runs: STREAMBUS_KILLS kills of a broker that a producer writes to, then
 # every fuzz target there is, for STREAMBUS_FUZZ_TIME each. Making inputs small,

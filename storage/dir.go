@@ -218,6 +218,7 @@ func (d *Dir) OpenLog(name string, cfg LogConfig, now time.Time) (*Log, Recovery
 	if known {
 		return nil, Recovery{}, fmt.Errorf("log %s is open already", name)
 	}
+	l.cleaned = limits.cleaned
 	rec, err := l.open(limits, stale, now)
 	d.mu.Lock()
 	delete(d.left, name)

@@ -43,6 +43,7 @@ type Log struct {
 	d       *Dir
 	name    string
 	topicID [16]byte
+	cleaned int64                  // compaction may have left gaps below it; set at OpenLog
 	gone    atomic.Bool            // deleted
 	moved   atomic.Pointer[string] // where its directory is, once it is gone
 

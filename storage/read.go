@@ -71,6 +71,9 @@ func (l *Log) Read(offset, upTo, maxBytes int64, atLeastOne bool) (Region, error
 			return Region{}, nil
 		}
 		r, err := l.read(v, offset, upTo, maxBytes, atLeastOne)
+		if err == errGap {
+			return l.Read(l.after(v.base), upTo, maxBytes, atLeastOne)
+		}
 		if err != errStaleIndex {
 			return r, l.d.readError(err)
 		}
@@ -81,6 +84,17 @@ func (l *Log) Read(offset, upTo, maxBytes int64, atLeastOne bool) (Region, error
 			return r, l.d.readError(err)
 		}
 	}
+}
+
+// after is where the segment after the one with a base begins, or the log ends.
+func (l *Log) after(base int64) int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	i := sort.Search(len(l.segments), func(i int) bool { return l.segments[i].base > base })
+	if i == len(l.segments) {
+		return l.end
+	}
+	return l.segments[i].base
 }
 
 // view is a segment at one moment.
@@ -148,6 +162,9 @@ func (l *Log) read(v view, offset, upTo, maxBytes int64, atLeastOne bool) (Regio
 	if err := v.seekOffset(w, offset); err != nil {
 		return Region{}, err
 	}
+	if !w.more() {
+		return Region{}, errGap
+	}
 	start := w.pos
 	limit := start + max(0, min(maxBytes, v.size-start))
 	if err := v.seekEnd(w, limit, upTo); err != nil {
@@ -181,7 +198,11 @@ func (l *Log) countEntries(seg *segment) (int64, error) {
 	return seg.entries, nil
 }
 
-// seekOffset moves w to the batch that holds offset.
+// errGap says that what a segment held from an offset on was compacted away.
+var errGap = errors.New("nothing is left there")
+
+// seekOffset moves w to the batch that holds offset, or to the next one after a
+// gap: to the segment's end, if that is in the next segment.
 func (v view) seekOffset(w *walker, offset int64) error {
 	if v.hint.base == v.base && v.hint.offset == offset {
 		w.seek(v.hint.pos, offset)
@@ -203,6 +224,9 @@ func (v view) seekOffset(w *walker, offset int64) error {
 			return errStaleIndex
 		}
 		w.step(h)
+	}
+	if offset < v.log.cleaned {
+		return nil
 	}
 	return w.corrupt("no batch holds offset %d, the next segment begins at %d", offset, v.next)
 }

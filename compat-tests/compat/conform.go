@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // conformance runs the comparison of raw requests, which is a command of its own.
@@ -18,6 +19,8 @@ func conformance(ctx context.Context, b *bench, r *result) error {
 	if out, err := exec.CommandContext(ctx, "go", "build", "-o", bin, "./conform").CombinedOutput(); err != nil {
 		return fmt.Errorf("building conform: %w\n%s", err, out)
 	}
+	ctx, cancel := context.WithTimeout(ctx, 4*time.Minute)
+	defer cancel()
 	cmd := exec.CommandContext(ctx, bin, "--against", b.ours.Addr, "--reference", b.kafka.Addr, "-o", "json")
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()

@@ -100,7 +100,6 @@ func filesRead(ctx context.Context, b *bench, r *result) (err error) {
 	if err := b.ours.Stop(); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, b.ours.Start(ctx)) }()
 	tools, err := b.tools(ctx)
 	if err != nil {
 		return err
