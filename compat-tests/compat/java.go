@@ -121,9 +121,9 @@ func about(text string) (order []string, says map[string]string) {
 
 // killRecords are produced while the broker is killed, at each of these counts
 // of acknowledgements.
-const killRecords = 20000
+const killRecords = 60000
 
-var killsAt = []int{1000, 5000, 12000}
+var killsAt = []int{3000, 10000, 20000, 30000, 40000, 50000}
 
 // javaKills kills a broker while Kafka's idempotent producer writes to it: what
 // it was told to be written must be there once, in order.

@@ -690,7 +690,7 @@ public final class Scripted {
 
     /** Writes records with an idempotent producer, whatever becomes of the broker, and tells of each acknowledgement. */
     static void produceThroughCrashes(String topic, int records) throws Exception {
-        try (KafkaProducer<byte[], byte[]> p = producer("linger.ms", "1", "batch.size", "400", "delivery.timeout.ms", "90000", "reconnect.backoff.max.ms", "200")) {
+        try (KafkaProducer<byte[], byte[]> p = producer("linger.ms", "1", "batch.size", "200", "delivery.timeout.ms", "90000", "reconnect.backoff.max.ms", "200")) {
             for (int i = 0; i < records; i++) {
                 int n = i;
                 p.send(new ProducerRecord<>(topic, i % 2, BEGIN + i, null, bytes("" + i)), (m, e) -> {
@@ -698,9 +698,6 @@ public final class Scripted {
                         System.out.println(e == null ? "acked\t" + n + "\t" + m.partition() + "\t" + m.offset() : "failed\t" + n + "\t" + outcome(e) + "\t0");
                     }
                 });
-                if (i % 20 == 19) {
-                    p.flush();
-                }
             }
         }
         System.out.println("end\t0\t0\t0");
