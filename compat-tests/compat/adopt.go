@@ -79,7 +79,7 @@ func adopted(ctx context.Context, b *bench, r *result) error {
 			}
 		}
 		if err := move(ctx, b, r, how, was, id); err != nil {
-			return fmt.Errorf("Kafka %s: %w", how, err)
+			return fmt.Errorf("with Kafka %s: %w", how, err)
 		}
 	}
 	return oldMessages(b, r)
