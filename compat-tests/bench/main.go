@@ -1,5 +1,5 @@
 // Command bench measures a broker it starts itself, beside what the machine
-// can do in the same run. Machines change their speed from minute to minute,
+// can do in the same run or, with -kafka, beside Apache Kafka (kafka.go). Machines change their speed from minute to minute,
 // so every row has a limit: the same work done by as little code as will do
 // it, without a broker, right before the row. Every round runs every row once
 // on a fresh broker, and a ratio is one between the two figures of one round.
@@ -27,9 +27,13 @@ func main() {
 	span := flag.Duration("span", 3*time.Second, "how long a row runs, and half of it how long its limit")
 	dir := flag.String("dir", "", "where data directories are made (default: that of temporary files)")
 	only := flag.String("rows", "", "regular expression: run the rows whose names match")
+	kafka := flag.Bool("kafka", false, "measure Apache Kafka in turn with it, instead of the machine")
+	warm := flag.Duration("warm", time.Minute, "with -kafka: how long all brokers are warmed up before the first round")
 	flag.Parse()
 	wanted, err := regexp.Compile(*only)
-	if err == nil {
+	if err == nil && *kafka {
+		err = compare(*bin, *dir, *rounds, *span, *warm, wanted)
+	} else if err == nil {
 		err = run(*bin, *dir, *rounds, *span, wanted)
 	}
 	if err != nil {
