@@ -193,7 +193,11 @@ func spread(v []float64) string {
 	return fmt.Sprintf("%.4g\t%.3g-%.3g", median(v), slices.Min(v), slices.Max(v))
 }
 
-func median(v []float64) float64 { return slices.Sorted(slices.Values(v))[len(v)/2] }
+// median is between the middle two of an even number.
+func median(v []float64) float64 {
+	s := slices.Sorted(slices.Values(v))
+	return (s[(len(s)-1)/2] + s[len(s)/2]) / 2
+}
 
 // percentiles sorts times.
 func percentiles(times []time.Duration) []figure {
