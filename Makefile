@@ -33,10 +33,10 @@ lint:
 bench: build
 	cd compat-tests && go run ./bench -broker ../bin/streambus
 
-# The same broker and Apache Kafka in turn, about 12 minutes; the first run
-# fetches Kafka with Maven. BENCH has more flags, as in BENCH="-rounds 2 -rows produce".
+# The same broker and Apache Kafka in turn, about 10 minutes; the first run
+# fetches Kafka with Maven. BENCH has more flags, as in BENCH="-rounds 5 -rows produce".
 bench-kafka: build
-	cd compat-tests && go run ./bench -kafka -broker ../bin/streambus -span 1s $(BENCH)
+	cd compat-tests && go run ./bench -kafka -broker ../bin/streambus -span 1s -rounds 2 $(BENCH)
 
 # The long runs: STREAMBUS_KILLS kills of a broker that a producer writes to, then
 # every fuzz target there is, for STREAMBUS_FUZZ_TIME each. Making inputs small,
