@@ -12,7 +12,7 @@ RACE =
 RACE_NOTE = echo "no C compiler: the race detector was left out"
 endif
 
-.PHONY: build run test lint bench soak
+.PHONY: build run test lint bench bench-kafka soak
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/streambus ./cmd/streambus
@@ -32,6 +32,11 @@ lint:
 # Figures of one node beside the machine's own; read them as ratios of one run.
 bench: build
 	cd compat-tests && go run ./bench -broker ../bin/streambus
+
+# The same broker and Apache Kafka in turn, about 10 minutes; the first run
+# fetches Kafka with Maven. BENCH has more flags, as in BENCH="-rounds 5 -rows produce".
+bench-kafka: build
+	cd compat-tests && go run ./bench -kafka -broker ../bin/streambus -span 1s -rounds 2 $(BENCH)
 
 # The long runs: STREAMBUS_KILLS kills of a broker that a producer writes to, then
 # every fuzz target there is, for STREAMBUS_FUZZ_TIME each. Making inputs small,
