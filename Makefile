@@ -21,7 +21,7 @@ run: build
 	./bin/streambus serve
 
 test:
-	go test $(RACE) ./...
+	go test $(RACE) ./... && cd compat-tests && go test ./...
 	@$(RACE_NOTE)
 
 lint:
