@@ -12,7 +12,7 @@ RACE =
 RACE_NOTE = echo "no C compiler: the race detector was left out"
 endif
 
-.PHONY: build run test lint bench soak compat
+.PHONY: build run test lint bench bench-kafka compat soak
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/streambus ./cmd/streambus
@@ -21,7 +21,7 @@ run: build
 	./bin/streambus serve
 
 test:
-	go test $(RACE) ./...
+	go test $(RACE) ./... && cd compat-tests && go test ./...
 	@$(RACE_NOTE)
 
 lint:
@@ -32,6 +32,11 @@ lint:
 # Figures of one node beside the machine's own; read them as ratios of one run.
 bench: build
 	cd compat-tests && go run ./bench -broker ../bin/streambus
+
+# The same broker and Apache Kafka in turn, about 10 minutes; the first run
+# fetches Kafka with Maven. BENCH has more flags, as in BENCH="-rounds 5 -rows produce".
+bench-kafka: build
+	cd compat-tests && go run ./bench -kafka -broker ../bin/streambus -span 1s -rounds 2 $(BENCH)
 
 # This broker beside Apache Kafka, with its clients and tools. Maven fetches those
 # once; what is missing beside Go is installed where apt-get and root are.

@@ -276,8 +276,14 @@ func TestMillionEntries(t *testing.T) {
 		for _, row := range resp.Topics {
 			created += one(row.ErrorCode == 0)
 		}
-		if took := time.Since(begun); len(resp.Topics) != c.topics || created != c.created || took > patience { // a pass over all for each would take hours
+		if took := time.Since(begun); len(resp.Topics) != c.topics || created > c.created || took > patience { // a pass over all for each would take hours
 			t.Errorf("%s: %d topics, %d created, %v", name, len(resp.Topics), created, took)
 		}
 	}
+	// A busy machine may answer before it has created them.
+	until(t, "all that may be created, and no more", func() bool {
+		all := kmsg.NewPtrMetadataRequest()
+		all.Version = 4
+		return len(ask[*kmsg.MetadataResponse](newRaw(t, addr), all).Topics) == 1+1000
+	})
 }

@@ -67,6 +67,14 @@ func (l *Log) take() flushPart {
 	return p
 }
 
+// Dirty tells whether a round has something to do. It is true from when a log
+// becomes dirty until the round that flushes it has begun.
+func (d *Dir) Dirty() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.dirty) > 0
+}
+
 // BeginFlush begins a round. It returns nil if nothing is dirty, or nothing can
 // become durable any more. There is one round at a time.
 func (d *Dir) BeginFlush() *FlushRound {

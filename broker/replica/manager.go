@@ -282,11 +282,15 @@ func (m *Manager) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// wakeFlusher is called at each append. Waiting for the end of a request was
+// wakeFlusher is called at each append. What is appended to topics that are not
+// flushed wakes nobody. Waiting for the end of a request was
 // tried, for fewer rounds: with a request over a thousand partitions the many
 // small rounds get the disk to work while the rest is appended, and one large
 // round at the end took longer, for first records more than twice as long.
 func (m *Manager) wakeFlusher() {
+	if !m.dir.Dirty() {
+		return
+	}
 	select {
 	case m.dirty <- struct{}{}:
 	default:

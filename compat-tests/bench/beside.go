@@ -79,7 +79,7 @@ func each(ctx context.Context, addr string, n int, do func(net.Conn) error) erro
 
 // announced are a hundred connections that announce 48 MiB and send 4 KiB.
 func announced(ctx context.Context, b *bench) error {
-	return each(ctx, b.addr, 100, func(nc net.Conn) error {
+	return each(ctx, b.Addr, 100, func(nc net.Conn) error {
 		head := binary.BigEndian.AppendUint32(nil, 48<<20)
 		req := kmsg.NewPtrProduceRequest()
 		req.SetVersion(9)
@@ -94,7 +94,7 @@ func announced(ctx context.Context, b *bench) error {
 
 // trickling are a thousand connections that send a byte now and then.
 func trickling(ctx context.Context, b *bench) error {
-	return each(ctx, b.addr, 1000, func(nc net.Conn) error {
+	return each(ctx, b.Addr, 1000, func(nc net.Conn) error {
 		frame := append(binary.BigEndian.AppendUint32(nil, 1000), make([]byte, 1000)...)
 		for _, c := range frame {
 			if _, err := nc.Write([]byte{c}); err != nil {
@@ -121,7 +121,7 @@ func bombs(ctx context.Context, b *bench) error {
 	t.Topic, t.Partitions = topic, append(t.Partitions, p)
 	req.Topics = append(req.Topics, t)
 	frame := kmsg.NewRequestFormatter(kmsg.FormatterClientID("bomb")).AppendRequest(nil, req, 1)
-	return each(ctx, b.addr, 4, func(nc net.Conn) error {
+	return each(ctx, b.Addr, 4, func(nc net.Conn) error {
 		for {
 			if _, err := nc.Write(frame); err != nil {
 				return err
@@ -166,7 +166,7 @@ func strangers(ctx context.Context, b *bench) error {
 	for i := range fails {
 		all.Go(func() {
 			for ctx.Err() == nil {
-				nc, err := net.Dial("tcp", b.addr)
+				nc, err := net.Dial("tcp", b.Addr)
 				if err != nil {
 					fails[i] = fmt.Errorf("a stranger is not let in: %w", err)
 					return

@@ -2,53 +2,59 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/streambus/streambus/compat-tests/server"
 )
 
-// bench is what the rows of one round share: a fresh broker, and a directory
-// that also takes the files of the limits.
+// bench is what the rows of one round share: a broker, and a directory that
+// also takes the files of the limits.
 type bench struct {
+	*server.Server
+	run     starter
 	span    time.Duration
-	dir     string // of the broker's data; scratch is beside it
-	scratch string
-	bin     string
-	cmd     *exec.Cmd
-	addr    string
-	admin   string
+	dir     string // everything is in it
+	scratch string // the files of the limits are
 	start   []figure
 	next    int
 }
 
+// starter starts a broker with its files in dir.
+type starter func(dir string) (*server.Server, error)
+
+func streamBus(bin string, settings map[string]string) starter {
+	return func(dir string) (*server.Server, error) {
+		return server.StreamBus(context.Background(), bin, dir, settings)
+	}
+}
+
 // start runs a broker on an empty directory and takes the time of each part of
 // the way to the first acknowledged record.
-func start(bin, parent string, span time.Duration) (*bench, error) {
+func start(run starter, parent string, span time.Duration) (*bench, error) {
 	dir, err := os.MkdirTemp(parent, "streambus-bench-")
 	if err != nil {
 		return nil, err
 	}
-	b := &bench{span: span, dir: filepath.Join(dir, "data"), scratch: filepath.Join(dir, "limits"), bin: bin}
-	if err := errors.Join(os.Mkdir(b.dir, 0o755), os.Mkdir(b.scratch, 0o755)); err != nil {
+	b := &bench{run: run, span: span, dir: dir, scratch: filepath.Join(dir, "limits")}
+	if err := errors.Join(os.Mkdir(b.scratch, 0o755), settle(dir)); err != nil {
 		return nil, err
 	}
-	if err := settle(dir); err != nil {
-		return nil, err
+	if b.Server, err = run(dir); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	if err := b.firstAck(); err != nil {
 		return nil, errors.Join(err, b.stop())
@@ -58,93 +64,27 @@ func start(bin, parent string, span time.Duration) (*bench, error) {
 
 // firstAck fills in start.
 func (b *bench) firstAck() error {
-	begun := time.Now()
-	last := begun
+	last := b.Started
 	part := func(name string) {
 		now := time.Now()
 		b.start = append(b.start, figure{name, millis(now.Sub(last))})
 		last = now
 	}
-	if err := b.exec(); err != nil {
-		return err
-	}
-	part("ms to the line that says so")
-	ctx := context.Background()
-	cl, err := b.client(kgo.DefaultProduceTopic("first"), kgo.AllowAutoTopicCreation())
+	part("ms to where it serves")
+	topic, err := b.topic(1, "")
 	if err != nil {
 		return err
-	}
-	defer cl.Close()
-	if err := cl.Ping(ctx); err != nil {
-		return err
-	}
-	part("ms to connect, first metadata")
-	req := kmsg.NewPtrMetadataRequest()
-	req.AllowAutoTopicCreation = true
-	t := kmsg.NewMetadataRequestTopic()
-	t.Topic = kmsg.StringPtr("first")
-	req.Topics = append(req.Topics, t)
-	resp, err := req.RequestWith(ctx, cl)
-	if err != nil {
-		return err
-	}
-	if code := resp.Topics[0].ErrorCode; code != 0 {
-		return fmt.Errorf("creating the first topic: error %d", code)
 	}
 	part("ms to create a topic")
-	if err := cl.ProduceSync(ctx, &kgo.Record{Value: []byte("first")}).FirstErr(); err != nil {
+	if err := b.fill(topic, 1); err != nil {
 		return err
 	}
 	part("ms to the first ack")
-	b.start = append(b.start, figure{"ms in all", millis(last.Sub(begun))})
+	b.start = append(b.start, figure{"ms in all", millis(last.Sub(b.Started))})
 	return nil
 }
 
-// exec starts the process and returns when it says that it has started.
-func (b *bench) exec() error {
-	var err error
-	if b.addr, err = freeAddr(); err != nil {
-		return err
-	}
-	if b.admin, err = freeAddr(); err != nil {
-		return err
-	}
-	b.cmd = exec.Command(b.bin, "serve", "--data-dir", b.dir, "--listeners", "PLAINTEXT://"+b.addr, "--admin-listen", b.admin)
-	stderr, err := b.cmd.StderrPipe()
-	if err != nil {
-		return err
-	}
-	if err := b.cmd.Start(); err != nil {
-		return err
-	}
-	var log strings.Builder
-	for lines := bufio.NewScanner(stderr); lines.Scan(); {
-		fmt.Fprintln(&log, lines.Text())
-		if strings.Contains(lines.Text(), "msg=started") {
-			go io.Copy(os.Stderr, stderr)
-			return nil
-		}
-	}
-	return fmt.Errorf("the broker does not start:\n%s", log.String())
-}
-
-func freeAddr() (string, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return ln.Addr().String(), ln.Close()
-}
-
-func (b *bench) stop() error { return errors.Join(b.end(), os.RemoveAll(filepath.Dir(b.dir))) }
-
-// end stops the process, and leaves its files.
-func (b *bench) end() error {
-	if err := b.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		return err
-	}
-	return b.cmd.Wait()
-}
+func (b *bench) stop() error { return errors.Join(b.Stop(), os.RemoveAll(b.dir)) }
 
 // settle waits for what was written and removed before. Where the disk is told
 // of freed blocks, the sync after a large removal takes part in that.
@@ -162,14 +102,18 @@ func settle(dir string) error {
 	return nil
 }
 
+// client asks again soon, so that what is not ready yet costs what the broker
+// takes and not what the client waits.
 func (b *bench) client(opts ...kgo.Opt) (*kgo.Client, error) {
 	return kgo.NewClient(append([]kgo.Opt{
-		kgo.SeedBrokers(b.addr), kgo.ProducerBatchCompression(kgo.NoCompression()), kgo.ProducerLinger(0),
+		kgo.SeedBrokers(b.Addr), kgo.ProducerBatchCompression(kgo.NoCompression()), kgo.ProducerLinger(0),
 		kgo.ProducerBatchMaxBytes(1 << 20), kgo.MaxBufferedRecords(100_000),
+		kgo.RetryBackoffFn(func(int) time.Duration { return 10 * time.Millisecond }), kgo.MetadataMinAge(20 * time.Millisecond),
 	}, opts...)...)
 }
 
-// topic makes a fresh topic.
+// topic makes a fresh topic, and returns when all of it has a leader. An empty
+// flush leaves that to the broker's settings.
 func (b *bench) topic(partitions int32, flush string) (string, error) {
 	cl, err := b.client()
 	if err != nil {
@@ -177,36 +121,54 @@ func (b *bench) topic(partitions int32, flush string) (string, error) {
 	}
 	defer cl.Close()
 	b.next++
-	name := fmt.Sprintf("bench-%d", b.next)
+	name := b.lastTopic()
 	req := kmsg.NewPtrCreateTopicsRequest()
 	t := kmsg.NewCreateTopicsRequestTopic()
 	t.Topic, t.NumPartitions, t.ReplicationFactor = name, partitions, 1
-	c := kmsg.NewCreateTopicsRequestTopicConfig()
-	c.Name, c.Value = "streambus.flush", &flush
-	t.Configs = append(t.Configs, c)
+	if flush != "" {
+		c := kmsg.NewCreateTopicsRequestTopicConfig()
+		c.Name, c.Value = "streambus.flush", &flush
+		t.Configs = append(t.Configs, c)
+	}
 	req.Topics = append(req.Topics, t)
 	resp, err := req.RequestWith(context.Background(), cl)
-	if err == nil && resp.Topics[0].ErrorCode != 0 {
-		err = fmt.Errorf("creating %s: error %d", name, resp.Topics[0].ErrorCode)
+	if err == nil {
+		err = kerr.ErrorForCode(resp.Topics[0].ErrorCode)
 	}
-	return name, err
+	if err != nil {
+		return "", fmt.Errorf("creating %s with %d partitions: %w", name, partitions, err)
+	}
+	return name, led(cl, name, partitions)
 }
 
-// cpu is the processor time that the broker has used.
-func (b *bench) cpu() (time.Duration, error) {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", b.cmd.Process.Pid))
-	if err != nil {
-		return 0, err
+// lastTopic is the one that was made last.
+func (b *bench) lastTopic() string { return fmt.Sprintf("bench-%d", b.next) }
+
+// leaderTime is what leaders of a topic may take to be known.
+const leaderTime = 30 * time.Second
+
+// led waits until each partition of a topic has a leader.
+func led(cl *kgo.Client, topic string, partitions int32) error {
+	req := kmsg.NewPtrMetadataRequest()
+	t := kmsg.NewMetadataRequestTopic()
+	t.Topic = &topic
+	req.Topics = append(req.Topics, t)
+	for begun := time.Now(); time.Since(begun) < leaderTime; time.Sleep(time.Millisecond) {
+		resp, err := req.RequestWith(context.Background(), cl)
+		if err != nil {
+			return err
+		}
+		missing := func(p kmsg.MetadataResponseTopicPartition) bool { return p.ErrorCode != 0 || p.Leader < 0 }
+		if got := resp.Topics[0].Partitions; len(got) == int(partitions) && !slices.ContainsFunc(got, missing) {
+			return nil
+		}
 	}
-	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+2:]))
-	user, err1 := strconv.Atoi(fields[11])
-	system, err2 := strconv.Atoi(fields[12])
-	return time.Duration(user+system) * 10 * time.Millisecond, errors.Join(err1, err2)
+	return fmt.Errorf("%s has partitions without a leader after %v", topic, leaderTime)
 }
 
 // metrics reads the broker's metrics, by name and labels.
 func (b *bench) metrics() (map[string]float64, error) {
-	resp, err := http.Get("http://" + b.admin + "/metrics")
+	resp, err := http.Get("http://" + b.Admin + "/metrics")
 	if err != nil {
 		return nil, err
 	}
@@ -238,7 +200,7 @@ func (b *bench) onDisk(topic string) (int64, error) {
 }
 
 func (b *bench) segments(topic string) ([]string, error) {
-	return filepath.Glob(filepath.Join(b.dir, topic+"-*", "*.log"))
+	return filepath.Glob(filepath.Join(b.Data, topic+"-*", "*.log"))
 }
 
 // touchMemory has the machine hand over the pages that a row will write to:
@@ -251,7 +213,7 @@ func (b *bench) touchMemory() error {
 		return err
 	}
 	page := make([]byte, 1<<20)
-	for range 3 << 10 {
+	for range int(b.span.Seconds() * 1024) {
 		if _, err := f.Write(page); err != nil {
 			break
 		}

@@ -104,7 +104,7 @@ func share(part float64, flush string) func(*bench) (float64, error) {
 		if err != nil {
 			return 0, err
 		}
-		n, took, _, err := b.throughput(topic, incompressible)
+		n, took, _, err := b.throughput(topic, incompressible, b.spanOver)
 		return part * float64(n) / recordBytes / took.Seconds(), err
 	}
 }
@@ -178,7 +178,7 @@ func compressed(codec kgo.CompressionCodec) measure {
 		if err != nil {
 			return nil, err
 		}
-		n, took, cpu, err := b.throughput(topic, text, kgo.ProducerBatchCompression(codec))
+		n, took, cpu, err := b.throughput(topic, text, b.spanOver, kgo.ProducerBatchCompression(codec))
 		if err != nil {
 			return nil, err
 		}
@@ -203,7 +203,7 @@ func logLines(n int) []byte {
 
 // consumeCold reads from the disk what is not in memory any more.
 func consumeCold(b *bench) ([]figure, error) {
-	return b.consumeAll(func(topic string) error {
+	return b.consumeAll("os", incompressible, func(topic string) error {
 		names, err := b.segments(topic)
 		if err != nil {
 			return err

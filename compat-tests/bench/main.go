@@ -1,5 +1,5 @@
 // Command bench measures a broker it starts itself, beside what the machine
-// can do in the same run. Machines change their speed from minute to minute,
+// can do in the same run or, with -kafka, beside Apache Kafka (kafka.go). Machines change their speed from minute to minute,
 // so every row has a limit: the same work done by as little code as will do
 // it, without a broker, right before the row. Every round runs every row once
 // on a fresh broker, and a ratio is one between the two figures of one round.
@@ -27,8 +27,16 @@ func main() {
 	span := flag.Duration("span", 3*time.Second, "how long a row runs, and half of it how long its limit")
 	dir := flag.String("dir", "", "where data directories are made (default: that of temporary files)")
 	only := flag.String("rows", "", "regular expression: run the rows whose names match")
+	kafka := flag.Bool("kafka", false, "measure Apache Kafka in turn with it, instead of the machine")
+	warm := flag.Duration("warm", time.Minute, "with -kafka: how long all brokers are warmed up before the first round")
 	flag.Parse()
-	if err := run(*bin, *dir, *rounds, *span, *only); err != nil {
+	wanted, err := regexp.Compile(*only)
+	if err == nil && *kafka {
+		err = compare(*bin, *dir, *rounds, *span, *warm, wanted)
+	} else if err == nil {
+		err = run(*bin, *dir, *rounds, *span, wanted)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -50,64 +58,62 @@ type figure struct {
 	value float64
 }
 
-var rows = []row{
-	{"machine: loopback, 64 KiB writes", loopback, nil},
-	{"machine: loopback, 64 B there and back", pingPong, nil},
-	{"machine: fdatasync of 4 KiB appends", fdatasync, nil},
-	{"start, empty directory", started, bareStart},
-	{"resident memory, idle", resident, nil},
-	{"produce 1 KiB, acks=all, durable", produce("ack", incompressible), received(true)},
-	{"produce 1 KiB, acks=all, os", produce("os", incompressible), received(false)},
-	{"produce 100 B, acks=all, durable", produce("ack", small), received(true)},
-	{"produce 100 B, acks=all, os", produce("os", small), received(false)},
-	{"produce text, gzip", compressed(kgo.GzipCompression()), nil},
-	{"produce text, snappy", compressed(kgo.SnappyCompression()), nil},
-	{"produce text, lz4", compressed(kgo.Lz4Compression()), nil},
-	{"produce text, zstd", compressed(kgo.ZstdCompression()), nil},
-	{"consume 1 KiB, hot", consume, sent},
-	{"consume 1 KiB, cold", consumeCold, readDirect},
-	{"1 in flight, os", active(1, "os"), echo(false)},
-	{"1 active partition", active(1, "ack"), echo(true)},
-	{"100 active partitions", active(100, "ack"), groupCommit(100)},
-	{"1000 active partitions", active(1000, "ack"), groupCommit(1000)},
-	{"1000 new partitions", sweeps(1000), bareSweeps(1000)},
-	{"1 connection, os", connections(1), echoes(1)},
-	{"8 connections, os", connections(8), echoes(8)},
-	{"64 connections, os", connections(64), echoes(64)},
-	{"open loop, 2000/s on 6 partitions", openLoop(perSecond(2000), 6, "ack"), fdatasync},
-	{"open loop at 70 % of its maximum", openLoop(share(.7, "ack"), 6, "ack"), nil},
-	{"end to end at 500/s, durable", endToEnd(500, "ack"), fdatasync},
-	{"end to end at 500/s, os", endToEnd(500, "os"), pingPong},
-	{"allocations in the broker", allocations, nil},
-	{"resident memory after it all", resident, nil},
-	{"100 idle partitions", idle(100), nil},
-	{"1000 idle partitions", idle(1000), nil},
-	{"10000 idle partitions", idle(10_000), nil},
-	{"100000 idle partitions, no records", idle(100_000), nil},
-	{"start after kill -9, 256 MB", restart(256 << 20), nil},
-	{"start after kill -9, 10 GB", restart(10 << 30), nil},
-	{"10^5 records of 100 B", stored(1e5), nil},
-	{"10^6 records of 100 B", stored(1e6), nil},
-	{"10^7 records of 100 B", stored(1e7), nil},
-	{"100 idle connections", idleConnections(100), nil},
-	{"1000 idle connections", idleConnections(1000), nil},
-	{"8000 idle connections", idleConnections(8000), nil},
-	{"beside 100 announcing 48 MiB", beside(announced), nil},
-	{"beside 1000 sending byte by byte", beside(trickling), nil},
-	{"beside 4 with decompression bombs", beside(bombs), nil},
-	{"beside strangers", beside(strangers), nil},
+func rows(bin string) []row {
+	return []row{
+		{"machine: loopback, 64 KiB writes", loopback, nil},
+		{"machine: loopback, 64 B there and back", pingPong, nil},
+		{"machine: fdatasync of 4 KiB appends", fdatasync, nil},
+		{"start, empty directory", started, bareStart(bin)},
+		{"resident memory, idle", resident, nil},
+		{"produce 1 KiB, acks=all, durable", produce("ack", incompressible), received(true)},
+		{"produce 1 KiB, acks=all, os", produce("os", incompressible), received(false)},
+		{"produce 100 B, acks=all, durable", produce("ack", small), received(true)},
+		{"produce 100 B, acks=all, os", produce("os", small), received(false)},
+		{"produce text, gzip", compressed(kgo.GzipCompression()), nil},
+		{"produce text, snappy", compressed(kgo.SnappyCompression()), nil},
+		{"produce text, lz4", compressed(kgo.Lz4Compression()), nil},
+		{"produce text, zstd", compressed(kgo.ZstdCompression()), nil},
+		{"consume 1 KiB, hot", consume("os", incompressible), sent},
+		{"consume 1 KiB, cold", consumeCold, readDirect},
+		{"1 in flight, os", active(1, "os"), echo(false)},
+		{"1 active partition", active(1, "ack"), echo(true)},
+		{"100 active partitions", active(100, "ack"), groupCommit(100)},
+		{"1000 active partitions", active(1000, "ack"), groupCommit(1000)},
+		{"1000 new partitions", sweeps(1000, "ack"), bareSweeps(1000)},
+		{"1 connection, os", connections(1), echoes(1)},
+		{"8 connections, os", connections(8), echoes(8)},
+		{"64 connections, os", connections(64), echoes(64)},
+		{"open loop, 2000/s on 6 partitions", openLoop(perSecond(2000), 6, "ack"), fdatasync},
+		{"open loop at 70 % of its maximum", openLoop(share(.7, "ack"), 6, "ack"), nil},
+		{"end to end at 500/s, durable", endToEnd(500, "ack"), fdatasync},
+		{"end to end at 500/s, os", endToEnd(500, "os"), pingPong},
+		{"allocations in the broker", allocations, nil},
+		{"resident memory after it all", resident, nil},
+		{"100 idle partitions", idle(100), nil},
+		{"1000 idle partitions", idle(1000), nil},
+		{"10000 idle partitions", idle(10_000), nil},
+		{"100000 idle partitions, no records", idle(100_000), nil},
+		{"start after kill -9, 256 MB", restart(256 << 20), nil},
+		{"start after kill -9, 10 GB", restart(10 << 30), nil},
+		{"10^5 records of 100 B", stored(1e5), nil},
+		{"10^6 records of 100 B", stored(1e6), nil},
+		{"10^7 records of 100 B", stored(1e7), nil},
+		{"100 idle connections", idleConnections(100), nil},
+		{"1000 idle connections", idleConnections(1000), nil},
+		{"8000 idle connections", idleConnections(8000), nil},
+		{"beside 100 announcing 48 MiB", beside(announced), nil},
+		{"beside 1000 sending byte by byte", beside(trickling), nil},
+		{"beside 4 with decompression bombs", beside(bombs), nil},
+		{"beside strangers", beside(strangers), nil},
+	}
 }
 
-func run(bin, dir string, rounds int, span time.Duration, only string) error {
-	wanted, err := regexp.Compile(only)
-	if err != nil {
-		return err
-	}
-	rows := slices.DeleteFunc(slices.Clone(rows), func(r row) bool { return !wanted.MatchString(r.name) })
+func run(bin, dir string, rounds int, span time.Duration, wanted *regexp.Regexp) error {
+	rows := slices.DeleteFunc(rows(bin), func(r row) bool { return !wanted.MatchString(r.name) })
 	results := make([]result, len(rows))
 	for n := range rounds {
 		fmt.Fprintf(os.Stderr, "round %d of %d\n", n+1, rounds)
-		if err := round(bin, dir, span, rows, results); err != nil {
+		if err := round(streamBus(bin, nil), dir, span, rows, results); err != nil {
 			return err
 		}
 	}
@@ -115,8 +121,8 @@ func run(bin, dir string, rounds int, span time.Duration, only string) error {
 }
 
 // round runs every row once on a fresh broker.
-func round(bin, dir string, span time.Duration, rows []row, results []result) (err error) {
-	b, err := start(bin, dir, span)
+func round(broker starter, dir string, span time.Duration, rows []row, results []result) (err error) {
+	b, err := start(broker, dir, span)
 	if err != nil {
 		return err
 	}
@@ -187,7 +193,11 @@ func spread(v []float64) string {
 	return fmt.Sprintf("%.4g\t%.3g-%.3g", median(v), slices.Min(v), slices.Max(v))
 }
 
-func median(v []float64) float64 { return slices.Sorted(slices.Values(v))[len(v)/2] }
+// median is between the middle two of an even number.
+func median(v []float64) float64 {
+	s := slices.Sorted(slices.Values(v))
+	return (s[(len(s)-1)/2] + s[len(s)/2]) / 2
+}
 
 // percentiles sorts times.
 func percentiles(times []time.Duration) []figure {

@@ -20,11 +20,14 @@ const recordBytes = 1024
 func started(b *bench) ([]figure, error) { return b.start, nil }
 
 func resident(b *bench) ([]figure, error) {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", b.cmd.Process.Pid))
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", b.Pid()))
 	if err != nil {
 		return nil, err
 	}
-	var figures []figure
+	var (
+		figures []figure
+		sum     float64
+	)
 	for line := range strings.Lines(string(status)) {
 		f := strings.Fields(line)
 		unit := map[string]string{"RssAnon:": "MB anonymous", "RssFile:": "MB of files"}[f[0]]
@@ -36,8 +39,9 @@ func resident(b *bench) ([]figure, error) {
 			return nil, err
 		}
 		figures = append(figures, figure{unit, float64(kb) / 1000})
+		sum += float64(kb) / 1000
 	}
-	return figures, nil
+	return append(figures, figure{"MB resident", sum}), nil
 }
 
 // payload is what records of a size are cut from.
@@ -52,27 +56,37 @@ var (
 	text           = payload{recordBytes, logLines(16 << 20)}
 )
 
-// throughput sends records for the span.
-func (b *bench) throughput(topic string, of payload, opts ...kgo.Opt) (bytesSent int64, took, cpu time.Duration, err error) {
+// until says when enough has been sent.
+type until func(bytes int64, took time.Duration) bool
+
+func upTo(bytes int64) until { return func(n int64, _ time.Duration) bool { return n >= bytes } }
+
+func (b *bench) spanOver(_ int64, took time.Duration) bool { return took >= b.span }
+
+// throughput sends records until it is enough.
+func (b *bench) throughput(topic string, of payload, enough until, opts ...kgo.Opt) (bytesSent int64, took, cpu time.Duration, err error) {
 	cl, err := b.client(append([]kgo.Opt{kgo.DefaultProduceTopic(topic), kgo.ProducerLinger(5 * time.Millisecond), kgo.RecordPartitioner(kgo.RoundRobinPartitioner())}, opts...)...)
 	if err != nil {
 		return 0, 0, 0, err
 	}
 	defer cl.Close()
-	var sent, failed atomic.Int64
+	var (
+		sent   int64
+		failed atomic.Int64
+	)
 	before, err := b.cpu()
 	if err != nil {
 		return 0, 0, 0, err
 	}
 	begun := time.Now()
-	for i := 0; time.Since(begun) < b.span; i++ {
+	for i := 0; !enough(sent, time.Since(begun)); i++ {
 		at := (i * 1031) % (len(of.bytes) - of.size)
 		cl.Produce(context.Background(), &kgo.Record{Value: of.bytes[at : at+of.size]}, func(_ *kgo.Record, err error) {
 			if err != nil {
 				failed.Add(1)
 			}
-			sent.Add(int64(of.size))
 		})
+		sent += int64(of.size)
 	}
 	err = cl.Flush(context.Background())
 	took = time.Since(begun)
@@ -80,10 +94,10 @@ func (b *bench) throughput(topic string, of payload, opts ...kgo.Opt) (bytesSent
 	if n := failed.Load(); n > 0 {
 		err = fmt.Errorf("%d records failed", n)
 	}
-	return sent.Load(), took, after - before, errors.Join(err, err2)
+	return sent, took, after - before, errors.Join(err, err2)
 }
 
-func produce(flush string, of payload) measure {
+func produce(flush string, of payload, opts ...kgo.Opt) measure {
 	return func(b *bench) ([]figure, error) {
 		if err := b.touchMemory(); err != nil {
 			return nil, err
@@ -92,7 +106,7 @@ func produce(flush string, of payload) measure {
 		if err != nil {
 			return nil, err
 		}
-		n, took, cpu, err := b.throughput(topic, of)
+		n, took, cpu, err := b.throughput(topic, of, b.spanOver, opts...)
 		if err != nil {
 			return nil, err
 		}
@@ -112,16 +126,54 @@ func perGB(cpu time.Duration, bytes int64) figure {
 	return figure{"broker CPU s/GB", cpu.Seconds() / float64(bytes) * 1e9}
 }
 
+// consumedBytes is how much there is to read: about half a second of it, where
+// the client takes longer for small records.
+func (p payload) consumedBytes() int64 {
+	if p.size < recordBytes {
+		return 192 << 20
+	}
+	return 512 << 20
+}
+
 // consume reads what is in memory.
-func consume(b *bench) ([]figure, error) { return b.consumeAll(b.heat) }
+func consume(flush string, of payload) measure {
+	return func(b *bench) ([]figure, error) {
+		var before, after int64
+		figures, err := b.consumeAll(flush, of, func(topic string) (err error) {
+			if err := b.heat(topic); err != nil {
+				return err
+			}
+			before, err = b.diskReads()
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		if after, err = b.diskReads(); err == nil && after-before > of.consumedBytes()/100 {
+			err = fmt.Errorf("of %d bytes that were to be in memory, %d came from the disk: free some memory", of.consumedBytes(), after-before)
+		}
+		return figures, err
+	}
+}
+
+// diskReads is how many bytes the broker has had read from a disk.
+func (b *bench) diskReads() (int64, error) {
+	counts, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", b.Pid()))
+	if err != nil {
+		return 0, err
+	}
+	_, rest, _ := strings.Cut(string(counts), "\nread_bytes: ")
+	n, _, _ := strings.Cut(rest, "\n")
+	return strconv.ParseInt(n, 10, 64)
+}
 
 // consumeAll sends records, prepares their files and reads them.
-func (b *bench) consumeAll(prepare func(topic string) error) ([]figure, error) {
-	topic, err := b.topic(6, "os")
+func (b *bench) consumeAll(flush string, of payload, prepare func(topic string) error) ([]figure, error) {
+	topic, err := b.topic(6, flush)
 	if err != nil {
 		return nil, err
 	}
-	total, _, _, err := b.throughput(topic, incompressible)
+	total, _, _, err := b.throughput(topic, of, upTo(of.consumedBytes()))
 	if err != nil {
 		return nil, err
 	}
@@ -218,10 +270,10 @@ func active(n int32, flush string) measure {
 
 // sweeps sends one record to each of n partitions, over and over. The first
 // sweep makes their files.
-func sweeps(n int32) measure {
+func sweeps(n int32, flush string) measure {
 	return func(b *bench) ([]figure, error) {
 		begun := time.Now()
-		p, err := b.producer(n, "ack")
+		p, err := b.producer(n, flush)
 		if err != nil {
 			return nil, err
 		}
@@ -236,13 +288,14 @@ func sweeps(n int32) measure {
 		if err != nil {
 			return nil, err
 		}
-		return []figure{{"ms to create", millis(created)}, {firstSweep, millis(first)}, {laterSweeps, percentiles(later)[0].value}}, nil
+		return []figure{{"ms to create", millis(created)}, {createdAndSwept, millis(created + first)}, {firstSweep, millis(first)}, {laterSweeps, percentiles(later)[0].value}}, nil
 	}
 }
 
 const (
-	firstSweep  = "ms, first record to each"
-	laterSweeps = "ms, later record to each, p50"
+	createdAndSwept = "ms, created and first record to each"
+	firstSweep      = "ms, first record to each"
+	laterSweeps     = "ms, later record to each, p50"
 )
 
 // repeat does something for the span and returns how long each time took.

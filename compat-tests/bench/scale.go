@@ -16,7 +16,7 @@ import (
 // fresh does something with a broker of its own, beside the one of the round,
 // which is idle meanwhile.
 func (b *bench) fresh(do func(*bench) ([]figure, error)) (figures []figure, err error) {
-	own, err := start(b.bin, filepath.Dir(filepath.Dir(b.dir)), b.span)
+	own, err := start(b.run, filepath.Dir(b.dir), b.span)
 	if err != nil {
 		return nil, err
 	}
@@ -110,12 +110,11 @@ func (b *bench) watched(topics []string) (float64, error) {
 
 // restartCleanly stops the broker and takes the time until it serves again.
 func (b *bench) restartCleanly() ([]figure, error) {
-	if err := b.end(); err != nil {
+	if err := b.Stop(); err != nil {
 		return nil, err
 	}
-	begun := time.Now()
-	err := b.exec()
-	return []figure{{"ms to start again", millis(time.Since(begun))}}, err
+	err := b.Start(context.Background())
+	return []figure{{"ms to start again", millis(time.Since(b.Started))}}, err
 }
 
 // restart is the way back of a broker that was killed with so many bytes of
@@ -123,32 +122,30 @@ func (b *bench) restartCleanly() ([]figure, error) {
 func restart(bytes int64) measure {
 	return func(b *bench) ([]figure, error) {
 		return b.fresh(func(b *bench) ([]figure, error) {
-			topic, err := b.topic(6, "ack")
-			if err != nil {
-				return nil, err
-			}
-			for sent := int64(0); sent < bytes; {
-				n, _, _, err := b.throughput(topic, incompressible)
-				if err != nil {
-					return nil, err
-				}
-				sent += n
-			}
-			if err := b.cmd.Process.Kill(); err != nil {
-				return nil, err
-			}
-			b.cmd.Wait() // says that it was killed
-			begun := time.Now()
-			if err := b.exec(); err != nil {
-				return nil, err
-			}
-			served := time.Since(begun)
-			if err := b.fill(topic, 1); err != nil {
-				return nil, err
-			}
-			return []figure{{"ms to the line that says so", millis(served)}, {"ms to the first ack", millis(time.Since(begun))}}, nil
+			return b.killed(bytes)
 		})
 	}
+}
+
+func (b *bench) killed(bytes int64) ([]figure, error) {
+	topic, err := b.topic(6, "")
+	if err != nil {
+		return nil, err
+	}
+	if _, _, _, err := b.throughput(topic, incompressible, upTo(bytes)); err != nil {
+		return nil, err
+	}
+	if err := b.Kill(); err != nil {
+		return nil, err
+	}
+	if err := b.Start(context.Background()); err != nil {
+		return nil, err
+	}
+	served := time.Since(b.Started)
+	if err := b.fill(topic, 1); err != nil {
+		return nil, err
+	}
+	return []figure{{"ms to where it serves again", millis(served)}, {"ms to the first ack after it", millis(time.Since(b.Started))}}, nil
 }
 
 // stored is a partition with so many records: what each costs to write, and
@@ -223,7 +220,7 @@ func idleConnections(n int) measure {
 				return nil, err
 			}
 			for i := range n {
-				nc, err := net.Dial("tcp", b.addr)
+				nc, err := net.Dial("tcp", b.Addr)
 				if err != nil {
 					return nil, fmt.Errorf("connection %d: %w", i, err)
 				}

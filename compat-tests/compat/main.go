@@ -95,17 +95,17 @@ func indent(s string) string {
 
 // settings are those that both brokers are given.
 var settings = map[string]string{
-	"log.flush.offset.checkpoint.interval.ms": "1000",
 	// Records have old timestamps, and are still needed after retention's first look.
 	"log.retention.check.interval.ms": "36000000",
+	"log.cleaner.backoff.ms":          "200",
+	"log.cleaner.dedupe.buffer.size":  "10485760",
 }
 
-// kafkaSettings make Kafka do soon what the parts wait for.
+// kafkaSettings make Kafka do soon what the parts wait for, and are none of ours.
 var kafkaSettings = map[string]string{
-	"log.cleaner.backoff.ms":                        "200",
+	"log.flush.offset.checkpoint.interval.ms":       "1000",
 	"log.flush.start.offset.checkpoint.interval.ms": "500",
 	"log.initial.task.delay.ms":                     "500",
-	"log.cleaner.dedupe.buffer.size":                "10485760",
 }
 
 func main() {
@@ -152,6 +152,9 @@ func compare(ctx context.Context, bin string, wanted *regexp.Regexp) (results []
 		if err := run(ctx, p, b, r); err != nil {
 			r.checks++
 			r.failures = append(r.failures, fmt.Sprintf("the part ended early: %v", err))
+		}
+		if len(r.failures) > 0 && !b.ours.Running() {
+			r.failures = append(r.failures, "this broker does not run any more; the end of what it printed:\n"+b.ours.Output())
 		}
 		r.took = time.Since(begun)
 	}

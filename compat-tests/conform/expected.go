@@ -12,6 +12,7 @@ type expectation struct {
 	scenario, step, path string
 	ours, reference      string
 	why                  string
+	perhaps              bool // it depends on the moment whether it turns up
 }
 
 // expected are the differences that have a reason. One that does not turn up
@@ -22,9 +23,9 @@ var expected = []expectation{
 	{scenario: "ApiVersions/*", path: ".FinalizedFeatures*", why: "features say which of those a cluster has"},
 	{scenario: "ApiVersions/*", path: ".SupportedFeatures", why: "features say which of those a cluster has"},
 	{scenario: "FindCoordinator/*", ours: "\"35 UNSUPPORTED_VERSION\"", why: "there are no coordinators yet; what Apache Kafka answers for a moment, COORDINATOR_NOT_AVAILABLE, makes clients ask for a minute"},
-	{scenario: "FindCoordinator/*", path: "*Host", why: "there are no coordinators yet"},
-	{scenario: "FindCoordinator/*", path: "*Port", why: "there are no coordinators yet"},
-	{scenario: "FindCoordinator/*", path: "*NodeID", why: "there are no coordinators yet"},
+	{scenario: "FindCoordinator/*", path: "*Host", why: "there are no coordinators yet", perhaps: true},
+	{scenario: "FindCoordinator/*", path: "*Port", why: "there are no coordinators yet", perhaps: true},
+	{scenario: "FindCoordinator/*", path: "*NodeID", why: "there are no coordinators yet", perhaps: true},
 	{path: "*Configs[min.insync.replicas]*", why: "a cluster of Apache Kafka with the feature eligible.leader.replicas sets min.insync.replicas for all brokers"},
 	{path: "*Configs[streambus.*", ours: "there", reference: "not there", why: "settings of StreamBus alone"},
 

@@ -24,14 +24,19 @@ import (
 // readyTime is what a broker may take to serve.
 const readyTime = 90 * time.Second
 
+// pollTime is how exactly Start tells when a broker serves.
+const pollTime = 2 * time.Millisecond
+
 // stopTime is what a broker may take to stop before it is killed.
 const stopTime = 30 * time.Second
 
 // Server is a broker's process.
 type Server struct {
-	Name string
-	Addr string // where clients connect
-	Data string // its data directory
+	Name    string
+	Addr    string    // where clients connect
+	Admin   string    // where StreamBus serves its metrics
+	Data    string    // its data directory
+	Started time.Time // when its process last was
 
 	args    []string
 	cmd     *exec.Cmd
@@ -50,7 +55,7 @@ func StreamBus(ctx context.Context, bin, dir string, settings map[string]string)
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{Name: "streambus", Addr: addr, Data: filepath.Join(dir, "streambus")}
+	s := &Server{Name: "streambus", Addr: addr, Admin: admin, Data: filepath.Join(dir, "streambus")}
 	s.args = []string{bin, "serve", "--data-dir", s.Data, "--listeners", "PLAINTEXT://" + addr, "--admin-listen", admin, "--log-level", "warn"}
 	for _, k := range sortedKeys(settings) {
 		s.args = append(s.args, "--set", k+"="+settings[k])
@@ -126,6 +131,7 @@ func (s *Server) Start(ctx context.Context) error {
 	s.output = &output{}
 	s.cmd.Stdout, s.cmd.Stderr = s.output, s.output
 	s.exited = make(chan struct{})
+	s.Started = time.Now()
 	if err := s.cmd.Start(); err != nil {
 		return err
 	}
@@ -144,7 +150,7 @@ func (s *Server) Start(ctx context.Context) error {
 			return fmt.Errorf("%s has ended: %v\n%s", s.Name, s.failure, s.output)
 		case <-ctx.Done():
 			return errors.Join(fmt.Errorf("%s does not serve within %v\n%s", s.Name, readyTime, s.output), s.Kill())
-		case <-time.After(20 * time.Millisecond):
+		case <-time.After(pollTime):
 		}
 	}
 }

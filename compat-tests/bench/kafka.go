@@ -1,0 +1,397 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"text/tabwriter"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/streambus/streambus/compat-tests/server"
+)
+
+// Four brokers are compared: Apache Kafka as it comes and with a flush before
+// each answer, and this one as it comes, which is with a flush before each
+// answer, and without. Each row runs on them in turn, in every round, and a
+// ratio is one between two figures of one row of one round.
+//
+// All four run from the first round to the last. An idle Kafka takes about 1 %
+// of a processor, less than the run would lose to four starts and a cold JVM in
+// each round; what is on the disk after a row is removed and synced before the
+// next, so that no broker's flush writes another one's records. Rows of starts
+// have processes of their own beside those four, and their JVM is cold, as
+// starts are.
+
+// kafkaHeap is for -Xms and -Xmx, as in Kafka's own scripts.
+const kafkaHeap = "1g"
+
+// removal makes room soon when a row's topics are deleted. Nothing that the
+// brokers do while they are measured depends on it.
+var removal = map[string]string{"log.segment.delete.delay.ms": "1000"}
+
+const (
+	shipped = iota
+	flushing
+	durable
+	pageCache
+	contestants
+)
+
+var contestantNames = [contestants]string{"Kafka", "Kafka, flushing", "StreamBus", "StreamBus, os"}
+
+// pairs are what ratios are of.
+var pairs = []struct {
+	name         string
+	ours, theirs int
+}{
+	{"StreamBus / Kafka (p)", durable, shipped},
+	{"StreamBus / Kafka, flushing (f)", durable, flushing},
+	{"StreamBus, os / Kafka (os)", pageCache, shipped},
+}
+
+// contest is a row that all run in turn. What it leaves to together is done by
+// all at once: it asks nothing of the brokers but to be there.
+type contest struct {
+	name     string
+	measure  measure // may be nil
+	together measure // may be nil
+	goals    map[string]goals
+}
+
+// goals are those of a unit, for each of pairs.
+type goals [3]goal
+
+// goal is a bound of a ratio; none if zero.
+type goal float64
+
+// Bounds from above are kept negative.
+func atLeast(x float64) goal { return goal(x) }
+func atMost(x float64) goal  { return goal(-x) }
+
+func (g goal) String() string {
+	if g < 0 {
+		return fmt.Sprintf("<= %gx", -float64(g))
+	}
+	return fmt.Sprintf(">= %gx", float64(g))
+}
+
+func (g goal) met(ratio float64) bool {
+	if g < 0 {
+		return ratio <= -float64(g)
+	}
+	return ratio >= float64(g)
+}
+
+var contests = []contest{
+	{"produce 1 KiB, acks=all, idempotent", produce("", incompressible), nil, map[string]goals{
+		"MB/s": {atLeast(1.1), atLeast(2)}, "broker CPU s/GB": {atMost(.5)}}},
+	{"produce 1 KiB, acks=1", produce("", incompressible, acksOne()...), nil, map[string]goals{
+		"MB/s": {2: atLeast(1.5)}, "broker CPU s/GB": {2: atMost(.4)}}},
+	{"produce 100 B, acks=all, idempotent", produce("", small), nil, map[string]goals{
+		"MB/s": {atLeast(1)}, "broker CPU s/GB": {atMost(.4)}}},
+	{"consume 1 KiB, hot", consume("", incompressible), nil, map[string]goals{
+		"MB/s": {atLeast(1.1)}, "broker CPU s/GB": {atMost(.5)}}},
+	{"consume 100 B, hot", consume("", small), nil, map[string]goals{
+		"MB/s": {atLeast(1.1)}, "broker CPU s/GB": {atMost(.5)}}},
+	{"1 in flight", active(1, ""), nil, map[string]goals{
+		"p50 ms": {atMost(1.1), atMost(.4), atMost(.35)}, "p99 ms": {atMost(.6), atMost(.3), atMost(.25)}}},
+	{"open loop, 2000/s on 6 partitions", openLoop(perSecond(2000), 6, ""), nil, map[string]goals{
+		"p99 ms": {atMost(1), atMost(.1)}}},
+	{"open loop at 70 % of its maximum", openLoop(share(.7, ""), 6, ""), nil, map[string]goals{
+		"p99 ms": {atMost(.5)}}},
+	{"end to end at 500/s", endToEnd(500, ""), nil, map[string]goals{
+		"p50 ms": {atMost(1.1)}, "p99 ms": {atMost(.4)}}},
+	{"1000 new partitions", sweeps(1000, ""), watchedLast, map[string]goals{
+		createdAndSwept: {atMost(.03)}, laterSweeps: {atMost(1), atMost(.05)}, watchedCPU: {atMost(.1)}}},
+	{"loaded", resident, nil, map[string]goals{"MB anonymous": {atMost(.15)}}},
+	{"idle", nil, idleFigure, map[string]goals{"idle CPU ms/s": {atMost(.1)}}},
+	{"start, empty directory", freshStart, nil, map[string]goals{
+		"ms in all": {atMost(.02)}, "MB anonymous": {atMost(.03)}, "ms to the first ack after it": {atMost(.02)}}},
+}
+
+// acksOne has as many requests under way as clients have with acks=all.
+func acksOne() []kgo.Opt {
+	return []kgo.Opt{kgo.RequiredAcks(kgo.LeaderAck()), kgo.DisableIdempotentWrite(), kgo.MaxProduceRequestsInflightPerBroker(5)}
+}
+
+const watchedCPU = "idle CPU ms/s, with a consumer at the end"
+
+// watchedLast is about the topic that was made last.
+func watchedLast(b *bench) ([]figure, error) {
+	cpu, err := b.watched([]string{b.lastTopic()})
+	return []figure{{watchedCPU, cpu}}, err
+}
+
+func idleFigure(b *bench) ([]figure, error) {
+	cpu, err := b.idleCPU()
+	return []figure{{"idle CPU ms/s", cpu}}, err
+}
+
+// freshStart is a broker's start on an empty directory, its memory then, and
+// its way back after a kill with 256 MB. Kafka's directory has been formatted:
+// that is not in the time.
+func freshStart(b *bench) ([]figure, error) {
+	return b.fresh(func(b *bench) ([]figure, error) {
+		memory, err := resident(b)
+		if err != nil {
+			return nil, err
+		}
+		killed, err := b.killed(256 << 20)
+		return slices.Concat(b.start, memory, killed), err
+	})
+}
+
+func compare(bin, dir string, rounds int, span, warm time.Duration, wanted *regexp.Regexp) (err error) {
+	jars, err := server.BrokerJars(context.Background())
+	if err != nil {
+		return err
+	}
+	kafka := func(settings map[string]string) starter {
+		return func(dir string) (*server.Server, error) {
+			return server.Kafka(context.Background(), jars, dir, kafkaHeap, settings)
+		}
+	}
+	starters := [contestants]starter{
+		kafka(removal),
+		kafka(with(removal, "log.flush.interval.messages", "1")),
+		streamBus(bin, removal),
+		streamBus(bin, with(removal, "streambus.flush", "os")),
+	}
+	var all []*bench
+	defer func() {
+		for _, b := range all {
+			err = errors.Join(err, b.stop())
+		}
+	}()
+	for i, run := range starters {
+		b, err := start(run, dir, span)
+		if err != nil {
+			return fmt.Errorf("%s: %w", contestantNames[i], err)
+		}
+		all = append(all, b)
+	}
+	c := &comparison{all: all, results: make([]contestResult, len(contests))}
+	if err := c.warmUp(warm); err != nil {
+		return fmt.Errorf("warming up: %w", err)
+	}
+	for n := range rounds {
+		fmt.Fprintf(os.Stderr, "round %d of %d\n", n+1, rounds)
+		if err = c.round(wanted); err != nil {
+			break
+		}
+	}
+	return errors.Join(err, c.print()) // figures of rounds before an error are good
+}
+
+func with(settings map[string]string, key, value string) map[string]string {
+	all := map[string]string{key: value}
+	for k, v := range settings {
+		all[k] = v
+	}
+	return all
+}
+
+// comparison is what the rounds have in common.
+type comparison struct {
+	all     []*bench // by contestant
+	machine result
+	results []contestResult // by contest
+}
+
+// contestResult has the figures of a contest, by contestant.
+type contestResult [contestants]result
+
+// warmUp has all take turns at what the rounds will ask, so that the JVM has
+// compiled it, and takes away what that has left.
+func (c *comparison) warmUp(warm time.Duration) error {
+	fmt.Fprintf(os.Stderr, "warming up for %v\n", warm)
+	work := []measure{produce("", incompressible), produce("", small), consume("", incompressible), active(1, ""), openLoop(perSecond(2000), 6, "")}
+	begun := time.Now()
+	for n := 0; time.Since(begun) < warm; n++ {
+		for i, b := range c.all {
+			if _, err := work[n%len(work)](b); err != nil {
+				return fmt.Errorf("%s: %w", contestantNames[i], err)
+			}
+		}
+	}
+	return c.clear()
+}
+
+// round runs the machine's controls and every contest once.
+func (c *comparison) round(wanted *regexp.Regexp) error {
+	moved, err := loopback(c.all[durable])
+	if err != nil {
+		return err
+	}
+	synced, err := fdatasync(c.all[durable])
+	if err != nil {
+		return err
+	}
+	c.machine.add([]figure{{"loopback, MB/s", moved[0].value}, {"fdatasync of 4 KiB appends, p50 ms", synced[0].value}}, nil)
+	for i, row := range contests {
+		if !wanted.MatchString(row.name) {
+			continue
+		}
+		begun := time.Now()
+		figures, err := c.run(row)
+		if err == nil {
+			err = c.clear()
+		}
+		fmt.Fprintf(os.Stderr, "%s: %.0f s\n", row.name, time.Since(begun).Seconds())
+		if err != nil {
+			return fmt.Errorf("%s: %w", row.name, err)
+		}
+		for j := range c.all {
+			c.results[i][j].add(figures[j], nil)
+		}
+	}
+	return nil
+}
+
+// run gives the figures of one contest, by contestant.
+func (c *comparison) run(row contest) (figures [contestants][]figure, err error) {
+	if row.measure != nil {
+		for i, b := range c.all {
+			if err := settle(b.dir); err != nil {
+				return figures, err
+			}
+			if figures[i], err = row.measure(b); err != nil {
+				return figures, fmt.Errorf("%s: %w", contestantNames[i], err)
+			}
+		}
+	}
+	if row.together != nil {
+		var (
+			all   sync.WaitGroup
+			more  [contestants][]figure
+			fails [contestants]error
+		)
+		for i, b := range c.all {
+			all.Go(func() { more[i], fails[i] = row.together(b) })
+		}
+		all.Wait()
+		for i := range c.all {
+			figures[i] = append(figures[i], more[i]...)
+		}
+		err = errors.Join(fails[:]...)
+	}
+	return figures, err
+}
+
+// clear deletes every topic and waits until that is over and on the disk.
+func (c *comparison) clear() error {
+	for _, b := range c.all {
+		if err := b.deleteTopics(); err != nil {
+			return fmt.Errorf("removing the topics of %s: %w", b.Name, err)
+		}
+	}
+	return settle(c.all[0].dir)
+}
+
+// removalTime is what files of deleted topics may take to be gone. Kafka
+// removes none in its first 30 s.
+const removalTime = time.Minute
+
+func (b *bench) deleteTopics() error {
+	cl, err := b.client()
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	all, err := kmsg.NewPtrMetadataRequest().RequestWith(context.Background(), cl)
+	if err != nil {
+		return err
+	}
+	req := kmsg.NewPtrDeleteTopicsRequest()
+	for _, t := range all.Topics {
+		req.TopicNames = append(req.TopicNames, *t.Topic)
+		d := kmsg.NewDeleteTopicsRequestTopic()
+		d.Topic = t.Topic
+		req.Topics = append(req.Topics, d)
+	}
+	if _, err := req.RequestWith(context.Background(), cl); err != nil {
+		return err
+	}
+	for begun := time.Now(); time.Since(begun) < removalTime; time.Sleep(50 * time.Millisecond) {
+		left, err := filepath.Glob(filepath.Join(b.Data, "bench-*"))
+		if len(left) == 0 || err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("files of deleted topics are still there after %v", removalTime)
+}
+
+func (c *comparison) print() error {
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	for _, unit := range c.machine.units {
+		fmt.Fprintf(w, "machine: %s\t%s\n", unit, spreadOf(c.machine.values[unit].own))
+	}
+	fmt.Fprintf(w, "\nrow\tunit\t%s\n", strings.Join(contestantNames[:], "\t"))
+	for i, row := range contests {
+		r := &c.results[i]
+		for _, unit := range r[shipped].units {
+			fmt.Fprintf(w, "%s\t%s", row.name, unit)
+			for j := range r {
+				fmt.Fprintf(w, "\t%s", spreadOf(r[j].values[unit].own))
+			}
+			fmt.Fprintln(w)
+		}
+	}
+	fmt.Fprint(w, "\nrow\tunit")
+	for _, p := range pairs {
+		fmt.Fprintf(w, "\t%s\tgoal\t", p.name)
+	}
+	fmt.Fprintln(w)
+	for i, row := range contests {
+		r := &c.results[i]
+		for _, unit := range r[shipped].units {
+			fmt.Fprintf(w, "%s\t%s", row.name, unit)
+			for j, p := range pairs {
+				ratios := quotients(r[p.ours].values[unit].own, r[p.theirs].values[unit].own)
+				fmt.Fprintf(w, "\t%s\t%s", spreadOf(ratios), verdict(row.goals[unit][j], median(ratios)))
+			}
+			fmt.Fprintln(w)
+		}
+	}
+	return w.Flush()
+}
+
+func quotients(a, b []float64) []float64 {
+	q := make([]float64, len(a))
+	for i := range a {
+		q[i] = a[i] / b[i]
+	}
+	return q
+}
+
+// verdict fills two columns.
+func verdict(g goal, ratio float64) string {
+	switch {
+	case g == 0:
+		return "\t"
+	case g.met(ratio):
+		return g.String() + "\tmet"
+	default:
+		return g.String() + "\tmissed"
+	}
+}
+
+func spreadOf(v []float64) string {
+	return fmt.Sprintf("%s (%s-%s)", short(median(v)), short(slices.Min(v)), short(slices.Max(v)))
+}
+
+func short(v float64) string {
+	if v >= 1000 {
+		return fmt.Sprintf("%.0f", v)
+	}
+	return fmt.Sprintf("%.3g", v)
+}
