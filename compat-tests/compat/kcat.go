@@ -4,23 +4,10 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"os"
 	"os/exec"
 	"strings"
 	"time"
 )
-
-func writeFile(name, text string) error { return os.WriteFile(name, []byte(text), 0o644) }
-
-// settle waits until a broker has followed every change that was answered: the
-// log of changes has an order, and a topic made last has leaders last.
-func settle(ctx context.Context, addr string) error {
-	name := fmt.Sprintf("marker-%d", time.Now().UnixNano())
-	if err := createTopic(ctx, addr, name, 1, nil); err != nil {
-		return err
-	}
-	return deleteTopic(ctx, addr, name)
-}
 
 // kcat uses librdkafka's tool. What is expected is written down here: it is what
 // kcat prints with Apache Kafka.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -126,7 +127,7 @@ func commandLine(ctx context.Context, b *bench, r *result) error {
 		"delete.json": `{"version":1,"partitions":[{"topic":"t.two_three","partition":0,"offset":2}]}`,
 		"beyond.json": `{"version":1,"partitions":[{"topic":"t.two_three","partition":0,"offset":2000}]}`,
 	} {
-		if err := writeFile(filepath.Join(b.dir, name), text); err != nil {
+		if err := os.WriteFile(filepath.Join(b.dir, name), []byte(text), 0o644); err != nil {
 			return err
 		}
 	}
