@@ -14,7 +14,16 @@ import (
 )
 
 // conformance runs the comparison of raw requests, which is a command of its own.
-func conformance(ctx context.Context, b *bench, r *result) error {
+// It lists all topics there are and changes settings of brokers: it gets new ones.
+func conformance(ctx context.Context, b *bench, r *result) (err error) {
+	b.stop()
+	dir := filepath.Join(b.dir, "raw")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	if b.ours, b.kafka, err = b.pair(ctx, dir); err != nil {
+		return err
+	}
 	bin := filepath.Join(b.dir, "conform")
 	if out, err := exec.CommandContext(ctx, "go", "build", "-o", bin, "./conform").CombinedOutput(); err != nil {
 		return fmt.Errorf("building conform: %w\n%s", err, out)

@@ -30,7 +30,7 @@ type part struct {
 	run  func(context.Context, *bench, *result) error
 }
 
-// Raw requests come last: among those that are generated are changes of settings.
+// The one before the last stops Kafka, and the last has brokers of its own.
 var parts = []part{
 	{"Java client", javaClient},
 	{"Java producer, kills", javaKills},
@@ -96,14 +96,14 @@ func indent(s string) string {
 // settings are those that both brokers are given.
 var settings = map[string]string{
 	// Records have old timestamps, and are still needed after retention's first look.
-	"log.retention.check.interval.ms": "36000000",
-	"log.cleaner.backoff.ms":          "200",
-	"log.cleaner.dedupe.buffer.size":  "10485760",
+	"log.retention.check.interval.ms":         "36000000",
+	"log.flush.offset.checkpoint.interval.ms": "1000",
+	"log.cleaner.backoff.ms":                  "200",
+	"log.cleaner.dedupe.buffer.size":          "10485760",
 }
 
 // kafkaSettings make Kafka do soon what the parts wait for, and are none of ours.
 var kafkaSettings = map[string]string{
-	"log.flush.offset.checkpoint.interval.ms":       "1000",
 	"log.flush.start.offset.checkpoint.interval.ms": "500",
 	"log.initial.task.delay.ms":                     "500",
 }
@@ -191,8 +191,14 @@ func (b *bench) start(ctx context.Context) (err error) {
 	if err := b.compile(ctx); err != nil {
 		return err
 	}
-	if b.ours, err = server.StreamBus(ctx, b.bin, b.dir, settings); err != nil {
-		return err
+	b.ours, b.kafka, err = b.pair(ctx, b.dir)
+	return err
+}
+
+// pair starts both brokers on new directories.
+func (b *bench) pair(ctx context.Context, dir string) (ours, kafka *server.Server, err error) {
+	if ours, err = server.StreamBus(ctx, b.bin, dir, settings); err != nil {
+		return nil, nil, err
 	}
 	all := map[string]string{}
 	for _, m := range []map[string]string{settings, kafkaSettings} {
@@ -200,8 +206,8 @@ func (b *bench) start(ctx context.Context) (err error) {
 			all[k] = v
 		}
 	}
-	b.kafka, err = server.Kafka(ctx, b.brokerJars, b.dir, "1g", all)
-	return err
+	kafka, err = server.Kafka(ctx, b.brokerJars, dir, "1g", all)
+	return ours, kafka, err
 }
 
 // stop ends what still runs. Parts that judge how a broker stops do it themselves.
