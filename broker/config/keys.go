@@ -150,6 +150,21 @@ func buildKeys() []Key {
 	return all
 }
 
+// OtherUnits are the settings that say the same in larger units, and count where
+// this one is not set: log.retention.hours for log.retention.ms.
+func OtherUnits(name string) []string {
+	var others []string
+	for _, t := range image.TopicKeys() {
+		if len(t.Broker) == 0 || t.Broker[0].Name != name {
+			continue
+		}
+		for _, b := range t.Broker[1:] {
+			others = append(others, b.Name)
+		}
+	}
+	return others
+}
+
 // Keys are all settings of brokers, by name. The slice must not be changed.
 func Keys() []Key { return keys }
 

@@ -70,6 +70,11 @@ func (b *Broker) settingsOf(img *image.Image, kind kmsg.ConfigResourceType, name
 		for i := range config.Keys() {
 			k := &config.Keys()[i]
 			if values := b.Config.Values(img, node, k.Name); len(values) > 0 {
+				if !values[0].Null {
+					for _, other := range config.OtherUnits(k.Name) {
+						values = append(values, b.Config.Values(img, node, other)...)
+					}
+				}
 				all = append(all, described{&k.Key, values[0], values, k.Mode == config.ReadOnly})
 			}
 		}

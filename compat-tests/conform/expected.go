@@ -93,7 +93,6 @@ var expected = []expectation{
 	{scenario: "*/broker", path: "*ReadOnly", ours: "true", reference: "false", why: "cannot be changed while the broker runs"},
 	{scenario: "*/broker", path: "*Configs[authorizer.class.name]*", why: "there is no authorizer, and so no value"},
 	{scenario: "*/broker", path: "*Configs[max.connections.per.ip.overrides]*", why: "no value is null here, an empty text there"},
-	{scenario: "IncrementalAlterConfigs/broker", path: "*Configs[log.retention.ms].ConfigSynonyms*", why: "the broker's other settings of the same thing are rows of their own"},
 }
 
 // explain finds the reasons of differences, and tells which expectations were

@@ -38,7 +38,7 @@ var templates = []struct {
 		req.Topics = append(req.Topics, listOffsets(v, b, someTime).Topics...)
 		return req
 	}},
-	{kmsg.Metadata, false, func(s *session, v int16, a, b string) kmsg.Request { return metadata(v, a, b) }},
+	{kmsg.Metadata, true, func(s *session, v int16, a, b string) kmsg.Request { return metadata(v, a, b) }},
 	{kmsg.CreateTopics, true, func(s *session, v int16, a, b string) kmsg.Request {
 		req := at(kmsg.NewPtrCreateTopicsRequest(), v)
 		req.TimeoutMillis = 10_000
