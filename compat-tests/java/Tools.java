@@ -4,8 +4,10 @@ import java.io.InputStream;
 import java.io.PrintStream;
 import java.lang.reflect.InvocationTargetException;
 import java.nio.charset.StandardCharsets;
+import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Base64;
+import java.util.List;
 import org.apache.kafka.common.utils.Exit;
 
 /**
@@ -28,6 +30,8 @@ public final class Tools {
         }
     }
 
+    static final List<Runnable> atEnd = new ArrayList<>();
+
     /** The exit code of the command that runs, or -1 as long as it runs. */
     static int exit;
 
@@ -41,8 +45,7 @@ public final class Tools {
         Exit.setHaltProcedure((code, message) -> {
             throw new Ended(code);
         });
-        // What a tool leaves to be done at the end of its process is nothing that is compared.
-        Exit.setShutdownHookAdder((name, runnable) -> { });
+        Exit.setShutdownHookAdder((name, runnable) -> atEnd.add(runnable));
         for (String line; (line = readLine(commands)) != null; ) {
             String[] fields = Arrays.stream(line.split(" ")).map(Tools::decode).toArray(String[]::new);
             ByteArrayOutputStream out = new ByteArrayOutputStream();
@@ -54,6 +57,7 @@ public final class Tools {
             int code = run(fields[0], Arrays.copyOfRange(fields, 2, fields.length));
             System.out.flush();
             System.err.flush();
+            end();
             System.setOut(answers);
             System.setErr(errors);
             answers.println(code + " " + encode(out.toByteArray()) + " " + encode(err.toByteArray()));
@@ -75,6 +79,20 @@ public final class Tools {
             System.err.println(e);
             return 127;
         }
+    }
+
+    /** Does what the tool left for the end of its process: a producer sends its last records there. */
+    static void end() {
+        System.setOut(new PrintStream(java.io.OutputStream.nullOutputStream()));
+        System.setErr(System.out);
+        for (Runnable hook : atEnd) {
+            try {
+                hook.run();
+            } catch (Ended e) {
+                // It was ending already.
+            }
+        }
+        atEnd.clear();
     }
 
     static String readLine(InputStream in) throws java.io.IOException {
