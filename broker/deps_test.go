@@ -18,7 +18,7 @@ const module = "github.com/streambus/streambus/"
 // layers says which packages of the module each package may import. A package
 // that is not here has no place yet.
 var layers = map[string]string{
-	"cmd/streambus":           "broker broker/config broker/inspect storage/vfs",
+	"cmd/streambus":           "broker broker/adopt broker/config broker/inspect storage/vfs",
 	"broker":                  "broker/config broker/fetch broker/handler broker/replica broker/server protocol raftmeta raftmeta/control raftmeta/image raftmeta/wal storage storage/vfs",
 	"broker/server":           "protocol",
 	"broker/config":           "raftmeta/image",
@@ -26,6 +26,7 @@ var layers = map[string]string{
 	"broker/fetch":            "broker/replica protocol storage",
 	"broker/replica":          "broker/partition raftmeta/image storage storage/batch",
 	"broker/partition":        "raftmeta/image",
+	"broker/adopt":            "broker/inspect raftmeta/image storage storage/vfs",
 	"broker/inspect":          "raftmeta/image raftmeta/quorum raftmeta/wal storage storage/batch storage/vfs",
 	"raftmeta":                "raftmeta/control raftmeta/follow raftmeta/image raftmeta/quorum raftmeta/wal",
 	"raftmeta/quorum":         "raftmeta/control raftmeta/image",

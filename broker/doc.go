@@ -4,7 +4,7 @@
 // # Packages
 //
 //	cmd/streambus       serve, config, version, health; topic, produce, consume;
-//	                    inspect
+//	                    inspect, adopt
 //	broker              builds the parts and runs them
 //	  config            the table of settings, and where their values come from
 //	  server            listeners, connections, ordered answers, dispatch
@@ -13,6 +13,7 @@
 //	  replica           shell: logs, flusher, retention, scrub, produce waits
 //	  partition   pure  one partition: epochs, watermark, whom to wake
 //	  inspect           the files of a data directory in words; the tool of bug reports
+//	  adopt             topics of Apache Kafka's directories become this broker's
 //	raftmeta            shell: the goroutine that owns the raft node
 //	  quorum      pure  raft, units, barrier
 //	  follow      pure  committed units in, images out
@@ -107,6 +108,15 @@
 // Until there are coordinators, FindCoordinator answers UNSUPPORTED_VERSION:
 // clients take it for final, where COORDINATOR_NOT_AVAILABLE makes them ask
 // for a minute.
+//
+// What decompresses records takes all processors but one: a client that sends
+// bombs leaves the others theirs.
+//
+// Apache Kafka is the judge of what is answered: compat-tests/conform asks both
+// and compares field by field, and expected.go there says why the rest differs.
+//
+// Batches that are adopted from Kafka's files get leader epoch 0: theirs are of
+// another cluster, and the next leader could not append after larger ones.
 //
 // The inspector reads a raft log page by page and does without bbolt: a broker
 // holds bbolt's lock for as long as it runs, and a copy would be of two moments.

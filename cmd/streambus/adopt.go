@@ -1,20 +1,9 @@
 package main
 
 import (
-	"errors"
-	"fmt"
-	"io"
-	"path/filepath"
-	"slices"
-	"strings"
-	"time"
-
 	"github.com/spf13/cobra"
 
-	"github.com/streambus/streambus/broker/inspect"
-	"github.com/streambus/streambus/raftmeta/image"
-	"github.com/streambus/streambus/storage"
-	"github.com/streambus/streambus/storage/vfs"
+	"github.com/streambus/streambus/broker/adopt"
 )
 
 // adoptCommand copies partitions out of a data directory of Apache Kafka.
@@ -32,77 +21,7 @@ are. Kafka's directory is only read.`,
 	}
 	dir := cmd.Flags().String("data-dir", "data", "StreamBus's data directory")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return adopt(cmd.OutOrStdout(), *dir, args[0], args[1:])
+		return adopt.Topics(cmd.OutOrStdout(), *dir, args[0], args[1:])
 	}
 	return cmd
-}
-
-func adopt(out io.Writer, dir, from string, topics []string) (err error) {
-	// It is not made here: there would be no topics in it.
-	if _, err := storage.ReadIdentity(vfs.ReadOnly(), filepath.Join(dir, "meta.properties")); err != nil {
-		return fmt.Errorf("%s is no data directory of StreamBus: %w", dir, err)
-	}
-	d, err := storage.OpenDir(vfs.OS(), dir)
-	if err != nil {
-		return err
-	}
-	// What the checkpoints say of logs that are not opened here stays.
-	defer func() { err = errors.Join(err, closeAdopted(d)) }()
-	img, err := inspect.Metadata(dir)
-	if err != nil {
-		return err
-	}
-	source, err := storage.OpenSource(vfs.ReadOnly(), from)
-	if err != nil {
-		return err
-	}
-	logs, err := source.Logs()
-	if err != nil {
-		return err
-	}
-	if !source.Clean() {
-		fmt.Fprintf(out, "%s was not left by an orderly stop: what is torn at the ends of logs is left behind\n", from)
-	}
-	for _, name := range topics {
-		if err := adoptTopic(out, d, source, logs, img, name); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// closeAdopted leaves the directory as clean as it was.
-func closeAdopted(d *storage.Dir) error {
-	if d.Clean() {
-		return d.Close(time.Now())
-	}
-	return d.CloseDirty()
-}
-
-func adoptTopic(out io.Writer, d *storage.Dir, source *storage.Source, logs []string, img *image.Image, name string) error {
-	t, ok := img.Topic(name)
-	if !ok {
-		return fmt.Errorf("StreamBus has no topic %s: start it, make the topic with as many partitions as Kafka has, and stop it", name)
-	}
-	there := 0
-	for _, l := range logs {
-		if i := strings.LastIndexByte(l, '-'); l[:i] == name {
-			there++
-		}
-	}
-	if n := int(t.NumPartitions()); there != n {
-		return fmt.Errorf("topic %s has %d partitions in StreamBus and %d in Kafka's directory", name, n, there)
-	}
-	for i := range t.NumPartitions() {
-		log := fmt.Sprintf("%s-%d", name, i)
-		if !slices.Contains(logs, log) {
-			return fmt.Errorf("%s is not in Kafka's directory", log)
-		}
-		s, err := d.Adopt(source, log, t.ID, time.Now())
-		if err != nil {
-			return err
-		}
-		fmt.Fprintf(out, "adopted %s: offsets %d to %d, %d batches in %d segments, %d bytes\n", log, s.Start, s.End, s.Batches, s.Segments, s.Bytes)
-	}
-	return nil
 }
