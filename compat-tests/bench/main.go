@@ -130,17 +130,26 @@ func round(broker starter, dir string, span time.Duration, rows []row, results [
 	for i, r := range rows {
 		var limits []figure
 		if r.limit != nil {
-			if limits, err = r.limit(b); err != nil {
+			if limits, err = b.settled(r.limit); err != nil {
 				return fmt.Errorf("limit of %s: %w", r.name, err)
 			}
 		}
-		figures, err := r.measure(b)
+		figures, err := b.settled(r.measure)
 		if err != nil {
 			return fmt.Errorf("%s: %w", r.name, err)
 		}
 		results[i].add(figures, limits)
 	}
 	return nil
+}
+
+// settled measures once the disk has nothing left to do from before: what the
+// last row left unwritten would be in the way of this one's syncs.
+func (b *bench) settled(m measure) ([]figure, error) {
+	if err := settle(b.scratch); err != nil {
+		return nil, err
+	}
+	return m(b)
 }
 
 // result is what the rounds gave for one row.

@@ -80,9 +80,12 @@ func (b *bench) fill(topic string, n int32) error {
 	return (&producer{cl, randomBytes(recordBytes)}).sweep(n)
 }
 
+// quietAfter is when a broker has written its last checkpoint of what came before.
+const quietAfter = 6 * time.Second
+
 // idleCPU is the processor time that the broker takes while nothing is asked of it.
 func (b *bench) idleCPU() (perSecond float64, err error) {
-	time.Sleep(time.Second) // what came before is over
+	time.Sleep(quietAfter)
 	before, err := b.cpu()
 	if err != nil {
 		return 0, err
@@ -100,7 +103,8 @@ func (b *bench) watched(topics []string) (float64, error) {
 		return 0, err
 	}
 	defer cl.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	// The fetch that opens the session is over as well then.
+	ctx, cancel := context.WithTimeout(context.Background(), 2*quietAfter)
 	defer cancel()
 	if err := cl.PollFetches(ctx).Err0(); !errors.Is(err, context.DeadlineExceeded) {
 		return 0, fmt.Errorf("nothing was sent, and a consumer at the end got %v", err)
