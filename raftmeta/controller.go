@@ -130,7 +130,7 @@ type token struct {
 func (c *Controller) Run(ctx context.Context) error {
 	defer close(c.stopped)
 	defer func() { answer(c.core.Abandon()) }()
-	c.core.Enqueue(quorum.Proposal{Command: &control.FormCluster{ClusterID: c.cfg.ClusterID, Voter: c.voter}})
+	c.core.Enqueue(quorum.Proposal{Command: &control.FormCluster{ClusterID: c.cfg.ClusterID, Voters: []image.Voter{c.voter}}})
 	snapshots := make(chan snapshotDone, 1)
 	writing := false
 	defer func() {

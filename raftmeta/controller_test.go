@@ -243,7 +243,7 @@ func TestUnitsOneByOne(t *testing.T) {
 func TestSnapshotAndCompactionUnderLoad(t *testing.T) {
 	log := memwal.New()
 	c, err := raftmeta.Open(raftmeta.Config{
-		NodeID: 1, ClusterID: cluster, Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(), SnapshotBytes: 256 << 10,
+		NodeID: 1, ClusterID: cluster, Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(), SnapshotBytes: 128 << 10,
 	}, log)
 	if err != nil {
 		t.Fatal(err)

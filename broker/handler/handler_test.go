@@ -70,7 +70,7 @@ func newNode(t *testing.T, fs vfs.FS, settings ...string) *node {
 	}
 	n.routes = b.Handlers()
 	for _, o := range n.propose(ctx,
-		&control.FormCluster{ClusterID: "the-cluster", Voter: image.Voter{RaftID: 1, NodeID: 1}},
+		&control.FormCluster{ClusterID: "the-cluster", Voters: []image.Voter{{RaftID: 1, NodeID: 1}}},
 		&control.RegisterBroker{ID: 1, Incarnation: image.UUID{1}, Dirs: []image.UUID{{9}},
 			Listeners: []image.Endpoint{{Name: "PLAINTEXT", Host: "here", Port: 9092}}}) {
 		if o.Err != nil {

@@ -116,7 +116,7 @@ func (r *raftReader) unit(index, term uint64, b []byte, replay bool) (err error)
 	if err != nil {
 		return err
 	}
-	r.entry("unit", "index", index, "term", term, "operation", u.OperationID.String(), "actor", u.Actor, "cause", u.Cause, "base", u.Base, "records", len(u.Records), "bytes", len(b))
+	r.entry("unit", "index", index, "term", term, "id", u.ID.String(), "base", u.Base, "records", len(u.Records), "bytes", len(b))
 	for _, rec := range u.Records {
 		r.entry("record", "index", index, "type", strings.TrimSuffix(strings.TrimPrefix(fmt.Sprintf("%T", rec), "*image."), "Record"), "says", r.words(rec))
 	}

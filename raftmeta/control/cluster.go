@@ -7,24 +7,26 @@ import (
 	"github.com/streambus/streambus/raftmeta/image"
 )
 
-// FormCluster writes down whose log this is. It is the first command of a new log, and harmless after that.
+// FormCluster writes down whose log this is, and who its first voters are. It is the first command of a new log, and
+// harmless after that.
 type FormCluster struct {
 	ClusterID string
-	Voter     image.Voter
+	Voters    []image.Voter
 }
 
 // Eval implements Command.
 func (c *FormCluster) Eval(m *image.Image, _ time.Time) (Result, error) {
-	if m.ClusterID() == c.ClusterID && slices.Contains(m.Voters(), c.Voter) {
+	if m.ClusterID() == c.ClusterID {
 		return Result{}, nil
 	}
 	if m.ClusterID() != "" {
 		return refuse(WrongCluster, "the metadata log is of cluster %s, this node is of cluster %s", m.ClusterID(), c.ClusterID)
 	}
-	return Result{Records: []image.Record{
-		&image.ClusterRecord{ClusterID: c.ClusterID, Level: image.Level},
-		&image.VoterRecord{Voter: c.Voter},
-	}}, nil
+	records := []image.Record{&image.ClusterRecord{ClusterID: c.ClusterID, Level: image.Level}}
+	for _, v := range c.Voters {
+		records = append(records, &image.VoterRecord{Voter: v})
+	}
+	return Result{Records: records}, nil
 }
 
 // RegisterBroker makes an incarnation of a broker known. Its epoch is the index of the outcome.

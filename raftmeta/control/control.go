@@ -15,6 +15,17 @@ type Command interface {
 	Eval(m *image.Image, now time.Time) (Result, error)
 }
 
+// Request is a command with who asks for it. Its operation makes asking again safe: the repeat of one that was carried out
+// gets the first answer.
+type Request struct {
+	Operation image.Operation
+	Actor     string
+	Cause     string
+	// Awaited says that the answer waits until every broker has applied the change.
+	Awaited bool
+	Command Command
+}
+
 // Result is what a command comes to. Without records nothing is written, and the reply holds as of the image.
 type Result struct {
 	Records []image.Record

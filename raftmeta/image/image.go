@@ -18,6 +18,7 @@ type Image struct {
 	clusterID      string
 	level          uint32
 	voters         []Voter   // by raft id
+	origins        []*origin // by node
 	brokers        []*Broker // by id
 	nextProducerID int64
 	settings       []NodeSettings // by node
@@ -34,10 +35,13 @@ type NodeSettings struct {
 // EveryBroker stands for the cluster where settings of a broker are meant.
 const EveryBroker int32 = -1
 
-// Voter binds a raft id, drawn once per directory and never used again, to the node it belongs to.
+// Voter binds a raft id, drawn once per directory and never used again, to the node it belongs to. It is here before the
+// node takes part in the quorum, and until after it did: who votes, raft knows.
 type Voter struct {
-	RaftID uint64
-	NodeID int32
+	RaftID      uint64
+	NodeID      int32
+	DirectoryID UUID
+	Endpoints   []Endpoint // its controller listeners, none for a node that is alone
 }
 
 // Endpoint is where a broker can be reached, by the name of its listener.
@@ -133,6 +137,19 @@ func (m *Image) NextProducerID() int64 { return m.nextProducerID }
 
 // Voters are the controllers, ordered by raft id. The slice must not be changed.
 func (m *Image) Voters() []Voter { return m.voters }
+
+// Voter finds a controller by raft id.
+func (m *Image) Voter(raftID uint64) (*Voter, bool) {
+	at, ok := m.findVoter(raftID)
+	if !ok {
+		return nil, false
+	}
+	return &m.voters[at], true
+}
+
+func (m *Image) findVoter(raftID uint64) (int, bool) {
+	return slices.BinarySearchFunc(m.voters, raftID, func(v Voter, id uint64) int { return cmp.Compare(v.RaftID, id) })
+}
 
 // Brokers are the registered brokers, ordered by id. The slice must not be changed.
 func (m *Image) Brokers() []*Broker { return m.brokers }

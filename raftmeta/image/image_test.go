@@ -21,7 +21,9 @@ func everyRecord() []Record {
 	p := Partition{Replicas: []int32{3, 1, 2}, ISR: []int32{3, 2}, ELR: []int32{1}, Dirs: "\x00\xff\x01", Leader: 2, LeaderEpoch: 4, PartitionEpoch: 9}
 	return []Record{
 		&ClusterRecord{ClusterID: "cluster", Level: 1, Tags: tags},
-		&VoterRecord{Voter: Voter{RaftID: 1<<63 | 5, NodeID: 1}, Tags: tags},
+		&OperationRecord{Operation: Operation{Node: 4, Incarnation: uuid(8), Seq: 7, Done: 5}, Actor: "me", Cause: "a test", Reply: []byte("r"), Tags: tags},
+		&VoterRecord{Voter: Voter{RaftID: 1<<63 | 5, NodeID: 1, DirectoryID: uuid(7), Endpoints: []Endpoint{{"C", "h", 9093}}}, Tags: tags},
+		&VoterRemovalRecord{RaftID: 1<<63 | 5, Tags: tags},
 		&BrokerRecord{ID: 1, Incarnation: uuid(1), Listeners: []Endpoint{{"PLAIN", "host", 9092}, {"X", "::1", 65535}}, Rack: "r", Dirs: []UUID{uuid(2), uuid(3)}, Fenced: true, Tags: tags},
 		&TopicRecord{Name: "a.topic", ID: uuid(4), Configs: []Setting{{"a", "1"}, {"b", ""}}, Tags: tags},
 		&PartitionsRecord{Topic: uuid(4), Partitions: []Partition{p, p, {Replicas: []int32{7}, ISR: []int32{7}, Dirs: "\x00", Leader: NoLeader}}, Tags: tags},
@@ -35,7 +37,7 @@ func everyRecord() []Record {
 }
 
 func everyUnit() *Unit {
-	return &Unit{OperationID: uuid(9), Actor: "me", Cause: "a test", Base: 12, Records: everyRecord()}
+	return &Unit{ID: uuid(9), Awaited: true, Base: 12, Records: everyRecord()}
 }
 
 const hash = 77
@@ -66,7 +68,7 @@ func TestForeignAndNewerUnitsAreRefused(t *testing.T) {
 		t.Error("a unit of another cluster was taken")
 	}
 	for name, body := range map[string][]byte{
-		"unit":   {2},
+		"unit":   {3},
 		"record": append(emptyUnit(), 1 /* record */, 99 /* of this type */, 0, 1, 0),
 	} {
 		var unknown *UnknownFormatError
@@ -517,7 +519,7 @@ func TestNamesThatMetricsConfuse(t *testing.T) {
 // A record that does not fit stops the node with a message that names the unit and the record.
 func TestMisfitsPanic(t *testing.T) {
 	base, _ := Apply(Empty(), 5, []Record{
-		&ClusterRecord{ClusterID: "c"}, &VoterRecord{Voter: Voter{1, 1}}, &TopicRecord{Name: "t.x", ID: uuid(1)},
+		&ClusterRecord{ClusterID: "c"}, &VoterRecord{Voter: Voter{RaftID: 1, NodeID: 1}}, &TopicRecord{Name: "t.x", ID: uuid(1)},
 		&PartitionsRecord{Topic: uuid(1), Partitions: []Partition{{Leader: NoLeader, LeaderEpoch: 2, PartitionEpoch: 3}}},
 		&ProducerIDsRecord{Next: 10},
 	})
@@ -527,7 +529,8 @@ func TestMisfitsPanic(t *testing.T) {
 	}
 	for name, r := range map[string]Record{
 		"other cluster":         &ClusterRecord{ClusterID: "d"},
-		"voter twice":           &VoterRecord{Voter: Voter{1, 2}},
+		"voter of two nodes":    &VoterRecord{Voter: Voter{RaftID: 1, NodeID: 2}},
+		"removal of no voter":   &VoterRemovalRecord{RaftID: 2},
 		"too many directories":  &BrokerRecord{ID: 1, Dirs: many},
 		"topic name twice":      &TopicRecord{Name: "t.x", ID: uuid(2)},
 		"topic name like":       &TopicRecord{Name: "t_x", ID: uuid(2)},

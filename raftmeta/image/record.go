@@ -28,6 +28,8 @@ const (
 	typeTopicRemoval    = 8
 	typeTopicConfigs    = 9
 	typeBrokerConfigs   = 10
+	typeOperation       = 11
+	typeVoterRemoval    = 12
 )
 
 // ClusterRecord names the cluster and finalizes its level.
@@ -41,6 +43,12 @@ type ClusterRecord struct {
 type VoterRecord struct {
 	Voter
 	Tags []Tag
+}
+
+// VoterRemovalRecord takes a controller from those that are known. Its raft id is never used again.
+type VoterRemovalRecord struct {
+	RaftID uint64
+	Tags   []Tag
 }
 
 // BrokerRecord registers an incarnation of a broker. The broker's epoch is the index of its unit.
@@ -104,8 +112,10 @@ type BrokerConfigsRecord struct {
 	Tags    []Tag
 }
 
+func (r *OperationRecord) id() recordID       { return recordID{typeOperation, 0} }
 func (r *ClusterRecord) id() recordID         { return recordID{typeCluster, 0} }
-func (r *VoterRecord) id() recordID           { return recordID{typeVoter, 0} }
+func (r *VoterRecord) id() recordID           { return recordID{typeVoter, 1} }
+func (r *VoterRemovalRecord) id() recordID    { return recordID{typeVoterRemoval, 0} }
 func (r *BrokerRecord) id() recordID          { return recordID{typeBroker, 0} }
 func (r *TopicRecord) id() recordID           { return recordID{typeTopic, 0} }
 func (r *PartitionsRecord) id() recordID      { return recordID{typePartitions, 0} }
@@ -115,8 +125,10 @@ func (r *TopicRemovalRecord) id() recordID    { return recordID{typeTopicRemoval
 func (r *TopicConfigsRecord) id() recordID    { return recordID{typeTopicConfigs, 0} }
 func (r *BrokerConfigsRecord) id() recordID   { return recordID{typeBrokerConfigs, 0} }
 
+func (r *OperationRecord) tagged() []Tag       { return r.Tags }
 func (r *ClusterRecord) tagged() []Tag         { return r.Tags }
 func (r *VoterRecord) tagged() []Tag           { return r.Tags }
+func (r *VoterRemovalRecord) tagged() []Tag    { return r.Tags }
 func (r *BrokerRecord) tagged() []Tag          { return r.Tags }
 func (r *TopicRecord) tagged() []Tag           { return r.Tags }
 func (r *PartitionsRecord) tagged() []Tag      { return r.Tags }
@@ -130,9 +142,15 @@ func (r *ClusterRecord) appendFields(b []byte) []byte {
 	return appendUint(appendString(b, r.ClusterID), uint64(r.Level))
 }
 
-func (r *VoterRecord) appendFields(b []byte) []byte {
-	return appendNatural(appendUint(b, r.RaftID), r.NodeID)
+func (r *VoterRecord) appendFields(b []byte) []byte { return appendVoter(b, &r.Voter) }
+
+func appendVoter(b []byte, v *Voter) []byte {
+	b = appendNatural(appendUint(b, v.RaftID), v.NodeID)
+	b = append(b, v.DirectoryID[:]...)
+	return appendEndpoints(b, v.Endpoints)
 }
+
+func (r *VoterRemovalRecord) appendFields(b []byte) []byte { return appendUint(b, r.RaftID) }
 
 func (r *BrokerRecord) appendFields(b []byte) []byte {
 	b = appendNatural(b, r.ID)
@@ -196,7 +214,11 @@ func appendEndpoints(b []byte, es []Endpoint) []byte {
 }
 
 func (r *reader) endpoints() []Endpoint {
-	es := make([]Endpoint, r.count(3))
+	n := r.count(3)
+	if n == 0 {
+		return nil
+	}
+	es := make([]Endpoint, n)
 	for i := range es {
 		es[i] = Endpoint{Name: r.string(), Host: r.string()}
 		port := r.uvarint()
@@ -248,6 +270,12 @@ func (r *reader) record() Record {
 		rec = &ClusterRecord{ClusterID: in.string(), Level: in.uint32(), Tags: in.tags()}
 	case recordID{typeVoter, 0}:
 		rec = &VoterRecord{Voter: Voter{RaftID: in.uvarint(), NodeID: in.natural32()}, Tags: in.tags()}
+	case recordID{typeVoter, 1}:
+		rec = &VoterRecord{Voter: Voter{RaftID: in.uvarint(), NodeID: in.natural32(), DirectoryID: in.uuid(), Endpoints: in.endpoints()}, Tags: in.tags()}
+	case recordID{typeVoterRemoval, 0}:
+		rec = &VoterRemovalRecord{RaftID: in.uvarint(), Tags: in.tags()}
+	case recordID{typeOperation, 0}:
+		rec = &OperationRecord{Operation: in.operation(), Actor: in.string(), Cause: in.string(), Reply: in.reply(), Tags: in.tags()}
 	case recordID{typeBroker, 0}:
 		rec = &BrokerRecord{ID: in.natural32(), Incarnation: in.uuid(), Listeners: in.endpoints(), Rack: in.string(),
 			Dirs: in.uuids(), Fenced: in.bool(), Tags: in.tags()}
@@ -294,11 +322,24 @@ func (r *ClusterRecord) replay(b *builder) {
 }
 
 func (r *VoterRecord) replay(b *builder) {
-	at, found := slices.BinarySearchFunc(b.img.voters, r.RaftID, func(v Voter, id uint64) int { return cmp.Compare(v.RaftID, id) })
-	if found {
-		b.misfit(r, "raft id %d is bound to a node already", r.RaftID)
+	at, found := b.img.findVoter(r.RaftID)
+	b.img.voters = slices.Clone(b.img.voters)
+	switch {
+	case !found:
+		b.img.voters = slices.Insert(b.img.voters, at, r.Voter)
+	case b.img.voters[at].NodeID != r.NodeID:
+		b.misfit(r, "raft id %d is bound to node %d already", r.RaftID, b.img.voters[at].NodeID)
+	default: // it can be reached elsewhere now
+		b.img.voters[at] = r.Voter
 	}
-	b.img.voters = slices.Insert(slices.Clone(b.img.voters), at, r.Voter)
+}
+
+func (r *VoterRemovalRecord) replay(b *builder) {
+	at, found := b.img.findVoter(r.RaftID)
+	if !found {
+		b.misfit(r, "no controller has raft id %d", r.RaftID)
+	}
+	b.img.voters = slices.Delete(slices.Clone(b.img.voters), at, at+1)
 }
 
 func (r *BrokerRecord) replay(b *builder) {

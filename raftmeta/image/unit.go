@@ -2,18 +2,20 @@ package image
 
 import "hash/crc32"
 
+// Format 1 is that of nodes that were alone: its units have one actor and cause in front, its snapshots no operations.
 const (
-	unitFormat     = 1
-	snapshotFormat = 1
+	unitFormat     = 2
+	snapshotFormat = 2
 )
 
-// Unit is what one proposal decided, and why: the piece in which metadata changes and becomes visible.
+// Unit is what one proposal decided: the piece in which metadata changes and becomes visible. The records of each of its
+// operations stand behind an [OperationRecord] that says who asked for them, and why.
 type Unit struct {
-	OperationID UUID   // unique: the proposer recognizes its unit by it
-	Actor       string // who asked
-	Cause       string // for what
-	Base        uint64 // index of the image that the unit was decided on
-	Records     []Record
+	ID   UUID   // unique: the proposer recognizes its unit by it
+	Base uint64 // index of the image that the unit was decided on
+	// Awaited says that somebody waits until every broker has applied the unit.
+	Awaited bool
+	Records []Record
 }
 
 // ClusterHash stands for the cluster in every unit: a log of another cluster is recognized entry by entry.
@@ -22,9 +24,8 @@ func ClusterHash(clusterID string) uint32 { return crc32.Checksum([]byte(cluster
 // Encode is the unit's form in the log.
 func (u *Unit) Encode(clusterHash uint32) []byte {
 	b := appendUint([]byte{unitFormat}, uint64(clusterHash))
-	b = append(b, u.OperationID[:]...)
-	b = appendString(b, u.Actor)
-	b = appendString(b, u.Cause)
+	b = append(b, u.ID[:]...)
+	b = appendBool(b, u.Awaited)
 	b = appendUint(b, u.Base)
 	b = appendNatural(b, len(u.Records))
 	for _, r := range u.Records {
@@ -51,13 +52,20 @@ func DecodeUnit(b []byte, clusterHash uint32) (*Unit, error) {
 		return nil, err
 	}
 	r := newReader("unit", body)
-	if f := r.uvarint(); f != unitFormat {
-		r.unknown(&UnknownFormatError{What: "unit", Version: f})
+	format := r.uvarint()
+	if format < 1 || format > unitFormat {
+		r.unknown(&UnknownFormatError{What: "unit", Version: format})
 	}
 	if h := r.uint32(); r.err == nil && h != clusterHash {
 		return nil, &ForeignError{Found: h, Wanted: clusterHash}
 	}
-	u := &Unit{OperationID: r.uuid(), Actor: r.string(), Cause: r.string(), Base: r.uvarint()}
+	u := &Unit{ID: r.uuid()}
+	if format == 1 {
+		u.Records = append(u.Records, &OperationRecord{Operation: Operation{Node: NoNode}, Actor: r.string(), Cause: r.string()})
+	} else {
+		u.Awaited = r.bool()
+	}
+	u.Base = r.uvarint()
 	for range r.count(3) {
 		u.Records = append(u.Records, r.record())
 	}
@@ -81,7 +89,11 @@ func (m *Image) Encode() []byte {
 	b = appendNatural(b, m.nextProducerID)
 	b = appendNatural(b, len(m.voters))
 	for _, v := range m.voters {
-		b = appendNatural(appendUint(b, v.RaftID), v.NodeID)
+		b = appendVoter(b, &v)
+	}
+	b = appendNatural(b, len(m.origins))
+	for _, o := range m.origins {
+		b = appendOrigin(b, o)
 	}
 	b = appendNatural(b, len(m.brokers))
 	for _, x := range m.brokers {
@@ -129,8 +141,9 @@ func DecodeImage(b []byte) (*Image, error) {
 		return nil, err
 	}
 	r := newReader("snapshot", body)
-	if f := r.uvarint(); f != snapshotFormat {
-		r.unknown(&UnknownFormatError{What: "snapshot", Version: f})
+	format := r.uvarint()
+	if format < 1 || format > snapshotFormat {
+		r.unknown(&UnknownFormatError{What: "snapshot", Version: format})
 	}
 	img := Empty()
 	img.index = r.uvarint()
@@ -138,7 +151,14 @@ func DecodeImage(b []byte) (*Image, error) {
 	img.level = r.uint32()
 	img.nextProducerID = r.natural64()
 	for range r.count(2) {
-		img.voters = append(img.voters, Voter{RaftID: r.uvarint(), NodeID: r.natural32()})
+		v := Voter{RaftID: r.uvarint(), NodeID: r.natural32()}
+		if format > 1 {
+			v.DirectoryID, v.Endpoints = r.uuid(), r.endpoints()
+		}
+		img.voters = append(img.voters, v)
+	}
+	if format > 1 {
+		img.origins = r.origins()
 	}
 	for range r.count(24) {
 		img.brokers = append(img.brokers, &Broker{

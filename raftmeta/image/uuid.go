@@ -15,6 +15,15 @@ func (u UUID) String() string { return base64.RawURLEncoding.EncodeToString(u[:]
 // IsZero reports whether u is the id that stands for "none".
 func (u UUID) IsZero() bool { return u == UUID{} }
 
+// MarshalText is String, for JSON.
+func (u UUID) MarshalText() ([]byte, error) { return []byte(u.String()), nil }
+
+// UnmarshalText is ParseUUID, for JSON.
+func (u *UUID) UnmarshalText(text []byte) (err error) {
+	*u, err = ParseUUID(string(text))
+	return err
+}
+
 // ParseUUID reads what [UUID.String] writes.
 func ParseUUID(s string) (UUID, error) {
 	var u UUID

@@ -217,7 +217,7 @@ func (c *Core) Propose(now time.Time) []Answer {
 		return nil
 	}
 	c.units++
-	unit := &image.Unit{OperationID: c.operationID(), Actor: "controller", Cause: fmt.Sprintf("%T", c.waiting[0].Command), Base: c.image.Index()}
+	unit := &image.Unit{ID: c.operationID(), Base: c.image.Index()}
 	answers := c.evaluate(unit, now)
 	if len(unit.Records) == 0 {
 		for i := range answers {
@@ -230,7 +230,7 @@ func (c *Core) Propose(now time.Time) []Answer {
 			return unknown(answers)
 		}
 	}
-	c.flight = &flight{unit.OperationID, answers}
+	c.flight = &flight{unit.ID, answers}
 	return nil
 }
 
@@ -385,7 +385,7 @@ func (c *Core) apply(e *pb.Entry, done *Applied) error {
 	}
 	c.image, _ = image.Apply(c.image, e.GetIndex(), u.Records)
 	done.Units = append(done.Units, Committed{e.GetIndex(), unit})
-	if c.flight != nil && c.flight.id == u.OperationID {
+	if c.flight != nil && c.flight.id == u.ID {
 		for _, a := range c.flight.answers {
 			a.Index = e.GetIndex()
 			done.Answers = append(done.Answers, a)

@@ -159,7 +159,7 @@ func (n *node) mustDo(cmds ...control.Command) []quorum.Answer {
 }
 
 func formCluster() control.Command {
-	return &control.FormCluster{ClusterID: cluster, Voter: image.Voter{RaftID: 77, NodeID: 1}}
+	return &control.FormCluster{ClusterID: cluster, Voters: []image.Voter{{RaftID: 77, NodeID: 1}}}
 }
 
 func register(i int32, incarnation byte) control.Command {
