@@ -32,6 +32,7 @@ var layers = map[string]string{
 	"raftmeta/quorum":         "raftmeta/control raftmeta/image",
 	"raftmeta/follow":         "raftmeta/image",
 	"raftmeta/control":        "raftmeta/image",
+	"raftmeta/liveness":       "raftmeta/image",
 	"raftmeta/image":          "",
 	"raftmeta/wal":            "",
 	"raftmeta/wal/memwal":     "raftmeta/wal",
@@ -65,7 +66,7 @@ var modules = map[string]string{
 }
 
 // cores have no clock, goroutine, channel, lock, file, socket or random source.
-var cores = []string{"broker/partition", "raftmeta/quorum", "raftmeta/follow", "raftmeta/control", "raftmeta/image"}
+var cores = []string{"broker/partition", "raftmeta/quorum", "raftmeta/follow", "raftmeta/control", "raftmeta/liveness", "raftmeta/image"}
 
 // quiet packages start no goroutine and set no timer: their callers own loops.
 var quiet = []string{"storage"}

@@ -18,6 +18,7 @@
 //	  quorum      pure  raft, units, barrier
 //	  follow      pure  committed units in, images out
 //	  control     pure  decisions: commands in, records out
+//	  liveness    pure  whom the active controller heard of; sessions, leases, probes
 //	  image       pure  the metadata as a value; records, codec, replay, delta
 //	  wal               the raft log on bbolt, and in memory for tests
 //	storage             partition logs on disk
