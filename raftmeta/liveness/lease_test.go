@@ -221,7 +221,7 @@ func (w *world) receive(o *office, b *process, h Heartbeat, sent time.Time) {
 // nobody who holds a lease is ever behind what was answered, and no answer waits longer than a lease lasts.
 func TestNobodyWithALeaseIsBehind(t *testing.T) {
 	outwaited := 0
-	for seed := range uint64(400) {
+	for seed := range uint64(120) {
 		w := &world{t: t, rng: rand.New(rand.NewPCG(seed, 1)), index: 100, waits: map[uint64]int64{}, deposed: 1 << 62}
 		w.now = 1000 * ms
 		for i := range 3 {
@@ -254,7 +254,7 @@ func TestNobodyWithALeaseIsBehind(t *testing.T) {
 		}
 		outwaited += w.outwaited
 	}
-	if t.Logf("%d answers went ahead of a broker without a lease", outwaited); outwaited < 1000 {
+	if t.Logf("%d answers went ahead of a broker without a lease", outwaited); outwaited < 500 {
 		t.Fatal("too few: this proves nothing")
 	}
 }
