@@ -130,7 +130,7 @@ type token struct {
 func (c *Controller) Run(ctx context.Context) error {
 	defer close(c.stopped)
 	defer func() { answer(c.core.Abandon()) }()
-	c.core.Enqueue(quorum.Proposal{Command: &control.FormCluster{ClusterID: c.cfg.ClusterID, Voters: []image.Voter{c.voter}}})
+	c.core.Enqueue(quorum.Proposal{Request: control.Request{Actor: "controller", Cause: "a new cluster", Command: &control.FormCluster{ClusterID: c.cfg.ClusterID, Voters: []image.Voter{c.voter}}}})
 	snapshots := make(chan snapshotDone, 1)
 	writing := false
 	defer func() {
@@ -145,15 +145,13 @@ func (c *Controller) Run(ctx context.Context) error {
 			return err
 		}
 		if written += n; written > c.cfg.SnapshotBytes && !writing {
-			if snap := c.core.Snapshot(); snap != nil {
-				written, writing = 0, true
-				img := c.core.Image()
-				go func() {
-					snap.Data = img.Encode()
-					err := c.log.SaveSnapshot(snap)
-					snapshots <- snapshotDone{snap, err}
-				}()
-			}
+			written, writing = 0, true
+			snap, img := c.core.Snapshot()
+			go func() {
+				snap.Data = img.Encode()
+				err := c.log.SaveSnapshot(snap)
+				snapshots <- snapshotDone{snap, err}
+			}()
 		}
 		select {
 		case ps := <-c.inbox:
@@ -206,7 +204,10 @@ func (c *Controller) gather(ps []quorum.Proposal) {
 func (c *Controller) settle() (written int, err error) {
 	for {
 		answer(c.core.Propose(time.Now()))
-		p, ok := c.core.Ready()
+		p, ok, err := c.core.Ready()
+		if err != nil {
+			return written, err
+		}
 		status := c.core.Status()
 		c.active.Store(status.Leader == c.voter.RaftID)
 		c.metrics.observe(status, c.nodeOf)
@@ -216,7 +217,7 @@ func (c *Controller) settle() (written int, err error) {
 		}
 		c.metrics.readies.Inc()
 		begun := time.Now()
-		if err := c.log.Save(p.HardState, p.Entries, p.Sync); err != nil {
+		if err := c.log.Save(wal.Write(p)); err != nil {
 			return written, fmt.Errorf("the raft log cannot be written and this node must stop: %w", err)
 		}
 		if p.Sync {
@@ -290,7 +291,7 @@ func (c *Controller) Submit(ctx context.Context, cmds ...control.Command) []Outc
 	answers := make(chan quorum.Answer, len(cmds))
 	ps := make([]quorum.Proposal, len(cmds))
 	for i, cmd := range cmds {
-		ps[i] = quorum.Proposal{Token: token{answers, i}, Command: cmd}
+		ps[i] = quorum.Proposal{Token: token{answers, i}, Request: control.Request{Actor: "controller", Command: cmd}}
 	}
 	select {
 	case c.inbox <- ps:

@@ -1,7 +1,6 @@
 package inspect
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -72,18 +71,17 @@ func (r *raftReader) read() (*image.Image, error) {
 	var parts quorum.Assembler
 	for _, e := range s.Entries {
 		index := e.GetIndex()
-		if len(e.GetData()) == 0 {
-			r.entry("term", "index", index, "term", e.GetTerm(), "committed", index <= s.HardState.GetCommit())
-			continue
-		}
-		var unit []byte
+		data := e.GetData()
 		if e.GetType() != 0 {
-			err = errors.New("a change of membership, which this release does not make")
-		} else {
-			unit, err = parts.Add(e.GetData())
+			data = nil
 		}
+		unit, err := parts.Add(e.GetTerm(), data)
 		switch {
 		case err != nil:
+		case e.GetType() != 0:
+			r.entry("members", "index", index, "term", e.GetTerm(), "committed", index <= s.HardState.GetCommit())
+		case len(data) == 0:
+			r.entry("term", "index", index, "term", e.GetTerm(), "committed", index <= s.HardState.GetCommit())
 		case unit == nil:
 			r.entry("part", "index", index, "term", e.GetTerm(), "bytes", len(e.GetData()), "complete", !parts.InUnit())
 		default:

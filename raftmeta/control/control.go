@@ -49,6 +49,7 @@ const (
 	TooManyDirectories
 	UnknownTopic
 	UnknownTopicID
+	Superseded
 )
 
 // Refusal is a command that is not carried out. It is final: nothing was written.
@@ -61,4 +62,32 @@ func (r *Refusal) Error() string { return r.Message }
 
 func refuse(code Code, format string, args ...any) (Result, error) {
 	return Result{}, &Refusal{Code: code, Message: fmt.Sprintf(format, args...)}
+}
+
+// Repeat finds the result of a request that was carried out before: nil if it was not. It refuses one that nobody can be
+// waiting for any more.
+func Repeat(m *image.Image, r *Request) (*image.Result, error) {
+	op := r.Operation
+	if op.Seq == 0 {
+		return nil, nil
+	}
+	if result, ok := m.Result(op); ok {
+		return &result, nil
+	}
+	if done, ok := m.Done(op.Node, op.Incarnation); ok && op.Seq < done {
+		_, err := refuse(Superseded, "operation %d of node %d is over: the node has gone on to %d", op.Seq, op.Node, done)
+		return nil, err
+	}
+	if m.NumResults(op.Node, op.Incarnation) >= image.MaxResults {
+		_, err := refuse(PolicyViolation, "node %d has %d operations whose answers it has not confirmed", op.Node, image.MaxResults)
+		return nil, err
+	}
+	if _, registers := r.Command.(*RegisterBroker); registers {
+		return nil, nil
+	}
+	if b, ok := m.Broker(op.Node); ok && b.Incarnation != op.Incarnation {
+		_, err := refuse(Superseded, "node %d has been started anew since it asked for this", op.Node)
+		return nil, err
+	}
+	return nil, nil
 }

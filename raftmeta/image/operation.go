@@ -5,18 +5,15 @@ import (
 	"slices"
 )
 
-// Operation names a change that a node asks for, so that asking again does not make it twice. The controllers themselves
-// ask with NoNode: they decide again from what is, and repeat nothing.
+// Operation names a change that a node asks for, so that asking again does not make it twice. The zero value is nobody's
+// who would ask again: the controllers decide anew from what is.
 type Operation struct {
 	Node        int32
 	Incarnation UUID   // of the node's process
-	Seq         uint64 // counts up from 1
+	Seq         uint64 // counts up from 1; 0 for an operation that is not repeated
 	// Done says that the node has the answers of all operations below it, so that nobody asks for those again.
 	Done uint64
 }
-
-// NoNode stands in [Operation.Node] for the controllers.
-const NoNode int32 = -1
 
 // MaxResults bounds the operations of one node whose answers it may still ask for.
 const MaxResults = 4096
@@ -94,7 +91,7 @@ func findResult(results []Result, seq uint64) (int, bool) {
 }
 
 func (r *OperationRecord) appendFields(b []byte) []byte {
-	b = appendNode(b, r.Node)
+	b = appendNatural(b, r.Node)
 	b = append(b, r.Incarnation[:]...)
 	b = appendUint(appendUint(b, r.Seq), r.Done)
 	b = appendString(appendString(b, r.Actor), r.Cause)
@@ -102,7 +99,7 @@ func (r *OperationRecord) appendFields(b []byte) []byte {
 }
 
 func (r *reader) operation() Operation {
-	return Operation{Node: r.node(), Incarnation: r.uuid(), Seq: r.uvarint(), Done: r.uvarint()}
+	return Operation{Node: r.natural32(), Incarnation: r.uuid(), Seq: r.uvarint(), Done: r.uvarint()}
 }
 
 // reply is nil where there is none: equal records have equal bytes, both ways.
@@ -114,7 +111,7 @@ func (r *reader) reply() []byte {
 }
 
 func (r *OperationRecord) replay(b *builder) {
-	if r.Node == NoNode {
+	if r.Seq == 0 {
 		return
 	}
 	next := &origin{node: r.Node, incarnation: r.Incarnation}

@@ -61,7 +61,7 @@ func DecodeUnit(b []byte, clusterHash uint32) (*Unit, error) {
 	}
 	u := &Unit{ID: r.uuid()}
 	if format == 1 {
-		u.Records = append(u.Records, &OperationRecord{Operation: Operation{Node: NoNode}, Actor: r.string(), Cause: r.string()})
+		u.Records = append(u.Records, &OperationRecord{Actor: r.string(), Cause: r.string()})
 	} else {
 		u.Awaited = r.bool()
 	}

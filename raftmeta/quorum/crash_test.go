@@ -15,6 +15,7 @@ import (
 	"github.com/streambus/streambus/raftmeta/control"
 	"github.com/streambus/streambus/raftmeta/image"
 	"github.com/streambus/streambus/raftmeta/quorum"
+	"github.com/streambus/streambus/raftmeta/wal"
 	"github.com/streambus/streambus/raftmeta/wal/memwal"
 )
 
@@ -60,7 +61,10 @@ func (l *life) settle() (answers []quorum.Answer, alive bool) {
 	l.t.Helper()
 	for {
 		answers = append(answers, l.core.Propose(now)...)
-		p, ok := l.core.Ready()
+		p, ok, err := l.core.Ready()
+		if err != nil {
+			l.t.Fatal(err)
+		}
 		if !ok {
 			return answers, true
 		}
@@ -68,7 +72,7 @@ func (l *life) settle() (answers []quorum.Answer, alive bool) {
 			return answers, false
 		}
 		l.left--
-		if err := l.log.Save(p.HardState, p.Entries, p.Sync); err != nil {
+		if err := l.log.Save(wal.Write(p)); err != nil {
 			l.t.Fatal(err)
 		}
 		done, err := l.core.Advance()
@@ -106,7 +110,7 @@ func TestCrashAtEveryWrite(t *testing.T) {
 				break
 			}
 			for _, cmd := range batch {
-				l.core.Enqueue(quorum.Proposal{Token: cmd, Command: cmd})
+				l.core.Enqueue(quorum.Proposal{Token: cmd, Request: control.Request{Command: cmd}})
 			}
 			var answers []quorum.Answer
 			answers, alive = l.settle()
@@ -140,7 +144,7 @@ func TestCrashAtEveryWrite(t *testing.T) {
 			t.Fatalf("crash at write %d: a snapshot is not its image: %v", at, err)
 		}
 		for i, cmd := range commands() {
-			l.core.Enqueue(quorum.Proposal{Token: i, Command: cmd})
+			l.core.Enqueue(quorum.Proposal{Token: i, Request: control.Request{Command: cmd}})
 		}
 		answers, _ := l.settle()
 		if len(answers) != len(commands()) {

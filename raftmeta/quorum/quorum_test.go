@@ -81,12 +81,15 @@ func start(t *testing.T, log wal.Log, h *history) *node {
 func (n *node) save() bool {
 	n.t.Helper()
 	n.told(n.core.Propose(now))
-	p, ok := n.core.Ready()
+	p, ok, err := n.core.Ready()
+	if err != nil {
+		n.t.Fatal(err)
+	}
 	if !ok {
 		return false
 	}
 	n.largest = max(n.largest, len(p.Entries))
-	if err := n.log.Save(p.HardState, p.Entries, p.Sync); err != nil {
+	if err := n.log.Save(wal.Write(p)); err != nil {
 		n.t.Fatal(err)
 	}
 	return true
@@ -137,7 +140,7 @@ func (n *node) settle() {
 func (n *node) do(cmds ...control.Command) []quorum.Answer {
 	n.t.Helper()
 	for i, c := range cmds {
-		n.core.Enqueue(quorum.Proposal{Token: fmt.Sprintf("do %d", i), Command: c})
+		n.core.Enqueue(quorum.Proposal{Token: fmt.Sprintf("do %d", i), Request: control.Request{Command: c}})
 	}
 	n.settle()
 	var out []quorum.Answer
@@ -208,7 +211,7 @@ func TestLargeTopicIsOneUnitOfSeveralEntries(t *testing.T) {
 	n.mustDo(registerFive()...)
 	n.largest = 0
 	before := n.core.Image()
-	n.core.Enqueue(quorum.Proposal{Token: "large", Command: large("large")})
+	n.core.Enqueue(quorum.Proposal{Token: "large", Request: control.Request{Command: large("large")}})
 	for n.save() {
 		n.advance()
 		switch img := n.core.Image(); partitions(img, "large") {
@@ -266,9 +269,9 @@ func TestRefusedCommandHoldsNothingUp(t *testing.T) {
 func TestNothingIsDecidedWhileAUnitIsInFlight(t *testing.T) {
 	n := start(t, memwal.New(), newHistory())
 	n.mustDo(formCluster(), register(0, 1))
-	n.core.Enqueue(quorum.Proposal{Token: "first", Command: topic("t", 1)})
+	n.core.Enqueue(quorum.Proposal{Token: "first", Request: control.Request{Command: topic("t", 1)}})
 	n.core.Propose(now)
-	n.core.Enqueue(quorum.Proposal{Token: "second", Command: topic("t", 1)})
+	n.core.Enqueue(quorum.Proposal{Token: "second", Request: control.Request{Command: topic("t", 1)}})
 	if answers := n.core.Propose(now); len(answers) > 0 || n.core.Waiting() != 2 {
 		t.Fatalf("decided on state that is not committed: %v", answers)
 	}
@@ -296,7 +299,7 @@ func (n *node) play(crash int) bool {
 		for j, c := range batch {
 			token := fmt.Sprintf("batch %d command %d", i, j)
 			if a, answered := n.history.answers[token]; !answered || a.Err != nil {
-				n.core.Enqueue(quorum.Proposal{Token: token, Command: c})
+				n.core.Enqueue(quorum.Proposal{Token: token, Request: control.Request{Command: c}})
 			}
 		}
 		for n.save() {
@@ -385,7 +388,7 @@ func TestUnfinishedUnitIsDropped(t *testing.T) {
 	n.mustDo(formCluster())
 	n.mustDo(registerFive()...)
 	before := n.core.Image().Encode()
-	n.core.Enqueue(quorum.Proposal{Token: "large", Command: large("large")})
+	n.core.Enqueue(quorum.Proposal{Token: "large", Request: control.Request{Command: large("large")}})
 	if !n.save() || n.largest < 4 {
 		t.Fatalf("the unit was not saved at once, as begin, chunks and end: %d entries", n.largest)
 	}
@@ -397,7 +400,7 @@ func TestUnfinishedUnitIsDropped(t *testing.T) {
 	hs, snap := quorum.Genesis(s.RaftID)
 	for cut := 1; cut < n.largest; cut++ {
 		short := memwal.New()
-		if err := errors.Join(short.Form(s.RaftID, hs, snap), short.Save(s.HardState, s.Entries[:len(s.Entries)-cut], true)); err != nil {
+		if err := errors.Join(short.Form(s.RaftID, hs, snap), short.Save(wal.Write{HardState: s.HardState, Entries: s.Entries[:len(s.Entries)-cut], Sync: true})); err != nil {
 			t.Fatal(err)
 		}
 		n := start(t, short, newHistory())
@@ -405,11 +408,11 @@ func TestUnfinishedUnitIsDropped(t *testing.T) {
 		if !bytes.Equal(n.core.Image().Encode(), before) {
 			t.Fatalf("without its last %d entries the unit has changed the image", cut)
 		}
-		if n.core.Snapshot() != nil {
+		if _, img := n.core.Snapshot(); !bytes.Equal(img.Encode(), before) {
 			t.Fatal("a snapshot is possible in the middle of a unit")
 		}
 		n.mustDo(topic("small", 1))
-		if n.core.Snapshot() == nil {
+		if _, img := n.core.Snapshot(); img != n.core.Image() {
 			t.Fatal("no snapshot is possible behind the unit")
 		}
 		n.mustDo(large("large"))
@@ -435,8 +438,8 @@ func TestCrashBehindSnapshot(t *testing.T) {
 		for i := range 20 {
 			n.mustDo(topic(fmt.Sprintf("t%d", i), 1))
 		}
-		snap := n.core.Snapshot()
-		snap.Data = n.core.Image().Encode()
+		snap, img := n.core.Snapshot()
+		snap.Data = img.Encode()
 		if err := log.SaveSnapshot(snap); err != nil {
 			t.Fatal(err)
 		}
@@ -481,7 +484,7 @@ func TestLargestUnitCanBeRead(t *testing.T) {
 	n.mustDo(formCluster())
 	c := &bulk{"largest", 48 << 20}
 	r, _ := c.Eval(nil, now)
-	c.size -= image.RecordsSize(r.Records) - 48<<20
+	c.size -= image.RecordsSize(append(r.Records, &image.OperationRecord{})) - 48<<20
 	n.mustDo(&bulk{"small", 200 << 10}, c)
 	if a := n.do(&bulk{"larger.", c.size + 1})[0]; !refused(a, control.PolicyViolation) {
 		t.Fatalf("a byte more: %v", a.Err)
@@ -492,14 +495,14 @@ func TestLargestUnitCanBeRead(t *testing.T) {
 func TestAbandonAnswersEverything(t *testing.T) {
 	n := start(t, memwal.New(), newHistory())
 	n.mustDo(formCluster(), register(0, 1))
-	n.core.Enqueue(quorum.Proposal{Token: "flies", Command: topic("t", 1)})
+	n.core.Enqueue(quorum.Proposal{Token: "flies", Request: control.Request{Command: topic("t", 1)}})
 	n.core.Propose(now)
-	n.core.Enqueue(quorum.Proposal{Token: "waits", Command: topic("u", 1)})
+	n.core.Enqueue(quorum.Proposal{Token: "waits", Request: control.Request{Command: topic("u", 1)}})
 	got := map[any]error{}
 	for _, a := range n.core.Abandon() {
 		got[a.Token] = a.Err
 	}
-	if !maps.Equal(got, map[any]error{"flies": quorum.ErrUnknown, "waits": quorum.ErrUnknown}) || n.core.Waiting() != 0 {
+	if !maps.Equal(got, map[any]error{"flies": quorum.ErrUnknown, "waits": quorum.ErrNotLeader}) || n.core.Waiting() != 0 {
 		t.Fatalf("answers %v", got)
 	}
 }
@@ -516,7 +519,7 @@ func TestLogOfAnotherClusterIsRefused(t *testing.T) {
 		Logger: &raft.DefaultLogger{Logger: stdlog.New(io.Discard, "", 0)},
 	})
 	for err == nil {
-		if _, ok := core.Ready(); !ok {
+		if _, ok, _ := core.Ready(); !ok {
 			break
 		}
 		_, err = core.Advance()
@@ -536,7 +539,7 @@ func FuzzAssembler(f *testing.F) {
 		held := 0
 		for n := int(size) + 1; len(b) > 0; {
 			n := min(n, len(b))
-			unit, err := a.Add(b[:n])
+			unit, err := a.Add(1, b[:n])
 			if err != nil {
 				return
 			}

@@ -246,41 +246,65 @@ func (l *boltLog) Form(raftID uint64, hs *pb.HardState, snap *pb.Snapshot) error
 // Save implements Log. Without sync only the commit index has moved. That is not worth a write, since raft finds it out
 // again after a crash; nor may it be one that is not synced, since then the page that points to the others could reach the
 // disk before them.
-func (l *boltLog) Save(hs *pb.HardState, entries []*pb.Entry, sync bool) error {
-	if hs != nil {
-		l.hs = hs
+func (l *boltLog) Save(w Write) error {
+	if w.HardState != nil {
+		l.hs = w.HardState
 	}
-	if l.failed != nil || !sync && len(entries) == 0 {
+	if l.failed != nil || !w.Sync && len(w.Entries) == 0 {
 		return l.failed
 	}
+	if w.Snapshot != nil {
+		if l.failed = l.writeSnapshot(w.Snapshot); l.failed != nil {
+			return l.failed
+		}
+	}
 	l.failed = l.update(func(tx *bolt.Tx) error {
+		if w.Snapshot != nil {
+			if err := l.replaceBy(tx, w.Snapshot); err != nil {
+				return err
+			}
+		}
 		if l.hs != nil {
 			if err := put(tx.Bucket(bucketMeta), keyHardState, l.hs); err != nil {
 				return err
 			}
 		}
-		if len(entries) == 0 {
-			return nil
-		}
-		b := tx.Bucket(bucketLog)
-		b.FillPercent = 1 // keys only ever grow
-		c := b.Cursor()
-		for k, _ := c.Seek(number(entries[0].GetIndex())); k != nil; k, _ = c.Next() {
-			if err := c.Delete(); err != nil {
-				return err
-			}
-		}
-		for _, e := range entries {
-			if err := put(b, number(e.GetIndex()), e); err != nil {
-				return err
-			}
-		}
-		return nil
+		return appendEntries(tx.Bucket(bucketLog), w.Entries)
 	})
 	if l.failed == nil {
 		l.hs = nil
 	}
 	return l.failed
+}
+
+func appendEntries(b *bolt.Bucket, entries []*pb.Entry) error {
+	if len(entries) == 0 {
+		return nil
+	}
+	b.FillPercent = 1 // keys only ever grow
+	c := b.Cursor()
+	for k, _ := c.Seek(number(entries[0].GetIndex())); k != nil; k, _ = c.Next() {
+		if err := c.Delete(); err != nil {
+			return err
+		}
+	}
+	for _, e := range entries {
+		if err := put(b, number(e.GetIndex()), e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// replaceBy makes the log one that begins with a snapshot, whose file is there.
+func (l *boltLog) replaceBy(tx *bolt.Tx, snap *pb.Snapshot) error {
+	if err := tx.DeleteBucket(bucketLog); err != nil {
+		return err
+	}
+	if _, err := tx.CreateBucket(bucketLog); err != nil {
+		return err
+	}
+	return put(tx.Bucket(bucketMeta), keySnapshot, snap.GetMetadata())
 }
 
 // SaveSnapshot implements Log. Two snapshots are kept.
@@ -289,14 +313,19 @@ func (l *boltLog) SaveSnapshot(snap *pb.Snapshot) error {
 		return err
 	}
 	before := &pb.SnapshotMetadata{}
+	newer := true
 	err := l.update(func(tx *bolt.Tx) error {
 		meta := tx.Bucket(bucketMeta)
 		if err := unseal(meta.Get(keySnapshot), before); err != nil {
 			return err
 		}
+		// The leader may have sent a newer one while this one was written.
+		if newer = snap.GetMetadata().GetIndex() > before.GetIndex(); !newer {
+			return nil
+		}
 		return put(meta, keySnapshot, snap.GetMetadata())
 	})
-	if err != nil {
+	if err != nil || !newer {
 		return err
 	}
 	return l.removeSnapshots(l.snapshotName(before), l.snapshotName(snap.GetMetadata()))
@@ -326,7 +355,7 @@ func (l *boltLog) Compact(index uint64) error {
 
 // Close implements Log. After an orderly end the commit index is where it was.
 func (l *boltLog) Close() error {
-	return errors.Join(l.Save(nil, nil, l.hs != nil), l.db.Close())
+	return errors.Join(l.Save(Write{Sync: l.hs != nil}), l.db.Close())
 }
 
 func (l *boltLog) update(f func(tx *bolt.Tx) error) (err error) {

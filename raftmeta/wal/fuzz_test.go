@@ -30,7 +30,7 @@ func FuzzInspect(f *testing.F) {
 		f.Fatal(err)
 	}
 	add()
-	if err := errors.Join(l.Save(hard(2, 5), entries(2, 2, 150), true), l.Close()); err != nil {
+	if err := errors.Join(l.Save(write(hard(2, 5), entries(2, 2, 150), true)), l.Close()); err != nil {
 		f.Fatal(err)
 	}
 	add()

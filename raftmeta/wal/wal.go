@@ -4,7 +4,7 @@
 // # Duties of the caller
 //
 //  1. Load once before anything else; on an empty log, Form.
-//  2. Save what a Ready holds, with sync as raft asks for it, before sending its messages and before Advance.
+//  2. Save what a Ready holds, before sending its messages and before Advance.
 //  3. After an error of Save, stop: what is on the disk is not known any more.
 package wal
 
@@ -23,14 +23,23 @@ type Log interface {
 	Load() (State, error)
 	// Form makes an empty log that of a new raft node.
 	Form(raftID uint64, hs *pb.HardState, snap *pb.Snapshot) error
-	// Save appends entries and replaces the hard state, in one step; an entry replaces all that stand at its index or
-	// behind. hs may be nil.
-	Save(hs *pb.HardState, entries []*pb.Entry, sync bool) error
+	// Save does what Write says, all of it or nothing.
+	Save(w Write) error
 	// SaveSnapshot makes a snapshot durable and then the newest. It may run beside Save.
 	SaveSnapshot(snap *pb.Snapshot) error
 	// Compact forgets the entries up to index, which a snapshot must cover.
 	Compact(index uint64) error
 	Close() error
+}
+
+// Write is what one Ready asks to be made durable.
+type Write struct {
+	HardState *pb.HardState // nil for the one there is
+	// Entries are appended; one replaces all that stand at its index or behind.
+	Entries []*pb.Entry
+	// Snapshot replaces the whole log, before the entries are appended. It is nil but where a leader has sent one.
+	Snapshot *pb.Snapshot
+	Sync     bool // whether it has to be durable; without, only the commit index has moved
 }
 
 // State is what a node finds at its start.

@@ -143,8 +143,8 @@ func TestNewLogIsEmpty(t *testing.T) {
 func TestAppendReplacesWhatStandsBehind(t *testing.T) {
 	each(t, func(t *testing.T, l wal.Log, reopen func(wal.Log) wal.Log) {
 		form(t, l)
-		must(t, l.Save(hard(2, 1), entries(2, 2, 6), true))
-		must(t, l.Save(hard(3, 3), entries(3, 4, 4), true))
+		must(t, l.Save(write(hard(2, 1), entries(2, 2, 6), true)))
+		must(t, l.Save(write(hard(3, 3), entries(3, 4, 4), true)))
 		want(t, reopen(l), `id 7, term 3 vote 7 commit 3, snapshot 1/1 "the state at 1" voters [7], 2/2 3/2 4/3`)
 	})
 }
@@ -152,15 +152,15 @@ func TestAppendReplacesWhatStandsBehind(t *testing.T) {
 func TestCommitAloneMayBeForgottenAndTermMayNot(t *testing.T) {
 	each(t, func(t *testing.T, l wal.Log, reopen func(wal.Log) wal.Log) {
 		form(t, l)
-		must(t, l.Save(hard(2, 1), entries(2, 2, 4), true))
-		must(t, l.Save(hard(2, 4), nil, false))
-		must(t, l.Save(nil, entries(2, 5, 5), true)) // takes the commit index along
+		must(t, l.Save(write(hard(2, 1), entries(2, 2, 4), true)))
+		must(t, l.Save(write(hard(2, 4), nil, false)))
+		must(t, l.Save(write(nil, entries(2, 5, 5), true))) // takes the commit index along
 		want(t, reopen(l), `id 7, term 2 vote 7 commit 4, snapshot 1/1 "the state at 1" voters [7], 2/2 3/2 4/2 5/2`)
 	})
 	each(t, func(t *testing.T, l wal.Log, reopen func(wal.Log) wal.Log) {
 		form(t, l)
-		must(t, l.Save(hard(2, 1), entries(2, 2, 4), true))
-		must(t, l.Save(hard(2, 4), nil, false))
+		must(t, l.Save(write(hard(2, 1), entries(2, 2, 4), true)))
+		must(t, l.Save(write(hard(2, 4), nil, false)))
 		l = reopen(l)
 		if s := load(t, l); s.HardState.GetTerm() != 2 || s.HardState.GetVote() != 7 {
 			t.Fatalf("after the end there is %s", describe(s))
@@ -171,21 +171,21 @@ func TestCommitAloneMayBeForgottenAndTermMayNot(t *testing.T) {
 func TestSnapshotAndCompaction(t *testing.T) {
 	each(t, func(t *testing.T, l wal.Log, reopen func(wal.Log) wal.Log) {
 		form(t, l)
-		must(t, l.Save(hard(2, 1), entries(2, 2, 12_000), true)) // more than one step of compaction
+		must(t, l.Save(write(hard(2, 1), entries(2, 2, 12_000), true))) // more than one step of compaction
 		must(t, l.SaveSnapshot(snapshot(11_000, 2)))
 		l = reopen(l)
 		if s := load(t, l); len(s.Entries) != 11_999 {
 			t.Fatalf("a snapshot alone left %d entries", len(s.Entries))
 		}
 		must(t, l.Compact(10_998))
-		must(t, l.Save(nil, entries(2, 12_001, 12_001), true))
+		must(t, l.Save(write(nil, entries(2, 12_001, 12_001), true)))
 		l = reopen(l)
 		if s := load(t, l); s.Entries[0].GetIndex() != 10_999 || len(s.Entries) != 1_003 {
 			t.Fatalf("compaction left %d entries from %d", len(s.Entries), s.Entries[0].GetIndex())
 		}
 		must(t, l.Compact(11_000))
-		must(t, l.Save(hard(2, 12_001), entries(3, 11_001, 11_002), true))
-		must(t, l.Save(nil, entries(3, 11_003, 11_003), true))
+		must(t, l.Save(write(hard(2, 12_001), entries(3, 11_001, 11_002), true)))
+		must(t, l.Save(write(nil, entries(3, 11_003, 11_003), true)))
 		if _, err := l.Load(); !errors.As(err, new(*wal.CorruptError)) {
 			t.Fatalf("committed entries were replaced: %v", err)
 		}
@@ -197,7 +197,7 @@ func TestLogSharesNothing(t *testing.T) {
 	each(t, func(t *testing.T, l wal.Log, reopen func(wal.Log) wal.Log) {
 		form(t, l)
 		hs := hard(2, 1)
-		must(t, l.Save(hs, entries(2, 2, 3), true))
+		must(t, l.Save(write(hs, entries(2, 2, 3), true)))
 		s := load(t, l)
 		s.HardState.Term = new(uint64(9))
 		s.Entries[0] = nil
@@ -209,7 +209,7 @@ func TestPowerCutEndsTheOldLog(t *testing.T) {
 	l := memwal.New()
 	form(t, l)
 	next := l.Crash(rand.New(rand.NewPCG(1, 1)))
-	if err := l.Save(hard(5, 1), nil, true); !errors.Is(err, memwal.ErrPowerCut) {
+	if err := l.Save(write(hard(5, 1), nil, true)); !errors.Is(err, memwal.ErrPowerCut) {
 		t.Fatalf("after a power cut: %v", err)
 	}
 	want(t, next, `id 7, term 1 vote 0 commit 1, snapshot 1/1 "the state at 1" voters [7], `)
@@ -219,7 +219,7 @@ func TestTwoSnapshotFilesAreKept(t *testing.T) {
 	dir := t.TempDir()
 	l := openBolt(t, dir)
 	form(t, l)
-	must(t, l.Save(hard(1, 1), entries(1, 2, 9), true))
+	must(t, l.Save(write(hard(1, 1), entries(1, 2, 9), true)))
 	for i := uint64(3); i < 8; i++ {
 		must(t, l.SaveSnapshot(snapshot(i, 1)))
 	}
@@ -263,11 +263,11 @@ func grown(t *testing.T, odd bool) (dir, state string) {
 	l := openBolt(t, dir)
 	form(t, l)
 	for i := uint64(2); i < 250; i += 10 {
-		must(t, l.Save(hard(2, i-1), entries(2, i, i+9), true))
+		must(t, l.Save(write(hard(2, i-1), entries(2, i, i+9), true)))
 	}
 	long := entries(2, 252, 252)
 	long[0].Data = make([]byte, 20_000)
-	must(t, l.Save(hard(2, 251), long, true))
+	must(t, l.Save(write(hard(2, 251), long, true)))
 	must(t, l.SaveSnapshot(snapshot(50, 2)))
 	must(t, l.Compact(20))
 	if odd {
@@ -347,7 +347,7 @@ func reload(dir string) (string, error) {
 	}
 	next := first.Entries[len(first.Entries)-1].GetIndex() + 1
 	for i := next; i < next+20; i += 10 {
-		if err := errors.Join(l.Compact(40+i-next), l.Save(hard(3, 1), entries(3, i, i+9), true)); err != nil {
+		if err := errors.Join(l.Compact(40+i-next), l.Save(write(hard(3, 1), entries(3, i, i+9), true))); err != nil {
 			return "", err
 		}
 	}
@@ -438,7 +438,7 @@ func TestInspectBesideAWriter(t *testing.T) {
 				return
 			default:
 			}
-			if err := l.Save(hard(2, i-1), entries(2, i, i), true); err != nil {
+			if err := l.Save(write(hard(2, i-1), entries(2, i, i), true)); err != nil {
 				done <- err
 				return
 			}
@@ -513,4 +513,8 @@ func TestStateCheck(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+func write(hs *pb.HardState, es []*pb.Entry, sync bool) wal.Write {
+	return wal.Write{HardState: hs, Entries: es, Sync: sync}
 }

@@ -68,20 +68,23 @@ func (l *Log) Form(raftID uint64, hs *pb.HardState, snap *pb.Snapshot) error {
 }
 
 // Save implements wal.Log.
-func (l *Log) Save(hs *pb.HardState, entries []*pb.Entry, sync bool) error {
+func (l *Log) Save(w wal.Write) error {
 	return l.locked(func() error {
-		if hs != nil {
-			l.unsynced = proto.Clone(hs).(*pb.HardState)
+		if w.HardState != nil {
+			l.unsynced = proto.Clone(w.HardState).(*pb.HardState)
 		}
-		if sync && l.unsynced != nil {
+		if w.Sync && l.unsynced != nil {
 			l.written.HardState, l.unsynced = l.unsynced, nil
 		}
-		if len(entries) > 0 {
+		if w.Snapshot != nil {
+			l.written.Snapshot, l.written.Entries = w.Snapshot, nil
+		}
+		if len(w.Entries) > 0 {
 			keep := l.written.Entries
-			for len(keep) > 0 && keep[len(keep)-1].GetIndex() >= entries[0].GetIndex() {
+			for len(keep) > 0 && keep[len(keep)-1].GetIndex() >= w.Entries[0].GetIndex() {
 				keep = keep[:len(keep)-1]
 			}
-			l.written.Entries = append(keep[:len(keep):len(keep)], entries...)
+			l.written.Entries = append(keep[:len(keep):len(keep)], w.Entries...)
 		}
 		return nil
 	})
@@ -90,7 +93,9 @@ func (l *Log) Save(hs *pb.HardState, entries []*pb.Entry, sync bool) error {
 // SaveSnapshot implements wal.Log.
 func (l *Log) SaveSnapshot(snap *pb.Snapshot) error {
 	return l.locked(func() error {
-		l.written.Snapshot = snap
+		if snap.GetMetadata().GetIndex() > l.written.Snapshot.GetMetadata().GetIndex() {
+			l.written.Snapshot = snap
+		}
 		return nil
 	})
 }

@@ -1,0 +1,445 @@
+package quorum_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	stdlog "log"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"go.etcd.io/raft/v3"
+
+	"github.com/streambus/streambus/raftmeta/control"
+	"github.com/streambus/streambus/raftmeta/image"
+	"github.com/streambus/streambus/raftmeta/quorum"
+	"github.com/streambus/streambus/raftmeta/wal"
+	"github.com/streambus/streambus/raftmeta/wal/memwal"
+)
+
+// peer is one controller of a cluster whose messages the test carries.
+type peer struct {
+	core    *quorum.Core
+	log     *memwal.Log
+	inbox   []quorum.Message
+	answers map[string]quorum.Answer
+}
+
+type cluster3 struct {
+	t     *testing.T
+	peers map[uint64]*peer
+	down  map[uint64]bool
+	sent  int // snapshots
+	lives byte
+}
+
+func newCluster(t *testing.T, ids ...uint64) *cluster3 {
+	c := &cluster3{t: t, peers: map[uint64]*peer{}, down: map[uint64]bool{}}
+	for _, id := range ids {
+		log := memwal.New()
+		hs, snap := quorum.Genesis(ids...)
+		if err := log.Form(id, hs, snap); err != nil {
+			t.Fatal(err)
+		}
+		c.start(id, log)
+	}
+	return c
+}
+
+func (c *cluster3) start(id uint64, log *memwal.Log) {
+	c.t.Helper()
+	s, err := log.Load()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.lives++
+	core, err := quorum.New(quorum.Config{
+		RaftID: s.RaftID, ClusterID: cluster, Origin: image.UUID{c.lives},
+		HardState: s.HardState, Snapshot: s.Snapshot, Entries: s.Entries,
+		Logger: &raft.DefaultLogger{Logger: stdlog.New(io.Discard, "", 0)},
+	})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.peers[id] = &peer{core: core, log: log, answers: map[string]quorum.Answer{}}
+	delete(c.down, id)
+}
+
+// settle carries messages until there are none left.
+func (c *cluster3) settle() {
+	c.t.Helper()
+	for moved := true; moved; {
+		moved = false
+		for _, id := range slices.Sorted(func(yield func(uint64) bool) {
+			for id := range c.peers {
+				if !yield(id) {
+					return
+				}
+			}
+		}) {
+			if !c.down[id] && c.turn(id) {
+				moved = true
+			}
+		}
+	}
+}
+
+func (c *cluster3) turn(id uint64) (moved bool) {
+	c.t.Helper()
+	p := c.peers[id]
+	inbox := p.inbox
+	p.inbox = nil
+	for _, m := range inbox {
+		var err error
+		if m.Snapshot != nil {
+			err = p.core.StepSnapshot(m.Data, m.Snapshot.Encode())
+		} else {
+			err = p.core.Step(m.Data)
+		}
+		if err != nil && !errors.Is(err, raft.ErrStepPeerNotFound) {
+			c.t.Fatal(err)
+		}
+	}
+	p.told(p.core.Propose(now))
+	for {
+		w, ok, err := p.core.Ready()
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		if !ok {
+			return moved
+		}
+		moved = true
+		if err := p.log.Save(wal.Write(w)); err != nil {
+			c.t.Fatal(err)
+		}
+		done, err := p.core.Advance()
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		p.told(done.Answers)
+		for _, m := range done.Messages {
+			to := c.peers[m.To]
+			lost := to == nil || c.down[m.To]
+			if m.Snapshot != nil {
+				c.sent++
+				p.core.SnapshotSent(m.To, !lost)
+			}
+			if lost {
+				p.core.Unreachable(m.To)
+			} else {
+				to.inbox = append(to.inbox, m)
+			}
+		}
+		p.told(p.core.Propose(now))
+	}
+}
+
+func (p *peer) told(answers []quorum.Answer) {
+	for _, a := range answers {
+		p.answers[a.Token.(string)] = a
+	}
+}
+
+// tick lets time pass until a leader is there that is not down.
+func (c *cluster3) elect() *peer {
+	c.t.Helper()
+	for range 500 {
+		c.settle()
+		for id, p := range c.peers {
+			if !c.down[id] && p.core.Active() {
+				return p
+			}
+		}
+		c.tick()
+	}
+	c.t.Fatal("nobody leads after 50 election time-outs")
+	return nil
+}
+
+func (c *cluster3) tick() {
+	for id, p := range c.peers {
+		if !c.down[id] {
+			p.told(p.core.Tick())
+		}
+	}
+}
+
+func (c *cluster3) do(p *peer, cmds ...control.Command) {
+	c.t.Helper()
+	for i, cmd := range cmds {
+		p.core.Enqueue(quorum.Proposal{Token: fmt.Sprint(i), Request: control.Request{Command: cmd}})
+	}
+	c.settle()
+	for i := range cmds {
+		if a := p.answers[fmt.Sprint(i)]; a.Err != nil || a.Index == 0 {
+			c.t.Fatalf("command %d: %+v", i, a)
+		}
+		delete(p.answers, fmt.Sprint(i))
+	}
+}
+
+// same waits until everybody who is there has the same image.
+func (c *cluster3) same() {
+	c.t.Helper()
+	for range 100 {
+		c.tick()
+		c.settle()
+	}
+	var want []byte
+	for id, p := range c.peers {
+		if c.down[id] {
+			continue
+		}
+		if got := p.core.Image().Encode(); want == nil {
+			want = got
+		} else if !bytes.Equal(want, got) {
+			c.t.Fatalf("raft id %d has another image", id)
+		}
+	}
+}
+
+func TestLeaderIsReplaced(t *testing.T) {
+	c := newCluster(t, 1, 2, 3)
+	first := c.elect()
+	c.do(first, formCluster(), register(0, 1))
+	for i := range 4 {
+		for id, p := range c.peers {
+			if p == first {
+				c.down[id] = true
+			}
+		}
+		next := c.elect()
+		if next == first {
+			t.Fatal("the one that is down leads")
+		}
+		c.do(next, topic(fmt.Sprintf("t%d", i), 3))
+		clear(c.down)
+		c.same()
+		if first.core.Active() {
+			t.Fatal("two lead")
+		}
+		first = next
+	}
+}
+
+// What was in flight when its leader was lost is unknown, and asked again under the same operation it comes to the answer
+// of the first time.
+func TestRepeatGetsTheFirstAnswer(t *testing.T) {
+	c := newCluster(t, 1, 2, 3)
+	old := c.elect()
+	c.do(old, formCluster(), register(0, 1))
+	op := image.Operation{Node: firstBroker, Incarnation: image.UUID{0, 1}, Seq: 1}
+	ask := func(p *peer, token string, cmd control.Command) quorum.Answer {
+		p.core.Enqueue(quorum.Proposal{Token: token, Request: control.Request{Operation: op, Command: cmd}})
+		c.settle()
+		return p.answers[token]
+	}
+	first := ask(old, "first", topic("t", 2))
+	if first.Err != nil {
+		t.Fatal(first.Err)
+	}
+	for id, p := range c.peers {
+		if p == old {
+			c.down[id] = true
+		}
+	}
+	next := c.elect()
+	again := ask(next, "again", topic("t", 2))
+	created, ok := again.Reply.(*control.CreatedTopic)
+	if again.Err != nil || !ok || *created != *first.Reply.(*control.CreatedTopic) {
+		t.Fatalf("the repeat is answered with %+v, the first was %+v", again, first)
+	}
+	op.Seq = 2
+	if a := ask(next, "other", topic("t", 2)); !refused(a, control.TopicExists) {
+		t.Fatalf("another operation: %+v", a)
+	}
+	op.Seq, op.Done = 3, 3
+	if a := ask(next, "next", topic("u", 2)); a.Err != nil {
+		t.Fatal(a.Err)
+	}
+	op.Seq = 1
+	if a := ask(next, "late", topic("t", 2)); !refused(a, control.Superseded) {
+		t.Fatalf("an operation that is over: %+v", a)
+	}
+	op.Incarnation = image.UUID{9, 9}
+	if a := ask(next, "stranger", topic("v", 2)); !refused(a, control.Superseded) {
+		t.Fatalf("an operation of another process: %+v", a)
+	}
+}
+
+func TestFollowerTakesSnapshot(t *testing.T) {
+	c := newCluster(t, 1, 2, 3)
+	leader := c.elect()
+	c.do(leader, formCluster(), register(0, 1))
+	var late uint64
+	for id, p := range c.peers {
+		if p != leader {
+			late = id
+		}
+	}
+	c.down[late] = true
+	for i := range 50 {
+		c.do(leader, topic(fmt.Sprintf("t%d", i), 1))
+	}
+	snap, img := leader.core.Snapshot()
+	snap.Data = img.Encode()
+	if err := leader.log.SaveSnapshot(snap); err != nil {
+		t.Fatal(err)
+	}
+	if to, err := leader.core.Compact(snap, 3, 1<<20); err != nil || to == 0 {
+		t.Fatal(to, err)
+	}
+	delete(c.down, late)
+	c.same()
+	if c.sent == 0 {
+		t.Fatal("no snapshot was sent")
+	}
+	// It survives a power cut right behind.
+	p := c.peers[late]
+	c.start(late, p.log.Crash(rand.New(rand.NewPCG(1, 1))))
+	c.same()
+}
+
+func TestMembership(t *testing.T) {
+	c := newCluster(t, 1, 2, 3)
+	leader := c.elect()
+	c.do(leader, formCluster(), register(0, 1))
+	// The third directory is wiped: its node comes back as a stranger, learns, and replaces it.
+	c.down[3] = true
+	if leader == c.peers[3] {
+		leader = c.elect()
+	}
+	log := memwal.New()
+	hs, snap := quorum.Stranger()
+	if err := log.Form(4, hs, snap); err != nil {
+		t.Fatal(err)
+	}
+	c.start(4, log)
+	if err := leader.core.ChangeMembers(quorum.Change{AddLearner: []uint64{4}}); err != nil {
+		t.Fatal(err)
+	}
+	c.same()
+	if m := leader.core.Members(); !slices.Equal(m.Learners, []uint64{4}) || c.sent == 0 {
+		t.Fatalf("members %+v, %d snapshots", m, c.sent)
+	}
+	for range 30 {
+		c.peers[4].core.Tick()
+	}
+	c.settle()
+	if s := c.peers[4].core.Status(); s.State != "follower" {
+		t.Fatalf("a learner stands for election: %+v", s)
+	}
+	leader = c.elect()
+	if err := leader.core.ChangeMembers(quorum.Change{Promote: []uint64{4}, Remove: []uint64{3}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := leader.core.ChangeMembers(quorum.Change{Remove: []uint64{2}}); err == nil {
+		t.Fatal("a second change was taken while the first is under way: raft drops it without a word")
+	}
+	c.same()
+	for _, id := range []uint64{1, 2, 4} {
+		if m := c.peers[id].core.Members(); !slices.Equal(m.Voters, []uint64{1, 2, 4}) || len(m.Learners) > 0 || m.Joint {
+			t.Fatalf("raft id %d sees %+v", id, m)
+		}
+	}
+	// The leader goes too; the others go on, also after a restart from snapshot and log.
+	leader = c.elect()
+	if err := leader.core.ChangeMembers(quorum.Change{Remove: []uint64{leader.id(c)}}); err != nil {
+		t.Fatal(err)
+	}
+	c.settle()
+	c.down[leader.id(c)] = true
+	next := c.elect()
+	if len(next.core.Members().Voters) != 2 {
+		t.Fatalf("members %+v", next.core.Members())
+	}
+	c.do(next, topic("after", 1))
+	for id, p := range c.peers {
+		if !c.down[id] {
+			c.start(id, p.log.Crash(rand.New(rand.NewPCG(1, id))))
+		}
+	}
+	c.do(c.elect(), topic("later", 1))
+	c.same()
+}
+
+func (p *peer) id(c *cluster3) uint64 {
+	for id, x := range c.peers {
+		if x == p {
+			return id
+		}
+	}
+	return 0
+}
+
+// A read at any member is answered once everything that was answered before is applied there; a leader that lost its
+// majority answers none.
+func TestReadIndex(t *testing.T) {
+	c := newCluster(t, 1, 2, 3)
+	leader := c.elect()
+	c.do(leader, formCluster(), register(0, 1), topic("t", 1))
+	for id, p := range c.peers {
+		if err := p.core.ReadIndex("read"); err != nil {
+			t.Fatal(err)
+		}
+		c.settle()
+		c.tick()
+		c.settle()
+		if a := p.answers["read"]; a.Err != nil || a.Index < leader.core.Image().Index() || p.core.Image().NumTopics() != 1 {
+			t.Fatalf("raft id %d: %+v", id, a)
+		}
+		delete(p.answers, "read")
+	}
+	for id, p := range c.peers {
+		c.down[id] = p != leader
+	}
+	if err := leader.core.ReadIndex("cut off"); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 * quorum.ElectionTicks {
+		c.tick()
+		c.settle()
+	}
+	if a, answered := leader.answers["cut off"]; !answered || !errors.Is(a.Err, quorum.ErrUnknown) {
+		t.Fatalf("a leader without a majority: %+v", a)
+	}
+}
+
+// The process of the leader is gone, and the others know: one election, no time-out.
+func TestForgottenLeader(t *testing.T) {
+	c := newCluster(t, 1, 2, 3)
+	leader := c.elect()
+	gone := leader.id(c)
+	c.down[gone] = true
+	var follower *peer
+	for id, p := range c.peers {
+		if id != gone {
+			follower = p
+			if err := p.core.ForgetLeader(gone); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := follower.core.Campaign(); err != nil {
+		t.Fatal(err)
+	}
+	c.settle()
+	if !follower.core.Active() {
+		t.Fatalf("without a tick: %+v", follower.core.Status())
+	}
+}
+
+func TestTransfer(t *testing.T) {
+	c := newCluster(t, 1, 2, 3)
+	leader := c.elect()
+	c.tick()
+	c.settle()
+	to, ok := leader.core.Transfer()
+	c.settle()
+	if !ok || leader.core.Active() || !c.peers[to].core.Active() {
+		t.Fatalf("leadership was to go to %d: %v", to, ok)
+	}
+}

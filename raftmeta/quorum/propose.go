@@ -1,0 +1,165 @@
+package quorum
+
+import (
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"github.com/streambus/streambus/raftmeta/control"
+	"github.com/streambus/streambus/raftmeta/image"
+)
+
+// Proposal is a request that waits. The token comes back with its answer.
+type Proposal struct {
+	Token   any
+	Request control.Request
+}
+
+// Answer is the outcome of a command. Index is what a reader must have applied to see it.
+type Answer struct {
+	Token   any
+	Index   uint64
+	Reply   any
+	Err     error // nil, a *control.Refusal, ErrNotLeader or ErrUnknown
+	Awaited bool  // the change is to be seen by every broker before anybody is told
+}
+
+type flight struct {
+	id      image.UUID
+	answers []Answer
+}
+
+// Enqueue adds a request to those that wait.
+func (c *Core) Enqueue(p Proposal) { c.waiting = append(c.waiting, p) }
+
+// Waiting counts the commands that wait for their answers.
+func (c *Core) Waiting() int {
+	n := len(c.waiting)
+	if c.flight != nil {
+		n += len(c.flight.answers)
+	}
+	return n
+}
+
+// Propose evaluates what waits, if it may, and proposes the unit. Answers that need no unit come back at once; so do those
+// of a node that does not lead.
+func (c *Core) Propose(now time.Time) []Answer {
+	if !c.leader && !c.alone() { // who is alone is about to lead
+		return c.turnAway()
+	}
+	if !c.leader || c.barrier || c.flight != nil || len(c.waiting) == 0 {
+		return nil
+	}
+	c.units++
+	unit := &image.Unit{ID: c.unitID(), Base: c.image.Index()}
+	answers := c.evaluate(unit, now)
+	if len(unit.Records) == 0 {
+		for i := range answers {
+			answers[i].Index = c.image.Index()
+		}
+		return answers
+	}
+	for _, data := range cut(unit.Encode(c.hash)) {
+		if err := c.node.Propose(data); err != nil {
+			return unknown(answers)
+		}
+	}
+	c.flight = &flight{unit.ID, answers}
+	return nil
+}
+
+func (c *Core) turnAway() []Answer {
+	var answers []Answer
+	for _, p := range c.waiting {
+		answers = append(answers, Answer{Token: p.Token, Err: ErrNotLeader})
+	}
+	c.waiting = nil
+	return answers
+}
+
+// evaluate takes waiting commands, in order, as long as their records fit one entry. Only a command that alone is larger
+// than that makes a unit of several entries.
+func (c *Core) evaluate(unit *image.Unit, now time.Time) []Answer {
+	var answers []Answer
+	img, size, n := c.image, 0, 0
+	for n < len(c.waiting) && size < maxEntry {
+		a, records := decide(img, &c.waiting[n], now)
+		grown := image.RecordsSize(records)
+		if grown > maxUnit {
+			a.Reply, records, grown = nil, nil, 0
+			a.Err = &control.Refusal{Code: control.PolicyViolation, Message: fmt.Sprintf("the change takes more than the %d bytes that are possible: split it", maxUnit)}
+		}
+		if size > 0 && size+grown > maxEntry {
+			break // it is evaluated again, for a unit of its own
+		}
+		if len(records) > 0 {
+			a.Awaited = c.waiting[n].Request.Awaited
+			unit.Awaited = unit.Awaited || a.Awaited
+			img, _ = image.Apply(img, c.image.Index()+1, records)
+			unit.Records = append(unit.Records, records...)
+			size += grown
+		}
+		// A refusal may rest on what an earlier command of this batch decided, so it is answered with them.
+		answers = append(answers, a)
+		n++
+	}
+	left := copy(c.waiting, c.waiting[n:])
+	clear(c.waiting[left:])
+	c.waiting = c.waiting[:left]
+	return answers
+}
+
+// decide evaluates one request, unless it is the repeat of one that was carried out.
+func decide(img *image.Image, p *Proposal, now time.Time) (Answer, []image.Record) {
+	a := Answer{Token: p.Token}
+	q := &p.Request
+	if repeat, err := control.Repeat(img, q); err != nil {
+		a.Err = err
+		return a, nil
+	} else if repeat != nil {
+		a.Awaited = q.Awaited
+		a.Reply, a.Err = control.DecodeReply(repeat.Reply)
+		return a, nil
+	}
+	result, err := q.Command.Eval(img, now)
+	if err != nil {
+		a.Err = err
+		return a, nil
+	}
+	a.Reply = result.Reply
+	if len(result.Records) == 0 {
+		return a, nil
+	}
+	op := &image.OperationRecord{Operation: q.Operation, Actor: q.Actor, Cause: q.Cause}
+	if q.Operation.Seq != 0 {
+		if op.Reply, err = control.EncodeReply(result.Reply); err != nil {
+			a.Reply, a.Err = nil, err
+			return a, nil
+		}
+	}
+	return a, append([]image.Record{op}, result.Records...)
+}
+
+// unitID is unique as long as Origin is: half of it and a counter.
+func (c *Core) unitID() image.UUID {
+	id := c.origin
+	binary.BigEndian.PutUint64(id[8:], c.units)
+	return id
+}
+
+// Abandon answers what is not decided: the node stops, or does not lead. What was not proposed is surely not done.
+func (c *Core) Abandon() []Answer {
+	var answers []Answer
+	if c.flight != nil {
+		answers = unknown(c.flight.answers)
+		c.flight = nil
+	}
+	return append(append(answers, c.turnAway()...), c.abandonReads(c.ticks+1)...)
+}
+
+func unknown(answers []Answer) []Answer {
+	for i := range answers {
+		answers[i] = Answer{Token: answers[i].Token, Err: ErrUnknown}
+	}
+	return answers
+}
