@@ -64,12 +64,12 @@ func newNode(t *testing.T, fs vfs.FS, settings ...string) *node {
 	t.Cleanup(func() { stop(); <-ran; dir.CloseDirty() })
 	b := &handler.Broker{
 		NodeID: 1, Config: cfg, Image: func() *image.Image { return n.img }, Replicas: n.replicas,
-		Fetcher: fetch.New(math.MaxInt32, 10), Now: time.Now, Log: slog.New(slog.NewTextHandler(&n.log, nil)), CountError: func(int16, protocol.ErrorCode) {}, Unpacking: make(chan struct{}, 1), Propose: n.propose,
+		Fetcher: fetch.New(math.MaxInt32, 10), Now: time.Now, Log: slog.New(slog.NewTextHandler(&n.log, nil)), CountError: func(int16, protocol.ErrorCode) {}, Unpacking: make(chan struct{}, 1), Propose: n.propose, Current: func(context.Context) *image.Image { return n.img },
 		NewTopicID:  func() image.UUID { n.ids++; return image.UUID{0: 1, 15: byte(n.ids), 14: byte(n.ids >> 8)} },
 		ProducerIDs: func(context.Context) (int64, error) { n.ids++; return n.ids, nil },
 	}
 	n.routes = b.Handlers()
-	for _, o := range n.propose(ctx,
+	for _, o := range n.propose(ctx, "test", "test",
 		&control.FormCluster{ClusterID: "the-cluster", Voters: []image.Voter{{RaftID: 1, NodeID: 1}}},
 		&control.RegisterBroker{ID: 1, Incarnation: image.UUID{1}, Dirs: []image.UUID{{9}},
 			Listeners: []image.Endpoint{{Name: "PLAINTEXT", Host: "here", Port: 9092}}}) {
@@ -80,7 +80,7 @@ func newNode(t *testing.T, fs vfs.FS, settings ...string) *node {
 	return n
 }
 
-func (n *node) propose(_ context.Context, cmds ...control.Command) []handler.Outcome {
+func (n *node) propose(_ context.Context, _, _ string, cmds ...control.Command) []handler.Outcome {
 	var outcomes []handler.Outcome
 	for _, cmd := range cmds {
 		n.decided++

@@ -42,6 +42,8 @@ type Voter struct {
 	NodeID      int32
 	DirectoryID UUID
 	Endpoints   []Endpoint // its controller listeners, none for a node that is alone
+	// Since is the index of the unit that made it known. Of a node's raft ids the last one counts.
+	Since uint64
 }
 
 // Endpoint is where a broker can be reached, by the name of its listener.

@@ -327,10 +327,11 @@ func (r *VoterRecord) replay(b *builder) {
 	switch {
 	case !found:
 		b.img.voters = slices.Insert(b.img.voters, at, r.Voter)
+		b.img.voters[at].Since = b.index
 	case b.img.voters[at].NodeID != r.NodeID:
 		b.misfit(r, "raft id %d is bound to node %d already", r.RaftID, b.img.voters[at].NodeID)
 	default: // it can be reached elsewhere now
-		b.img.voters[at] = r.Voter
+		b.img.voters[at].Endpoints = r.Endpoints
 	}
 }
 

@@ -89,7 +89,7 @@ func (m *Image) Encode() []byte {
 	b = appendNatural(b, m.nextProducerID)
 	b = appendNatural(b, len(m.voters))
 	for _, v := range m.voters {
-		b = appendVoter(b, &v)
+		b = appendUint(appendVoter(b, &v), v.Since)
 	}
 	b = appendNatural(b, len(m.origins))
 	for _, o := range m.origins {
@@ -153,7 +153,7 @@ func DecodeImage(b []byte) (*Image, error) {
 	for range r.count(2) {
 		v := Voter{RaftID: r.uvarint(), NodeID: r.natural32()}
 		if format > 1 {
-			v.DirectoryID, v.Endpoints = r.uuid(), r.endpoints()
+			v.DirectoryID, v.Endpoints, v.Since = r.uuid(), r.endpoints(), r.uvarint()
 		}
 		img.voters = append(img.voters, v)
 	}

@@ -36,7 +36,7 @@ func begin(t *testing.T, l *memwal.Log, origin byte) *life {
 		t.Fatal(err)
 	}
 	if s.RaftID == 0 {
-		hs, snap := quorum.Genesis(7)
+		hs, snap := quorum.Genesis("c", image.Voter{RaftID: 7, NodeID: 1})
 		if err := l.Form(7, hs, snap); err != nil {
 			t.Fatal(err)
 		}

@@ -53,7 +53,7 @@ func start(t *testing.T, log wal.Log, h *history) *node {
 	t.Helper()
 	s, err := log.Load()
 	if err == nil && s.RaftID == 0 {
-		hs, snap := quorum.Genesis(77)
+		hs, snap := quorum.Genesis(cluster, image.Voter{RaftID: 77, NodeID: 1})
 		if err = log.Form(77, hs, snap); err == nil {
 			s, err = log.Load()
 		}
@@ -397,7 +397,7 @@ func TestUnfinishedUnitIsDropped(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	hs, snap := quorum.Genesis(s.RaftID)
+	hs, snap := quorum.Genesis(cluster, image.Voter{RaftID: s.RaftID, NodeID: 1})
 	for cut := 1; cut < n.largest; cut++ {
 		short := memwal.New()
 		if err := errors.Join(short.Form(s.RaftID, hs, snap), short.Save(wal.Write{HardState: s.HardState, Entries: s.Entries[:len(s.Entries)-cut], Sync: true})); err != nil {
