@@ -48,11 +48,11 @@ func (c *RegisterBroker) Eval(m *image.Image, _ time.Time) (Result, error) {
 	if known && old.Incarnation == c.Incarnation {
 		return Result{}, nil
 	}
-	if known && old.KnownDirs()+len(c.Dirs) > image.MaxDirs {
-		return refuse(TooManyDirectories, "broker %d has had %d data directories, and an id can have %d: give it a new node.id", c.ID, old.KnownDirs(), image.MaxDirs)
+	if had := m.KnownDirs(c.ID); had+len(c.Dirs) > image.MaxDirs {
+		return refuse(TooManyDirectories, "broker %d has had %d data directories, and an id can have %d: give it a new node.id", c.ID, had, image.MaxDirs)
 	}
 	records := []image.Record{&image.BrokerRecord{
-		ID: c.ID, Incarnation: c.Incarnation, Listeners: c.Listeners, Rack: c.Rack, Dirs: c.Dirs,
+		ID: c.ID, Incarnation: c.Incarnation, Listeners: c.Listeners, Rack: c.Rack, Dirs: c.Dirs, Levels: image.OwnLevels,
 	}}
 	if !known {
 		return Result{Records: records}, nil
