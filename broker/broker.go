@@ -333,14 +333,19 @@ func (b *Broker) apply(img *image.Image, d *image.Delta) {
 func (b *Broker) register(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, registerTime)
 	defer cancel()
-	o := b.propose(ctx, &control.RegisterBroker{
+	cmd := &control.RegisterBroker{
 		ID: b.cfg.NodeID(), Incarnation: newUUID(), Listeners: b.endpoints, Rack: b.cfg.Get("broker.rack"),
-		Dirs: []image.UUID{b.identity.DirectoryID},
-	})[0]
-	if o.Err != nil {
-		return fmt.Errorf("the broker could not register with the controller: %w", o.Err)
+		Dirs: []image.UUID{b.identity.DirectoryID}, Levels: image.OwnLevels, Unfenced: true,
 	}
-	return nil
+	for {
+		o := b.propose(ctx, cmd)[0]
+		if o.Err != nil {
+			return fmt.Errorf("the broker could not register with the controller: %w", o.Err)
+		}
+		if !o.Reply.(*control.BrokerProgress).More {
+			return nil
+		}
+	}
 }
 
 // Ready is closed when clients can be served.
