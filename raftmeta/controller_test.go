@@ -94,7 +94,7 @@ func run(t *testing.T, c *raftmeta.Controller) (view *raftmeta.View, stop func()
 }
 
 func register() control.Command {
-	return &control.RegisterBroker{ID: 1, Incarnation: image.UUID{1}, Dirs: []image.UUID{{2}}}
+	return &control.RegisterBroker{ID: 1, Incarnation: image.UUID{1}, Levels: image.OwnLevels, Unfenced: true, Dirs: []image.UUID{{2}}}
 }
 
 func topic(i int) *control.CreateTopic {

@@ -167,7 +167,7 @@ func formCluster() control.Command {
 
 func register(i int32, incarnation byte) control.Command {
 	return &control.RegisterBroker{
-		ID: firstBroker + i, Incarnation: image.UUID{byte(i), incarnation}, Dirs: []image.UUID{{byte(i), 0xd}},
+		ID: firstBroker + i, Incarnation: image.UUID{byte(i), incarnation}, Levels: image.OwnLevels, Unfenced: true, Dirs: []image.UUID{{byte(i), 0xd}},
 		Listeners: []image.Endpoint{{Name: "PLAINTEXT", Host: "h", Port: 9092}},
 	}
 }
