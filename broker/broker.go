@@ -22,6 +22,7 @@ import (
 	"github.com/streambus/streambus/broker/handler"
 	"github.com/streambus/streambus/broker/replica"
 	"github.com/streambus/streambus/broker/server"
+	"github.com/streambus/streambus/protocol"
 	"github.com/streambus/streambus/raftmeta"
 	"github.com/streambus/streambus/raftmeta/control"
 	"github.com/streambus/streambus/raftmeta/image"
@@ -117,7 +118,9 @@ func New(cfg *config.Config, disk Disk, log *slog.Logger) (_ *Broker, err error)
 	}, b.dir, log, b.metrics)
 	b.fetcher = fetch.New(int32(cfg.Number("fetch.max.bytes")), int(cfg.Number("max.incremental.fetch.session.cache.slots")))
 	b.server = server.New(server.Config{
+		Side:              protocol.Clients,
 		MaxRequestBytes:   int32(cfg.Number("socket.request.max.bytes")),
+		MaxRequestSetting: "socket.request.max.bytes",
 		RequestMemory:     max(requestMemory, cfg.Number("socket.request.max.bytes")),
 		IdleTimeout:       cfg.Millis("connections.max.idle.ms"),
 		MaxPipelined:      maxPipelined,
@@ -127,7 +130,7 @@ func New(cfg *config.Config, disk Disk, log *slog.Logger) (_ *Broker, err error)
 		MaxConnectionsPerIP: int(cfg.Number("max.connections.per.ip")),
 		PerIPOverrides:      cfg.PerIPOverrides(),
 		Admin:               b.adminURL() + "/metrics",
-	}, b.routes(), log, b.metrics)
+	}, b.routes(), log, server.NewMetrics(b.metrics))
 	b.metrics.MustRegister(newState(b, budget.connections))
 	return b, nil
 }
