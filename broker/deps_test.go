@@ -21,6 +21,7 @@ var layers = map[string]string{
 	"cmd/streambus":           "broker broker/adopt broker/config broker/inspect storage/vfs",
 	"broker":                  "broker/config broker/fetch broker/handler broker/replica broker/server protocol raftmeta raftmeta/control raftmeta/image raftmeta/wal storage storage/vfs",
 	"broker/server":           "protocol",
+	"broker/peer":             "protocol",
 	"broker/config":           "raftmeta/image",
 	"broker/handler":          "broker/config broker/fetch broker/partition broker/replica protocol raftmeta/control raftmeta/image storage/batch",
 	"broker/fetch":            "broker/replica protocol storage",
@@ -44,7 +45,7 @@ var layers = map[string]string{
 
 // modules says which packages may use which module from outside.
 var modules = map[string]string{
-	"github.com/twmb/franz-go/pkg/kmsg":   "protocol broker/handler broker/fetch cmd/streambus",
+	"github.com/twmb/franz-go/pkg/kmsg":   "protocol broker/handler broker/fetch broker/peer cmd/streambus",
 	"github.com/twmb/franz-go/pkg/kgo":    "cmd/streambus",
 	"github.com/twmb/franz-go/pkg/kadm":   "cmd/streambus",
 	"github.com/twmb/franz-go/pkg/kerr":   "cmd/streambus",

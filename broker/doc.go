@@ -8,6 +8,7 @@
 //	broker              builds the parts and runs them
 //	  config            the table of settings, and where their values come from
 //	  server            listeners, connections, ordered answers, dispatch
+//	  peer              client to another node: many calls under way, in order
 //	  handler           one file per API; errcode.go turns errors into codes
 //	  fetch             sessions, passes of reads, waiting, the answer by hand
 //	  replica           shell: logs, flusher, retention, scrub, produce waits
@@ -39,7 +40,8 @@
 //	the raft node             the controller's goroutine
 //	the image                 nobody: it never changes; View holds the newest
 //
-// Goroutines: one per connection (its reader) and one more while it writes;
+// Goroutines: one per connection (its reader) and one more while it writes; one
+// per connection to another node;
 // per node the controller's loop, the follower of the committed units, the
 // flusher, the recovery points, retention, the scrub, one per listener, the
 // admin server. Nothing runs per partition, and a waiting fetch or produce holds
