@@ -21,6 +21,7 @@
 //	  control     pure  decisions: commands in, records out
 //	  image       pure  the metadata as a value; records, codec, replay, delta
 //	  wal               the raft log on bbolt, and in memory for tests
+//	  transport         raft messages and snapshots between nodes, as bytes
 //	storage             partition logs on disk
 //	  batch             record batch v2: view, check, walk, compress, stamp
 //	  vfs               the file calls storage makes: real, memory, faulty
@@ -41,7 +42,7 @@
 //	the image                 nobody: it never changes; View holds the newest
 //
 // Goroutines: one per connection (its reader) and one more while it writes; one
-// per connection to another node;
+// per connection to another node, one per peer of the quorum and snapshot to it;
 // per node the controller's loop, the follower of the committed units, the
 // flusher, the recovery points, retention, the scrub, one per listener, the
 // admin server. Nothing runs per partition, and a waiting fetch or produce holds
