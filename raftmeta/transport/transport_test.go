@@ -105,6 +105,7 @@ func run(t *testing.T, test func(*testing.T, *network)) {
 		})
 		n.SetPeers([]Peer{{1, "self"}, {2, "two"}})
 		test(t, n)
+		n.set(func() {})
 		n.Close()
 	})
 }
@@ -137,8 +138,9 @@ func (n *network) deliver(p Peer, frame []byte) error {
 	return nil
 }
 
-// pass lets time pass, and what comes of it come to an end.
-func pass(d time.Duration) {
+// pass lets time pass, and what comes of it come to an end. What the test has looked at may then change.
+func (n *network) pass(d time.Duration) {
+	n.set(func() {})
 	<-time.After(d)
 	synctest.Wait()
 }
@@ -250,13 +252,13 @@ func TestBlockedStream(t *testing.T) {
 		if n.unreachable != 11 || time.Since(begun) != 0 {
 			t.Errorf("%d reports after %v", n.unreachable, time.Since(begun))
 		}
-		pass(writeTime + time.Millisecond)
+		n.pass(writeTime + time.Millisecond)
 		if want := 11 + 1 + bounds[Bulk].messages + bounds[Urgent].messages; n.unreachable != 12 || n.dropped() != float64(want) {
 			t.Errorf("%d reports, %v dropped of %d", n.unreachable, n.dropped(), want)
 		}
 		n.set(func() { n.onSend = nil })
 		n.Send(2, Bulk, []byte("after"))
-		pass(2 * longestWait)
+		n.pass(2 * longestWait)
 		if got := fmt.Sprint(n.got()); got != "[after]" {
 			t.Errorf("on the next connection %s", got)
 		}
@@ -289,7 +291,7 @@ func TestReconnect(t *testing.T) {
 		begun := time.Now()
 		for i := 0; time.Since(begun) < 20*time.Second; i++ {
 			n.Send(2, Urgent, fmt.Append(nil, i))
-			pass(10 * time.Millisecond)
+			n.pass(10 * time.Millisecond)
 		}
 		synctest.Wait()
 		if tries := len(n.dials); tries < 20 || tries > 55 {
@@ -304,7 +306,7 @@ func TestReconnect(t *testing.T) {
 			t.Errorf("%d attempts and %d reports", len(n.dials), n.unreachable)
 		}
 		n.set(func() { n.onDial = nil })
-		pass(longestWait)
+		n.pass(longestWait)
 		n.Send(2, Urgent, []byte("back"))
 		synctest.Wait()
 		if got := n.got(); len(got) == 0 || got[len(got)-1] != "back" {
@@ -332,13 +334,13 @@ func TestBrokenConnection(t *testing.T) {
 		dials := len(n.dials)
 		for range 1000 {
 			n.Send(2, Bulk, []byte("lost"))
-			pass(time.Millisecond)
+			n.pass(time.Millisecond)
 		}
 		if more := len(n.dials) - dials; more > 10 {
 			t.Errorf("%d connections in a second to a peer that drops them", more)
 		}
 		n.set(func() { n.onSend = nil })
-		pass(2 * longestWait)
+		n.pass(2 * longestWait)
 		n.set(func() { n.frames = nil })
 		n.Send(2, Bulk, []byte("four"))
 		synctest.Wait()
@@ -428,7 +430,7 @@ func TestSnapshotResumes(t *testing.T) {
 						return nil
 					}
 					n.SendSnapshot(2, []byte("meta"), of(data))
-					pass(2 * longestWait)
+					n.pass(2 * longestWait)
 					n.came(data)
 					again := n.moved - len(data)
 					if again > pieceSize || cut == errLost && again > 0 {
@@ -456,7 +458,7 @@ func TestSnapshotBeginsAgain(t *testing.T) {
 					return nil
 				}
 				n.SendSnapshot(2, []byte("meta"), of(data))
-				pass(2 * longestWait)
+				n.pass(2 * longestWait)
 				n.came(data)
 			})
 		})
@@ -502,7 +504,7 @@ func TestSnapshotFails(t *testing.T) {
 					if len(n.reports()) != 0 {
 						t.Fatal("it gave up at once")
 					}
-					pass(c.wait + time.Millisecond)
+					n.pass(c.wait + time.Millisecond)
 				}
 				if !slices.Equal(n.done, []bool{false}) {
 					t.Errorf("reports %v after %v", n.done, time.Since(begun))
