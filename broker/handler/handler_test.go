@@ -157,7 +157,7 @@ func (n *node) send(req kmsg.Request) *protocol.Response {
 }
 
 func versions(t *testing.T, key int16, f func(t *testing.T, version int16)) {
-	for _, a := range protocol.APIs() {
+	for _, a := range protocol.APIs(protocol.Clients) {
 		if a.Key == key {
 			for v := a.Advertised; v <= a.Max; v++ {
 				t.Run(fmt.Sprint("version ", v), func(t *testing.T) { f(t, v) })
@@ -780,7 +780,7 @@ func TestAPIVersions(t *testing.T) {
 			req := kmsg.NewPtrApiVersionsRequest()
 			req.Version, req.ClientSoftwareName, req.ClientSoftwareVersion = v, name, "1.0"
 			resp := answer[*kmsg.ApiVersionsResponse](n, req)
-			if code(resp.ErrorCode) != want || want == 0 && len(resp.ApiKeys) != len(protocol.APIs()) {
+			if code(resp.ErrorCode) != want || want == 0 && len(resp.ApiKeys) != len(protocol.APIs(protocol.Clients)) {
 				t.Errorf("%q: error %d, %d keys", name, resp.ErrorCode, len(resp.ApiKeys))
 			}
 			for _, k := range resp.ApiKeys {
