@@ -124,32 +124,33 @@ func (c *controller) input(do func()) {
 // turn is the loop around the core, up to the next write that takes time.
 func (c *controller) turn() {
 	w := c.w
-	for w.failure == "" {
-		c.hold(c.core.Propose(c.clock()))
-		p, ok, err := c.core.Ready()
-		if err != nil {
-			w.broken("%s: %v", c.name, err)
-			return
-		}
-		if !ok {
-			break
-		}
-		write := wal.Write(p)
-		c.writing = &write
-		var d int64
-		if p.Sync {
-			d = w.disk.Int64N(w.plan.diskMicroseconds * 1000)
-			w.stats["syncs"]++
-		}
-		if w.plan.stalls && !w.healed && p.Sync && w.disk.IntN(3000) == 0 {
+	c.hold(c.core.Propose(c.clock()))
+	p, ok, err := c.core.Ready()
+	switch {
+	case err != nil:
+		w.broken("%s: %v", c.name, err)
+	case ok:
+		c.write(wal.Write(p))
+	default:
+		c.supervise()
+	}
+}
+
+// write begins one. The node does nothing else until it is done.
+func (c *controller) write(p wal.Write) {
+	w := c.w
+	c.writing = &p
+	var d int64
+	if p.Sync {
+		d = w.disk.Int64N(w.plan.diskMicroseconds * 1000)
+		w.stats["syncs"]++
+		if w.plan.stalls && !w.healed && w.disk.IntN(1000) == 0 {
 			d = sec + w.disk.Int64N(4*sec)
 			w.stats["stalls of a sync"]++
 			w.tell("%s: its disk stalls for %.1f s", c.name, float64(d)/1e9)
 		}
-		c.at(w.now+d, "written", c.written)
-		return
 	}
-	c.supervise()
+	c.at(w.now+d, "written", c.written)
 }
 
 func (c *controller) save(p wal.Write) {

@@ -18,6 +18,9 @@ import (
 	"time"
 )
 
+// maxSpin is how many steps may take no time.
+const maxSpin = 100_000
+
 const (
 	ms  = int64(time.Millisecond)
 	sec = int64(time.Second)
@@ -29,6 +32,7 @@ type world struct {
 	seed  uint64
 	now   int64 // true time since the beginning, ns
 	seq   uint64
+	spin  int // steps since time went on
 	queue events
 	trace uint64
 
@@ -120,6 +124,12 @@ func (w *world) after(d int64, what string, do func()) {
 func (w *world) run(until int64) {
 	for len(w.queue) > 0 && w.queue[0].at <= until && w.failure == "" {
 		e := heap.Pop(&w.queue).(event)
+		if w.spin++; e.at > w.now {
+			w.spin = 0
+		}
+		if w.spin > maxSpin {
+			w.broken("I10: %d steps without an end, the last ones: %s", maxSpin, e.what)
+		}
 		w.now = e.at
 		if e.who != nil && (e.who.life != e.life || !e.who.up) {
 			continue
