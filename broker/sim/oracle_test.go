@@ -226,16 +226,15 @@ func (o *oracle) records(index uint64, records []image.Record) {
 				o.w.broken("I18: topic id %s is used again at %d", r.ID, index)
 			}
 			o.topics[r.ID] = true
-			t, ok := o.img.TopicByID(r.ID)
-			if create, is := command[*control.CreateTopic](current); is && ok && t.NumPartitions() != create.Partitions {
-				o.w.broken("I16: topic %s has %d of %d partitions at %d", r.Name, t.NumPartitions(), create.Partitions, index)
-			}
 		case *image.BrokerRecord:
 			if int64(index) <= o.epochs[r.ID] {
 				o.w.broken("I15: broker %d gets epoch %d after %d", r.ID, index, o.epochs[r.ID])
 			}
 			o.epochs[r.ID] = int64(index)
 		case *image.PartitionsRecord:
+			if create, is := command[*control.CreateTopic](current); is && len(r.Partitions) != int(create.Partitions) {
+				o.w.broken("I16: topic %s has %d of %d partitions at %d", create.Name, len(r.Partitions), create.Partitions, index)
+			}
 			for i := range r.Partitions {
 				o.partition(index, nil, &r.Partitions[i])
 			}
