@@ -275,6 +275,7 @@ func (c *controller) snapshot() {
 	c.since, c.saving = 0, true
 	c.at(c.w.now+c.w.disk.Int64N(200*ms), "snapshot", func() {
 		snap.Data = img.Encode()
+		c.w.oracle.snapshot(c, snap.GetMetadata())
 		if err := c.disk.SaveSnapshot(snap); err != nil {
 			c.w.broken("%s: %v", c.name, err)
 			return
