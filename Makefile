@@ -12,7 +12,7 @@ RACE =
 RACE_NOTE = echo "no C compiler: the race detector was left out"
 endif
 
-.PHONY: build run test lint bench bench-kafka compat soak
+.PHONY: build run test lint bench bench-kafka compat soak sim mutants
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/streambus ./cmd/streambus
@@ -61,3 +61,12 @@ soak:
 	while read package target; do \
 		go test -run '^$$' -fuzz "^$$target$$" -fuzzminimizetime 1x -fuzztime $${STREAMBUS_FUZZ_TIME:-60s} $$package || exit 1; \
 	done
+
+# The simulator on seeds that nobody has tried: SEEDS of them, from a random one on.
+sim:
+	STREAMBUS_SIM_SEEDS=$${SEEDS:-2000} STREAMBUS_SIM_FIRST=$${FIRST:-$$(date +%s)} go test -count=1 -timeout 0 -run 'TestSim$$' -v ./broker/sim
+
+# The simulator on a product that is broken on purpose, in one way after the other:
+# it must notice each.
+mutants:
+	broker/sim/mutants/run

@@ -3,6 +3,7 @@ module github.com/streambus/streambus
 go 1.26.0
 
 require (
+	github.com/anishathalye/porcupine v1.3.1
 	github.com/benbjohnson/immutable v0.4.3
 	github.com/klauspost/compress v1.20.3
 	github.com/magiconair/properties v1.18.12

@@ -19,24 +19,41 @@ var ErrPowerCut = errors.New("the power is cut")
 type Log struct {
 	mu       sync.Mutex // guards the following
 	dead     bool
-	written  wal.State     // as a reader sees it
-	unsynced *pb.HardState // replaces written.HardState when it becomes durable, nil for nothing
+	durable  wal.State
+	unsynced []wal.Write // since, in order
 }
 
 // New is an empty log.
-func New() *Log { return &Log{written: wal.State{HardState: &pb.HardState{}}} }
+func New() *Log { return &Log{durable: wal.State{HardState: &pb.HardState{}}} }
 
-// Crash returns the log as the disk may hold it if the power fails now: a hard state that was saved without sync may
-// be there or not. The old log refuses everything from then on, so that nothing later can pass for durable.
+// Crash returns the log as the disk may hold it if the power fails now: of the writes that were not synced some may be
+// there, the earlier ones first. The old log refuses everything from then on, so that nothing later can pass for durable.
 func (l *Log) Crash(rng *rand.Rand) *Log {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.dead = true
-	next := &Log{written: l.written}
-	if l.unsynced != nil && rng.IntN(2) == 0 {
-		next.written.HardState = l.unsynced
+	next := &Log{durable: l.durable}
+	for _, w := range l.unsynced[:rng.IntN(len(l.unsynced)+1)] {
+		replay(&next.durable, w)
 	}
 	return next
+}
+
+// replay makes a write's changes. States share entries, so none is changed in place.
+func replay(s *wal.State, w wal.Write) {
+	if w.HardState != nil {
+		s.HardState = w.HardState
+	}
+	if w.Snapshot != nil {
+		s.Snapshot, s.Entries = w.Snapshot, nil
+	}
+	if len(w.Entries) > 0 {
+		keep := s.Entries
+		for len(keep) > 0 && keep[len(keep)-1].GetIndex() >= w.Entries[0].GetIndex() {
+			keep = keep[:len(keep)-1]
+		}
+		s.Entries = append(keep[:len(keep):len(keep)], w.Entries...)
+	}
 }
 
 func (l *Log) locked(f func() error) error {
@@ -51,7 +68,10 @@ func (l *Log) locked(f func() error) error {
 // Load implements wal.Log.
 func (l *Log) Load() (s wal.State, err error) {
 	err = l.locked(func() error {
-		s = l.written
+		s = l.durable
+		for _, w := range l.unsynced {
+			replay(&s, w)
+		}
 		s.HardState = proto.Clone(s.HardState).(*pb.HardState)
 		s.Entries = append([]*pb.Entry(nil), s.Entries...)
 		return s.Check("in memory")
@@ -70,7 +90,7 @@ func (l *Log) Draw(raftID uint64) error {
 // Form implements wal.Log.
 func (l *Log) Form(raftID uint64, hs *pb.HardState, snap *pb.Snapshot) error {
 	return l.locked(func() error {
-		l.written = wal.State{RaftID: raftID, HardState: proto.Clone(hs).(*pb.HardState), Snapshot: snap}
+		l.durable = wal.State{RaftID: raftID, HardState: proto.Clone(hs).(*pb.HardState), Snapshot: snap}
 		return nil
 	})
 }
@@ -79,20 +99,13 @@ func (l *Log) Form(raftID uint64, hs *pb.HardState, snap *pb.Snapshot) error {
 func (l *Log) Save(w wal.Write) error {
 	return l.locked(func() error {
 		if w.HardState != nil {
-			l.unsynced = proto.Clone(w.HardState).(*pb.HardState)
+			w.HardState = proto.Clone(w.HardState).(*pb.HardState)
 		}
-		if w.Sync && l.unsynced != nil {
-			l.written.HardState, l.unsynced = l.unsynced, nil
-		}
-		if w.Snapshot != nil {
-			l.written.Snapshot, l.written.Entries = w.Snapshot, nil
-		}
-		if len(w.Entries) > 0 {
-			keep := l.written.Entries
-			for len(keep) > 0 && keep[len(keep)-1].GetIndex() >= w.Entries[0].GetIndex() {
-				keep = keep[:len(keep)-1]
+		if l.unsynced = append(l.unsynced, w); w.Sync {
+			for _, w := range l.unsynced {
+				replay(&l.durable, w)
 			}
-			l.written.Entries = append(keep[:len(keep):len(keep)], w.Entries...)
+			l.unsynced = nil
 		}
 		return nil
 	})
@@ -101,8 +114,8 @@ func (l *Log) Save(w wal.Write) error {
 // SaveSnapshot implements wal.Log.
 func (l *Log) SaveSnapshot(snap *pb.Snapshot) error {
 	return l.locked(func() error {
-		if snap.GetMetadata().GetIndex() > l.written.Snapshot.GetMetadata().GetIndex() {
-			l.written.Snapshot = snap
+		if snap.GetMetadata().GetIndex() > l.durable.Snapshot.GetMetadata().GetIndex() {
+			l.durable.Snapshot = snap
 		}
 		return nil
 	})
@@ -111,8 +124,8 @@ func (l *Log) SaveSnapshot(snap *pb.Snapshot) error {
 // Compact implements wal.Log.
 func (l *Log) Compact(index uint64) error {
 	return l.locked(func() error {
-		for len(l.written.Entries) > 0 && l.written.Entries[0].GetIndex() <= index {
-			l.written.Entries = l.written.Entries[1:]
+		for len(l.durable.Entries) > 0 && l.durable.Entries[0].GetIndex() <= index {
+			l.durable.Entries = l.durable.Entries[1:]
 		}
 		return nil
 	})

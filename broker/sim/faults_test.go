@@ -1,0 +1,200 @@
+package sim
+
+// disturb breaks something now and then, until everything is healed.
+func (w *world) disturb() {
+	if w.healed {
+		return
+	}
+	w.after(200*ms+w.chance.Int64N(1500*ms), "fault", w.disturb)
+	type fault struct {
+		name string
+		do   func()
+	}
+	var all []fault
+	add := func(on bool, name string, do func()) {
+		if on {
+			all = append(all, fault{name, do})
+		}
+	}
+	p := w.plan
+	c := w.controllers[w.chance.IntN(len(w.controllers))]
+	if w.chance.IntN(2) == 0 { // whoever is in office has most to lose
+		for _, x := range w.controllers {
+			if x.up && x.office != nil {
+				c = x
+			}
+		}
+	}
+	b := w.brokers[w.chance.IntN(len(w.brokers))]
+	add(p.crash, "crashes of controllers", func() { w.crashController(c) })
+	add(p.crash, "crashes while writing", func() { w.crashWhileWriting(c) })
+	add(p.pause, "pauses of controllers", func() { w.pause(&c.process, 5*sec) })
+	add(p.brokerFaults, "crashes of brokers", func() { w.crashBroker(b) })
+	add(p.brokerFaults, "pauses of brokers", func() { w.pause(&b.process, 3*sec) })
+	add(p.partitions, "partitions", w.partition)
+	add(p.partitions, "one-way cuts", func() {
+		a, b := w.anyone(), w.anyone()
+		w.net.separate([][2]*process{{a, b}}, w.chance.Int64N(5*sec))
+	})
+	add(p.loss, "times of loss", func() {
+		w.net.loss, w.net.twice = w.chance.IntN(300), w.chance.IntN(200)
+		w.after(w.chance.Int64N(4*sec), "no loss", func() { w.net.loss, w.net.twice = 0, 0 })
+	})
+	add(p.slow, "slow links", func() {
+		l := [2]*process{w.anyone(), w.anyone()}
+		w.net.slow[l] = w.chance.Int64N(600 * ms)
+		w.after(w.chance.Int64N(5*sec), "fast again", func() { delete(w.net.slow, l) })
+	})
+	add(p.elections, "forced elections", func() {
+		if c.up {
+			c.at(w.now, "campaign", func() {
+				c.input(func() {
+					if _, ok := c.core.Transfer(); !ok {
+						_ = c.core.Campaign() // the others may refuse
+					}
+				})
+			})
+		}
+	})
+	if len(all) == 0 {
+		return
+	}
+	f := all[w.chance.IntN(len(all))]
+	w.stats[f.name]++
+	w.stats["faults"]++
+	w.tell("fault: %s", f.name)
+	f.do()
+}
+
+func (w *world) anyone() *process {
+	n := w.chance.IntN(len(w.controllers) + len(w.brokers))
+	if n < len(w.controllers) {
+		return &w.controllers[n].process
+	}
+	return &w.brokers[n-len(w.controllers)].process
+}
+
+func (w *world) pause(p *process, most int64) {
+	d := 50*ms + w.chance.Int64N(most)
+	w.tell("%s pauses for %.1f s", p.name, float64(d)/1e9)
+	p.pausedUntil = max(p.pausedUntil, w.now+d)
+}
+
+func (w *world) crashController(c *controller) {
+	if !c.up {
+		return
+	}
+	led := c.seen.State == "leader"
+	c.crash()
+	w.after(20*ms+w.chance.Int64N(4*sec), "start", func() {
+		if !c.up {
+			c.start()
+		}
+	})
+	if led && w.plan.deathProofs {
+		w.proveDeath(c)
+	}
+}
+
+// crashWhileWriting waits until there is a write to be caught in.
+func (w *world) crashWhileWriting(c *controller) {
+	tries := 0
+	var try func()
+	try = func() {
+		if tries++; c.up && c.writing != nil {
+			w.crashController(c)
+		} else if tries < 200 && !w.healed {
+			w.after(1+w.chance.Int64N(3*ms), "catch", try)
+		}
+	}
+	try()
+}
+
+// proveDeath tells the others that a leader's process is gone, each for itself.
+func (w *world) proveDeath(gone *controller) {
+	for _, c := range w.controllers {
+		if c == gone || !c.up {
+			continue
+		}
+		c.at(w.now+w.wire.Int64N(20*ms), "leader gone", func() {
+			c.input(func() {
+				if gone.up {
+					return
+				}
+				if err := c.core.ForgetLeader(gone.raftID); err != nil {
+					w.broken("%s: %v", c, err)
+				}
+				c.at(w.now+w.wire.Int64N(50*ms), "stand", func() {
+					c.input(func() {
+						if c.core.Status().Leader == 0 {
+							_ = c.core.Campaign() // who cannot, waits
+						}
+					})
+				})
+			})
+		})
+	}
+}
+
+func (w *world) crashBroker(b *broker) {
+	if !b.up {
+		return
+	}
+	node, incarnation := b.node, b.incarnation
+	b.crash()
+	w.after(w.chance.Int64N(3*sec), "start", func() {
+		if !b.up {
+			b.start()
+		}
+	})
+	for _, c := range w.controllers { // its connection closes
+		if c.up && w.wire.IntN(3) > 0 {
+			c.at(w.now+w.wire.Int64N(5*ms), "closed", func() {
+				c.input(func() {
+					if c.office != nil {
+						c.office.Closed(node, incarnation)
+					}
+				})
+			})
+		}
+	}
+}
+
+// partition splits everybody in two.
+func (w *world) partition() {
+	var sides [2][]*process
+	for _, c := range w.controllers {
+		n := w.chance.IntN(2)
+		sides[n] = append(sides[n], &c.process)
+	}
+	for _, b := range w.brokers {
+		n := w.chance.IntN(2)
+		sides[n] = append(sides[n], &b.process)
+	}
+	var links [][2]*process
+	for _, a := range sides[0] {
+		for _, b := range sides[1] {
+			links = append(links, [2]*process{a, b}, [2]*process{b, a})
+		}
+	}
+	w.net.separate(links, 200*ms+w.chance.Int64N(6*sec))
+}
+
+// heal ends every fault.
+func (w *world) heal() {
+	w.healed = true
+	w.tell("everything is healed")
+	w.net.heal()
+	for _, c := range w.controllers {
+		c.pausedUntil = 0
+		if !c.up {
+			c.start()
+		}
+	}
+	for _, b := range w.brokers {
+		b.pausedUntil = 0
+		if !b.up {
+			b.start()
+		}
+	}
+}

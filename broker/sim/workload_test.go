@@ -1,0 +1,109 @@
+package sim
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/streambus/streambus/raftmeta/control"
+	"github.com/streambus/streambus/raftmeta/image"
+	"github.com/streambus/streambus/raftmeta/quorum"
+)
+
+const (
+	maxOpen = 5 // operations of one broker
+	// New names every so often: a history of one name stays short enough to check.
+	namesEvery = 30 * sec
+)
+
+// work is the clients: they ask some broker for something every now and then.
+func (w *world) work() {
+	if w.healed {
+		return
+	}
+	w.after(w.load.Int64N(2*sec/int64(w.plan.opsPerSecond)), "work", w.work)
+	b := w.brokers[w.load.IntN(len(w.brokers))]
+	if !b.up || b.paused() || b.epoch == 0 || len(b.open) >= maxOpen {
+		return
+	}
+	name := fmt.Sprintf("t%d.%d", w.now/namesEvery, w.load.IntN(6))
+	switch n := w.load.IntN(100); {
+	case n < 25:
+		b.createTopic(name, 1+w.load.Int32N(20), 1+int16(w.load.IntN(3)))
+	case n < 40:
+		o := b.begin("delete", &control.DeleteTopic{Name: name}, true)
+		o.name = name
+		o.attempt()
+	case n < 52:
+		o := b.begin("partitions", &control.CreatePartitions{Topic: name, Count: 1 + w.load.Int32N(30)}, true)
+		o.name, o.count = name, o.cmd.(*control.CreatePartitions).Count
+		o.attempt()
+	case n < 60:
+		b.configure(&control.AlterConfigs{Topic: name, Node: image.EveryBroker}, "retention.ms", fmt.Sprint(w.load.Int64N(1<<40)))
+	case n < 66:
+		b.configure(&control.AlterConfigs{Node: w.load.Int32N(4) - 1}, "log.retention.ms", fmt.Sprint(w.load.Int64N(1<<40)))
+	case n < 76:
+		b.begin("ids", &control.AllocateProducerIDs{BrokerID: b.node, BrokerEpoch: b.epoch, Count: 10}, false).attempt()
+	case n < 78 && w.plan.big:
+		if big := fmt.Sprintf("big%d", w.load.IntN(4)); w.load.IntN(3) == 0 {
+			o := b.begin("delete", &control.DeleteTopic{Name: big}, true)
+			o.name = big
+			o.attempt()
+		} else {
+			w.stats["topics of 10,000 partitions"]++
+			b.createTopic(big, control.MaxPartitionsPerCommand, 3)
+		}
+	case n < 79 && w.plan.big: // more than an entry holds
+		b.configure(&control.AlterConfigs{Node: w.load.Int32N(3)}, "listeners", strings.Repeat(fmt.Sprintf("%08x", w.load.Uint32()), 50_000))
+	default:
+		b.read(name)
+	}
+}
+
+func (b *broker) createTopic(name string, partitions int32, replicas int16) {
+	o := b.begin("create", &control.CreateTopic{Name: name, ID: b.w.uuid(), Partitions: partitions, ReplicationFactor: replicas}, true)
+	o.name, o.count = name, partitions
+	o.attempt()
+}
+
+func (b *broker) configure(cmd *control.AlterConfigs, key, value string) {
+	cmd.Changes = []control.ConfigChange{{Key: key, Value: value}}
+	b.begin("configs", cmd, true).attempt()
+}
+
+// read is one that sees everything that was answered before it began.
+func (b *broker) read(name string) {
+	o := b.begin("read", nil, false)
+	o.name = name
+	c := b.w.controllers[b.w.load.IntN(len(b.w.controllers))]
+	answer := func(a quorum.Answer) {
+		b.w.net.send(&c.process, &b.process, "index", func() {
+			if o.outcome != pending || b.life != o.life {
+				return
+			}
+			if a.Err != nil {
+				o.end(unknown)
+				return
+			}
+			o.index = a.Index
+			o.then = func() {
+				if t, ok := b.img.Topic(name); ok {
+					o.read, o.readFound = t, true
+				}
+			}
+			o.visible()
+		}, nil)
+	}
+	b.w.net.send(&b.process, &c.process, "read", func() {
+		c.input(func() {
+			if err := c.core.ReadIndex(answer); err != nil {
+				answer(quorum.Answer{Err: err})
+			}
+		})
+	}, nil)
+	b.in(3*time.Second, "give up", func() {
+		if !o.waits() {
+			o.end(unknown)
+		}
+	})
+}

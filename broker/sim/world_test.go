@@ -1,0 +1,217 @@
+// Package sim runs controllers and brokers on a seed: the cores of the product,
+// whole, on a simulated network, disk and clock, in one thread. A run is a
+// function of its seed. It checks what was promised after every step, and ends
+// with everything healed and one more change that must go through.
+//
+// The shells of the product are not in it; what they do around the cores is done
+// here once more, and shorter.
+package sim
+
+import (
+	"container/heap"
+	"encoding/binary"
+	"fmt"
+	"hash/fnv"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+)
+
+// maxSpin is how many steps may take no time.
+const maxSpin = 100_000
+
+const (
+	ms  = int64(time.Millisecond)
+	sec = int64(time.Second)
+)
+
+// world is a cluster and its true time.
+type world struct {
+	t     *testing.T
+	seed  uint64
+	now   int64 // true time since the beginning, ns
+	seq   uint64
+	spin  int // steps since time went on
+	queue events
+	trace uint64
+
+	// One source of randomness per purpose: more faults are not other load.
+	chance, disk, wire, load *rand.Rand
+
+	plan        plan
+	net         network
+	controllers []*controller
+	brokers     []*broker
+	oracle      *oracle
+	stats       map[string]int
+	healed      bool
+	failure     string
+	log         []string // the newest steps, told with a failure
+}
+
+// plan is what kinds of faults a run has: not all runs have all.
+type plan struct {
+	controllers      int
+	crash, pause     bool
+	brokerFaults     bool
+	partitions       bool
+	loss             bool
+	stalls           bool
+	elections        bool
+	slow             bool
+	deathProofs      bool
+	snapshotEvery    int // units
+	keepEntries      uint64
+	big              bool
+	opsPerSecond     int
+	diskMicroseconds int64
+}
+
+func newWorld(t *testing.T, seed uint64) *world {
+	source := func(n uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, n)) }
+	w := &world{
+		t: t, seed: seed, trace: fnvOffset, chance: source(1), disk: source(2), wire: source(3), load: source(4),
+		stats: map[string]int{},
+	}
+	w.net.world = w
+	r := w.chance
+	most := func() bool { return r.IntN(4) > 0 }
+	w.plan = plan{
+		controllers: []int{3, 3, 5}[r.IntN(3)], crash: most(), pause: most(), brokerFaults: most(), partitions: most(),
+		loss: most(), stalls: most(), elections: most(), slow: most(), deathProofs: most(),
+		snapshotEvery: 1 + r.IntN(30), keepEntries: uint64(r.IntN(20)), big: r.IntN(3) == 0,
+		opsPerSecond: 3 + r.IntN(20), diskMicroseconds: 100 + r.Int64N(5000),
+	}
+	w.oracle = newOracle(w)
+	return w
+}
+
+// event is a step that is due. What belongs to a life of a process is dropped
+// when that is over.
+type event struct {
+	at   int64
+	seq  uint64
+	who  *process
+	life int
+	what string
+	do   func()
+}
+
+type events []event
+
+func (q events) Len() int { return len(q) }
+func (q events) Less(i, j int) bool {
+	return q[i].at < q[j].at || q[i].at == q[j].at && q[i].seq < q[j].seq
+}
+func (q events) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
+func (q *events) Push(x any)   { *q = append(*q, x.(event)) }
+func (q *events) Pop() any {
+	last := len(*q) - 1
+	e := (*q)[last]
+	(*q)[last] = event{}
+	*q = (*q)[:last]
+	return e
+}
+
+// after lets something happen later by the true time, to nobody in particular.
+func (w *world) after(d int64, what string, do func()) {
+	w.seq++
+	heap.Push(&w.queue, event{at: w.now + max(0, d), seq: w.seq, what: what, do: do})
+}
+
+// run lets time pass up to a moment, or to the first broken promise.
+func (w *world) run(until int64) {
+	for len(w.queue) > 0 && w.queue[0].at <= until && w.failure == "" {
+		e := heap.Pop(&w.queue).(event)
+		if w.spin++; e.at > w.now {
+			w.spin = 0
+		}
+		if w.spin > maxSpin {
+			w.broken("I10: %d steps without an end, the last ones: %s", maxSpin, e.what)
+		}
+		w.now = e.at
+		if e.who != nil && (e.who.life != e.life || !e.who.up) {
+			continue
+		}
+		if e.who != nil && w.now < e.who.pausedUntil {
+			e.at = e.who.pausedUntil
+			w.seq++
+			e.seq = w.seq // in the order in which they came due
+			heap.Push(&w.queue, e)
+			continue
+		}
+		w.note(e.what, uint64(e.at))
+		e.do()
+		w.stats["steps"]++
+	}
+	if w.failure == "" {
+		w.now = until
+	}
+}
+
+const fnvOffset = 14695981039346656037
+
+// note adds to the trace, by which runs are compared.
+func (w *world) note(what string, n uint64) {
+	h := fnv.New64a()
+	h.Write(binary.BigEndian.AppendUint64(nil, w.trace))
+	h.Write(binary.BigEndian.AppendUint64([]byte(what), n))
+	w.trace = h.Sum64()
+}
+
+// tell keeps a line for the story of a failure.
+func (w *world) tell(format string, args ...any) {
+	if len(w.log) >= 4000 {
+		w.log = append(w.log[:0], w.log[2000:]...)
+	}
+	w.log = append(w.log, fmt.Sprintf("%9.4f  ", float64(w.now)/1e9)+fmt.Sprintf(format, args...))
+}
+
+// broken ends the run: a promise was not kept.
+func (w *world) broken(format string, args ...any) {
+	if w.failure == "" {
+		w.failure = fmt.Sprintf(format, args...)
+		w.tell("BROKEN: %s", w.failure)
+	}
+}
+
+func (w *world) story() string {
+	return strings.Join(w.log[max(0, len(w.log)-150):], "\n")
+}
+
+// process is what controllers and brokers have in common: it has its own clock,
+// can stop for a while, and can be gone.
+type process struct {
+	w           *world
+	name        string
+	rate        float64 // of its clock
+	offset      int64
+	up          bool
+	life        int
+	pausedUntil int64
+}
+
+func (w *world) newProcess(name string) process {
+	return process{
+		w: w, name: name, rate: 0.9 + 0.2*w.chance.Float64(), offset: 1_700_000_000*sec + w.chance.Int64N(1000*sec),
+	}
+}
+
+// clock is the process's time.
+func (p *process) clock() time.Time { return time.Unix(0, p.offset+int64(float64(p.w.now)*p.rate)) }
+
+// in lets something happen in this life of the process, later by its own clock.
+func (p *process) in(d time.Duration, what string, do func()) {
+	p.at(p.w.now+max(0, int64(float64(d)/p.rate)+1), what, do)
+}
+
+// when is when the process's clock shows a time.
+func (p *process) when(t time.Time) int64 { return int64(float64(t.UnixNano()-p.offset)/p.rate) + 1 }
+
+func (p *process) at(when int64, what string, do func()) {
+	p.w.seq++
+	heap.Push(&p.w.queue, event{max(when, p.w.now), p.w.seq, p, p.life, p.name + " " + what, do})
+}
+
+func (p *process) paused() bool { return p.w.now < p.pausedUntil }
