@@ -378,7 +378,7 @@ func (b *Broker) start(ctx context.Context, g *errgroup.Group, parts context.Con
 	}
 	b.session = newSession(b.controllers, b.view, b.log, control.RegisterBroker{
 		ID: b.cfg.NodeID(), Incarnation: b.incarnation, Listeners: b.endpoints, Rack: b.cfg.Get("broker.rack"),
-		Dirs: []image.UUID{b.identity.DirectoryID},
+		Dirs: []image.UUID{b.identity.DirectoryID}, Levels: image.OwnLevels, PreviousBrokerEpoch: -1,
 	})
 	g.Go(func() error { return b.replicas.Run(parts) })
 	g.Go(func() error {

@@ -59,7 +59,7 @@ func (b *Broker) enter(ctx context.Context) error {
 
 // voter is this node as a controller.
 func (b *Broker) voter() image.Voter {
-	return image.Voter{RaftID: b.quorum.raftID, NodeID: b.cfg.NodeID(), DirectoryID: b.identity.DirectoryID, Endpoints: b.quorum.endpoints}
+	return image.Voter{RaftID: b.quorum.raftID, NodeID: b.cfg.NodeID(), DirectoryID: b.identity.DirectoryID, Endpoints: b.quorum.endpoints, Levels: image.OwnLevels}
 }
 
 func (b *Broker) formCluster(voters ...image.Voter) error {
@@ -134,7 +134,7 @@ func (b *Broker) founders(answers []peer.HelloAnswer) (voters []image.Voter, com
 			return nil, false
 		}
 		voters = append(voters, image.Voter{
-			RaftID: answers[at].RaftID, NodeID: v.NodeID, DirectoryID: answers[at].DirectoryID,
+			RaftID: answers[at].RaftID, NodeID: v.NodeID, DirectoryID: answers[at].DirectoryID, Levels: answers[at].Levels,
 			Endpoints: []image.Endpoint{{Name: b.cfg.ControllerListenerName(), Host: v.Host, Port: v.Port}},
 		})
 	}

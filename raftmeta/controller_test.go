@@ -16,6 +16,7 @@ import (
 	"github.com/streambus/streambus/raftmeta/control"
 	"github.com/streambus/streambus/raftmeta/follow"
 	"github.com/streambus/streambus/raftmeta/image"
+	"github.com/streambus/streambus/raftmeta/liveness"
 	"github.com/streambus/streambus/raftmeta/quorum"
 	"github.com/streambus/streambus/raftmeta/wal"
 	"github.com/streambus/streambus/raftmeta/wal/memwal"
@@ -53,6 +54,7 @@ func openWith(t *testing.T, log wal.Log, snapshotBytes int) *raftmeta.Controller
 	c, err := raftmeta.Open(raftmeta.Config{
 		NodeID: 1, ClusterID: cluster, Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
 		SnapshotBytes: snapshotBytes, Members: func([]image.Voter) {},
+		Probe: func(context.Context, *image.Broker) (liveness.Finding, image.UUID) { return liveness.NoAnswer, image.UUID{} },
 		Send: func(m quorum.Message) { t.Errorf("a node that is alone sends %+v", m) },
 	}, log)
 	if err != nil {

@@ -153,7 +153,10 @@ func TestRefusals(t *testing.T) {
 		"alter too many":    {three, &AlterPartition{BrokerID: 1, BrokerEpoch: epoch(three, 1), Partitions: make([]ISRChange, 10_001)}, PolicyViolation, "10000"},
 		"elect too many":    {three, &ElectLeaders{Partitions: make([]TopicPartition, MaxChanges+1)}, PolicyViolation, "5000"},
 		"voter without id":  {three, &PutVoter{}, InvalidRequest, "raft id"},
-		"voter elsewhere":   {three, &PutVoter{image.Voter{RaftID: 7, NodeID: 2}}, DuplicateVoter, "node 1"},
+		"voter elsewhere":   {three, &PutVoter{Voter: image.Voter{RaftID: 7, NodeID: 2}}, DuplicateVoter, "node 1"},
+		"voter of nowhere":  {three, &PutVoter{Voter: image.Voter{RaftID: 8, NodeID: 2}}, VoterNotFound, "add it first"},
+		"voter twice":       {three, &PutVoter{Voter: image.Voter{RaftID: 8, NodeID: 1}, New: true}, DuplicateVoter, "already"},
+		"last voter":        {three, &RemoveVoter{7}, InvalidRequest, "last"},
 		"no such voter":     {three, &RemoveVoter{8}, VoterNotFound, "8"},
 		"directories":       {many, &RegisterBroker{ID: 1, Incarnation: id(255), Levels: image.OwnLevels, Unfenced: true, Dirs: []image.UUID{id(1)}}, TooManyDirectories, "node.id"},
 	} {

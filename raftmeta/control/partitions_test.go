@@ -245,12 +245,12 @@ func TestFeatures(t *testing.T) {
 func TestVoters(t *testing.T) {
 	img := cluster(t, 1)
 	v := image.Voter{RaftID: 8, NodeID: 2, DirectoryID: id(3), Endpoints: []image.Endpoint{{Name: "C", Host: "h", Port: 1}}, Levels: image.OwnLevels}
-	img = apply(t, img, &PutVoter{v})
-	if r, err := (&PutVoter{v}).Eval(img, time.Time{}); err != nil || r.Records != nil {
+	img = apply(t, img, &PutVoter{Voter: v, New: true})
+	if r, err := (&PutVoter{Voter: v, New: true}).Eval(img, time.Time{}); err != nil || r.Records != nil {
 		t.Fatalf("the same again: %v, %v", r.Records, err)
 	}
 	v.Endpoints = nil
-	img = apply(t, img, &PutVoter{v})
+	img = apply(t, img, &PutVoter{Voter: v, New: true})
 	if got, _ := img.Voter(8); len(got.Endpoints) > 0 || got.DirectoryID != id(3) || len(img.Voters()) != 2 {
 		t.Fatalf("voters %+v", img.Voters())
 	}

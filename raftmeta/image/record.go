@@ -372,8 +372,8 @@ func (r *VoterRecord) replay(b *builder) {
 		b.img.voters[at].Since = b.index
 	case b.img.voters[at].NodeID != r.NodeID:
 		b.misfit(r, "raft id %d is bound to node %d already", r.RaftID, b.img.voters[at].NodeID)
-	default: // it can be reached elsewhere now
-		b.img.voters[at].Endpoints = r.Endpoints
+	default: // it can be reached elsewhere now, or is of another release
+		b.img.voters[at].Endpoints, b.img.voters[at].Levels = r.Endpoints, r.Levels
 	}
 }
 
