@@ -77,6 +77,12 @@ type Broker struct {
 // New opens the data directory and binds the listeners. Nothing is served yet.
 // Close must be called if Run is not.
 func New(cfg *config.Config, disk Disk, log *slog.Logger) (_ *Broker, err error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if !cfg.IsBroker() || !cfg.IsController() || len(cfg.QuorumVoters()) > 1 {
+		return nil, errors.New("a node is broker and controller at once and alone in its quorum: set process.roles=broker,controller, and no other node in controller.quorum.voters")
+	}
 	b := &Broker{cfg: cfg, log: log, metrics: prometheus.NewRegistry(), view: raftmeta.NewView(), begun: time.Now(), ready: make(chan struct{})}
 	defer func() {
 		if err != nil {
