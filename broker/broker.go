@@ -87,6 +87,9 @@ type Broker struct {
 // New opens the data directory and binds the listeners. Nothing is served yet.
 // Close must be called if Run is not.
 func New(cfg *config.Config, disk Disk, log *slog.Logger) (_ *Broker, err error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
 	b := &Broker{
 		cfg: cfg, fs: disk.FS, log: log, incarnation: newUUID(), metrics: prometheus.NewRegistry(), view: raftmeta.NewView(),
 		begun: time.Now(), ready: make(chan struct{}),
