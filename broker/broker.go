@@ -3,7 +3,6 @@ package broker
 import (
 	"context"
 	"crypto/rand"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -225,6 +224,9 @@ func (b *Broker) routes() map[int16]server.Handler {
 		Unpacking:   make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1)),
 		Propose:     b.propose,
 		Usage:       b.usage,
+		Quorum:      func(ctx context.Context) (raftmeta.Info, error) { return b.controllers.Info(ctx) },
+
+		FindController: b.findController,
 		NewTopicID:  newUUID,
 		ProducerIDs: ids.take,
 	}
@@ -257,6 +259,11 @@ func (b *Broker) whoAmI() peer.HelloAnswer {
 		b.quorum.introduce(&a)
 	}
 	return a
+}
+
+// activeController tells whether this node is the active controller.
+func (b *Broker) activeController() bool {
+	return b.quorum != nil && b.quorum.formed.Load() && b.quorum.controller.Active()
 }
 
 // propose returns when what came of the commands is applied on this broker:

@@ -247,6 +247,20 @@ func (b *Broker) takePlace(ctx context.Context) error {
 	}
 }
 
+// findController asks the node at some endpoints who it is.
+func (b *Broker) findController(ctx context.Context, node int32, dir image.UUID, at []image.Endpoint) (image.Voter, error) {
+	a, err := b.hello(ctx, net.JoinHostPort(at[0].Host, fmt.Sprint(at[0].Port)))
+	switch {
+	case err != nil:
+		return image.Voter{}, err
+	case a.NodeID != node || a.DirectoryID != dir || a.RaftID == 0:
+		return image.Voter{}, fmt.Errorf("node %d with directory %s answers there, and is asked for as controller %d with directory %s", a.NodeID, a.DirectoryID, node, dir)
+	case a.ClusterID != b.identity.ClusterID:
+		return image.Voter{}, fmt.Errorf("the node there is of cluster %q, not of cluster %s: start it with controller.quorum.bootstrap.servers of this one", a.ClusterID, b.identity.ClusterID)
+	}
+	return image.Voter{RaftID: a.RaftID, NodeID: node, DirectoryID: dir, Endpoints: at, Levels: a.Levels}, nil
+}
+
 // identify reads whose the directory is.
 func identify(dir *storage.Dir, node int32) (storage.Identity, error) {
 	id, ok, err := dir.Identity()

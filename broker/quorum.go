@@ -135,7 +135,8 @@ func (q *quorumNode) open() (err error) {
 		Self: q.raftID, ClusterID: q.b.identity.ClusterID, Logger: q.b.log, Registerer: q.b.metrics,
 		Dial: q.dial, SnapshotTimeout: snapshotTime,
 		Unreachable:  func(id uint64) { q.controller.Unreachable(id) },
-		SnapshotDone: func(id uint64, ok bool) { q.controller.SnapshotSent(id, ok) },
+		// It may be called by the loop of the controller itself.
+		SnapshotDone: func(id uint64, ok bool) { go q.controller.SnapshotSent(id, ok) },
 	})
 	q.receiver = transport.NewReceiver(q.raftID, q.b.identity.ClusterID)
 	q.controller, err = raftmeta.Open(raftmeta.Config{

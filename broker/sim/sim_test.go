@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/streambus/streambus/raftmeta/control"
+	"github.com/streambus/streambus/raftmeta/image"
 	"github.com/streambus/streambus/raftmeta/quorum"
 	"github.com/streambus/streambus/raftmeta/wal/memwal"
 )
@@ -27,13 +28,17 @@ func simulate(t *testing.T, seed uint64, seconds int64) *world {
 		}
 	}()
 	w.net.cut, w.net.slow = map[[2]*process]int{}, map[[2]*process]int64{}
-	var ids []uint64
+	var voters []image.Voter
 	for i := range w.plan.controllers {
-		ids = append(ids, uint64(i+1))
+		voters = append(voters, image.Voter{RaftID: uint64(i + 1), NodeID: 100 + int32(i), Levels: image.OwnLevels})
 	}
-	for _, id := range ids {
-		c := &controller{process: w.newProcess(fmt.Sprintf("controller %d", id)), raftID: id, disk: memwal.New()}
-		hs, snap := quorum.Genesis(ids...)
+	for i, v := range voters {
+		c := &controller{process: w.newProcess(fmt.Sprintf("controller %d", v.RaftID)), raftID: v.RaftID, disk: memwal.New()}
+		hs, snap := quorum.Stranger()
+		if i == 0 { // the others take their places
+			hs, snap = quorum.Genesis(clusterID, voters...)
+		}
+		id := v.RaftID
 		if err := c.disk.Form(id, hs, snap); err != nil {
 			t.Fatal(err)
 		}
