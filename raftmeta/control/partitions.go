@@ -71,7 +71,8 @@ type ISRMember struct {
 // AlteredPartitions is the reply, in the order asked.
 type AlteredPartitions struct{ Partitions []AlteredPartition }
 
-// AlteredPartition is the state of a partition after the change, or why there was none.
+// AlteredPartition is the state of a partition after the change, or why there was none. With [NewLeaderElected], as in Kafka,
+// it has both: the change was made, and the sender does not lead any more.
 type AlteredPartition struct {
 	Topic          image.UUID
 	Partition      int32
@@ -119,6 +120,9 @@ func (c *AlterPartition) alter(s *pending, change *ISRChange) AlteredPartition {
 	next, changed := turn{after: s.m, rules: rulesOf(s.m, t), isr: isr, lost: noBroker}.settle(p)
 	if changed {
 		s.change(t, change.Partition, &next)
+	}
+	if next.Leader != c.BrokerID { // the sender is about to stop, and now there is another that can lead
+		answer.Refusal = failure(NewLeaderElected, "the ISR is %v, and broker %d leads", next.ISR, next.Leader)
 	}
 	answer.Leader, answer.LeaderEpoch, answer.PartitionEpoch, answer.ISR = next.Leader, next.LeaderEpoch, next.PartitionEpoch, next.ISR
 	return answer
