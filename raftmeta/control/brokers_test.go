@@ -294,6 +294,9 @@ func TestLargeNodeComesBack(t *testing.T) {
 			t.Fatalf("%d steps", n)
 		}
 	}
+	forgotten, _ := steps(t, start, &UnregisterBroker{1}, func(*image.Image, *BrokerProgress) {})
+	back, _ := steps(t, forgotten, &RegisterBroker{ID: 1, Incarnation: id(9), Levels: image.OwnLevels, Dirs: []image.UUID{id(101)}, Unfenced: true}, func(*image.Image, *BrokerProgress) {})
+	all(back)
 	img, _ := steps(t, start, &FenceBroker{ID: 1, Epoch: epoch(start, 1)}, func(*image.Image, *BrokerProgress) {})
 	if img.NumLeaderless() != 12_000 {
 		t.Fatalf("%d without a leader", img.NumLeaderless())

@@ -21,7 +21,6 @@ type world struct {
 	cmd   Command // the last one
 	ids   int     // drawn so far
 	dirs  map[int32]image.UUID
-	names []string
 
 	topicIDs map[image.UUID]bool // of all times
 	epochs   map[int32]int64     // of brokers, the highest of all times

@@ -138,6 +138,8 @@ func TestElectLeaders(t *testing.T) {
 		"none":          {img, ElectLeaders{Partitions: []TopicPartition{}}, "[]", nil},
 		"unclean":       {down, ElectLeaders{Unclean: true, Partitions: named(0, 3)}, fmt.Sprint([]Code{ElectionNotNeeded, 0}), []string{3: "1/2 [1] []"}},
 		"all unclean":   {down, ElectLeaders{Unclean: true}, fmt.Sprint([]Code{0}), []string{3: "1/2 [1] []"}},
+		"leaderless":    {down, ElectLeaders{Leaderless: true}, "[]", []string{3: "-1/1 [3] []"}},
+		"allowed":       {apply(t, down, &AlterConfigs{Topic: "t", Changes: []ConfigChange{{Key: "unclean.leader.election.enable", Value: "true"}}}), ElectLeaders{Leaderless: true}, fmt.Sprint([]Code{0}), []string{"2/1 [1 2] []", 3: "1/2 [1] []"}},
 		"nobody there":  {fence(t, down, 1), ElectLeaders{Unclean: true, Partitions: named(3)}, fmt.Sprint([]Code{EligibleLeadersNotAvailable}), []string{3: "-1/1 [3] []"}},
 	} {
 		t.Run(name, func(t *testing.T) {
