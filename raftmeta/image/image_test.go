@@ -522,12 +522,14 @@ func (m *model) checkDelta(t *testing.T, d *Delta, changed func(string) bool) {
 func TestImageAgainstMaps(t *testing.T) {
 	for seed := range uint64(5) {
 		m := newModel(seed)
-		for range 40 {
+		for n := range 40 {
 			before, bytesBefore := m.img, m.img.Encode()
 			m.step()
 			m.check(t, m.img)
 			m.checkDelta(t, m.delta, func(s string) bool { return m.changed[s] })
-			checkHolders(t, m.img)
+			if n%5 == 0 {
+				checkHolders(t, m.img)
+			}
 			if !bytes.Equal(before.Encode(), bytesBefore) {
 				t.Fatalf("seed %d: an older image changed at index %d", seed, m.img.Index())
 			}
