@@ -267,10 +267,9 @@ func (o *op) attempt() {
 		w.stats["repeats"]++
 	}
 	again := func(d time.Duration) {
+		o.try++
 		b.in(d, "again", func() {
-			if o.try == try {
-				o.attempt()
-			}
+			o.attempt()
 		})
 	}
 	id := o.id
@@ -296,11 +295,10 @@ func (o *op) attempt() {
 					if o.try != try || o.outcome != pending || b.life != o.life {
 						return
 					}
-					o.try++
-					try = o.try
 					r, isRefusal := errors.AsType[*control.Refusal](a.Err)
 					switch {
 					case a.Err == nil:
+						o.try++
 						o.index, o.reply = a.Index, a.Reply
 						o.visible()
 					case isRefusal:
