@@ -77,7 +77,7 @@ func (w *world) anyone() *process {
 func (w *world) pause(p *process, most int64) {
 	d := 50*ms + w.chance.Int64N(most)
 	w.tell("%s pauses for %.1f s", p.name, float64(d)/1e9)
-	p.pausedUntil = max(p.pausedUntil, w.now+d)
+	p.pause(d)
 }
 
 func (w *world) crashController(c *controller) {
@@ -187,12 +187,14 @@ func (w *world) heal() {
 	w.net.heal()
 	for _, c := range w.controllers {
 		c.pausedUntil = 0
+		c.resume()
 		if !c.up {
 			c.start()
 		}
 	}
 	for _, b := range w.brokers {
 		b.pausedUntil = 0
+		b.resume()
 		if !b.up {
 			b.start()
 		}

@@ -135,10 +135,7 @@ func (w *world) run(until int64) {
 			continue
 		}
 		if e.who != nil && w.now < e.who.pausedUntil {
-			e.at = e.who.pausedUntil
-			w.seq++
-			e.seq = w.seq // in the order in which they came due
-			heap.Push(&w.queue, e)
+			e.who.missed = append(e.who.missed, e)
 			continue
 		}
 		w.note(e.what, uint64(e.at))
@@ -190,6 +187,25 @@ type process struct {
 	up          bool
 	life        int
 	pausedUntil int64
+	missed      []event // while it was paused
+}
+
+func (p *process) pause(d int64) {
+	p.pausedUntil = max(p.pausedUntil, p.w.now+d)
+	p.w.after(d, "resume", p.resume)
+}
+
+// resume lets what was missed happen, in the order in which it came due.
+func (p *process) resume() {
+	if p.paused() {
+		return
+	}
+	for _, e := range p.missed {
+		p.w.seq++
+		e.at, e.seq = p.w.now, p.w.seq
+		heap.Push(&p.w.queue, e)
+	}
+	p.missed = nil
 }
 
 func (w *world) newProcess(name string) process {
