@@ -15,7 +15,9 @@ import (
 
 // adminHandler serves metrics and health. Live means that the process answers;
 // ready that clients can be served.
-func adminHandler(metrics prometheus.Gatherer, ready func() error) http.Handler {
+// /why tells what changed in the metadata, see [history.Question]; /quorum where the
+// controllers stand, as this one sees it.
+func adminHandler(metrics prometheus.Gatherer, ready func() error, why whyFunc, quorum http.HandlerFunc) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /health/live", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "live") })
@@ -26,6 +28,8 @@ func adminHandler(metrics prometheus.Gatherer, ready func() error) http.Handler 
 		}
 		fmt.Fprintln(w, "ready")
 	})
+	mux.HandleFunc("GET /why", func(w http.ResponseWriter, r *http.Request) { answerWhy(w, r, why) })
+	mux.HandleFunc("GET /quorum", quorum)
 	return mux
 }
 

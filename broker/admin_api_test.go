@@ -24,7 +24,7 @@ func produceTo(r *raw, topic string, partition int32) kmsg.ProduceResponseTopicP
 // eachVersion is every version that is served.
 func eachVersion(t *testing.T, key int16, f func(version int16)) {
 	t.Helper()
-	for _, a := range protocol.APIs() {
+	for _, a := range protocol.APIs(protocol.Clients) {
 		for v := a.Min; a.Key == key && v <= a.Max; v++ {
 			f(v)
 		}

@@ -18,12 +18,17 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/streambus/streambus/broker/config"
+	"github.com/streambus/streambus/broker/controller"
 	"github.com/streambus/streambus/broker/fetch"
 	"github.com/streambus/streambus/broker/handler"
+	"github.com/streambus/streambus/broker/history"
+	"github.com/streambus/streambus/broker/peer"
 	"github.com/streambus/streambus/broker/replica"
 	"github.com/streambus/streambus/broker/server"
+	"github.com/streambus/streambus/protocol"
 	"github.com/streambus/streambus/raftmeta"
 	"github.com/streambus/streambus/raftmeta/control"
+	"github.com/streambus/streambus/raftmeta/follow"
 	"github.com/streambus/streambus/raftmeta/image"
 	"github.com/streambus/streambus/raftmeta/wal"
 	"github.com/streambus/streambus/storage"
@@ -36,6 +41,7 @@ const (
 	progressInterval = 2 * time.Second  // how often a long start tells how far it is
 	producerIDBlock  = 1000             // as in Apache Kafka
 	requestMemory    = 256 << 20
+	historyDir       = "raftmeta/history"
 	maxPipelined     = 512
 	maxPipelinedHeld = 16 << 20
 )
@@ -50,21 +56,26 @@ type Disk struct {
 // OpenRaftLog opens the raft log on the machine's disk.
 func OpenRaftLog(dir string) (wal.Log, error) { return wal.Open(dir) }
 
-// Broker is one node: a controller and a broker in one process.
+// Broker is one node: a broker, a controller, or both in one process.
 type Broker struct {
-	cfg       *config.Config
-	log       *slog.Logger
-	identity  storage.Identity
-	endpoints []image.Endpoint
+	cfg         *config.Config
+	fs          vfs.FS
+	log         *slog.Logger
+	identity    storage.Identity
+	incarnation image.UUID
+	endpoints   []image.Endpoint // for clients
 
-	dir        *storage.Dir
-	raftLog    wal.Log
-	controller *raftmeta.Controller
-	view       *raftmeta.View
-	replicas   *replica.Manager
-	fetcher    *fetch.Fetcher
-	server     *server.Server
-	metrics    *prometheus.Registry
+	dir      *storage.Dir
+	history  *history.Log
+	view     *raftmeta.View
+	replicas *replica.Manager
+	fetcher  *fetch.Fetcher
+	server   *server.Server
+	session  *session // nil before the broker registers
+	metrics  *prometheus.Registry
+
+	quorum      *quorumNode       // nil without the controller role
+	controllers *peer.Controllers // nil before the node belongs to a cluster
 
 	listeners []net.Listener // by the order of listenAddrs
 	names     []string       // their names
@@ -76,7 +87,10 @@ type Broker struct {
 // New opens the data directory and binds the listeners. Nothing is served yet.
 // Close must be called if Run is not.
 func New(cfg *config.Config, disk Disk, log *slog.Logger) (_ *Broker, err error) {
-	b := &Broker{cfg: cfg, log: log, metrics: prometheus.NewRegistry(), view: raftmeta.NewView(), begun: time.Now(), ready: make(chan struct{})}
+	b := &Broker{
+		cfg: cfg, fs: disk.FS, log: log, incarnation: newUUID(), metrics: prometheus.NewRegistry(), view: raftmeta.NewView(),
+		begun: time.Now(), ready: make(chan struct{}),
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, b.Close())
@@ -95,17 +109,17 @@ func New(cfg *config.Config, disk Disk, log *slog.Logger) (_ *Broker, err error)
 	if b.identity, err = identify(b.dir, cfg.NodeID()); err != nil {
 		return nil, fmt.Errorf("data directory %s: %w", cfg.DataDir(), err)
 	}
-	if b.raftLog, err = disk.RaftLog(filepath.Join(cfg.DataDir(), "raftmeta")); err != nil {
-		return nil, err
-	}
-	b.controller, err = raftmeta.Open(raftmeta.Config{
-		NodeID: cfg.NodeID(), ClusterID: b.identity.ClusterID, Logger: log, Registerer: b.metrics,
-	}, b.raftLog)
-	if err != nil {
+	if b.history, err = history.Open(disk.FS, filepath.Join(cfg.DataDir(), historyDir), cfg.Millis("streambus.history.retention.ms")); err != nil {
 		return nil, err
 	}
 	if err = b.listen(); err != nil {
 		return nil, err
+	}
+	serverMetrics := server.NewMetrics(b.metrics)
+	if cfg.IsController() {
+		if b.quorum, err = newQuorumNode(b, disk, serverMetrics); err != nil {
+			return nil, err
+		}
 	}
 	b.replicas = replica.New(replica.Config{
 		NodeID:             cfg.NodeID(),
@@ -117,7 +131,9 @@ func New(cfg *config.Config, disk Disk, log *slog.Logger) (_ *Broker, err error)
 	}, b.dir, log, b.metrics)
 	b.fetcher = fetch.New(int32(cfg.Number("fetch.max.bytes")), int(cfg.Number("max.incremental.fetch.session.cache.slots")))
 	b.server = server.New(server.Config{
+		Side:              protocol.Clients,
 		MaxRequestBytes:   int32(cfg.Number("socket.request.max.bytes")),
+		MaxRequestSetting: "socket.request.max.bytes",
 		RequestMemory:     max(requestMemory, cfg.Number("socket.request.max.bytes")),
 		IdleTimeout:       cfg.Millis("connections.max.idle.ms"),
 		MaxPipelined:      maxPipelined,
@@ -127,25 +143,9 @@ func New(cfg *config.Config, disk Disk, log *slog.Logger) (_ *Broker, err error)
 		MaxConnectionsPerIP: int(cfg.Number("max.connections.per.ip")),
 		PerIPOverrides:      cfg.PerIPOverrides(),
 		Admin:               b.adminURL() + "/metrics",
-	}, b.routes(), log, b.metrics)
+	}, b.routes(), log, serverMetrics)
 	b.metrics.MustRegister(newState(b, budget.connections))
 	return b, nil
-}
-
-// identify reads who the directory belongs to, or makes it this node's.
-func identify(dir *storage.Dir, node int32) (storage.Identity, error) {
-	id, ok, err := dir.Identity()
-	switch {
-	case err != nil:
-		return id, err
-	case ok && id.NodeID != node:
-		return id, fmt.Errorf("it belongs to node %d, this is node %d: set node.id=%d, or use another --data-dir", id.NodeID, node, id.NodeID)
-	case ok:
-		return id, nil
-	}
-	cluster := newUUID()
-	id = storage.Identity{ClusterID: base64.RawURLEncoding.EncodeToString(cluster[:]), NodeID: node, DirectoryID: newUUID()}
-	return id, dir.Format(id)
 }
 
 // newUUID draws a random UUID (version 4). Like Apache Kafka it avoids those
@@ -205,13 +205,15 @@ func bindError(what, key string, err error) error {
 	return fmt.Errorf("%s: %w: %s", what, err, remedy)
 }
 
-// routes puts the handlers together with what they need.
+// routes puts the handlers together with what they need. But for what finds out
+// who is there, they wait until clients can be served.
 func (b *Broker) routes() map[int16]server.Handler {
 	ids := &producerIDs{allocate: b.allocateProducerIDs}
 	h := &handler.Broker{
 		NodeID:      b.cfg.NodeID(),
 		Config:      b.cfg,
 		Image:       b.view.Image,
+		Current:     func(ctx context.Context) *image.Image { return b.session.current(ctx) },
 		Replicas:    b.replicas,
 		Fetcher:     b.fetcher,
 		Now:         time.Now,
@@ -225,16 +227,44 @@ func (b *Broker) routes() map[int16]server.Handler {
 	}
 	routes := map[int16]server.Handler{}
 	for key, f := range h.Handlers() {
-		routes[key] = f
+		routes[key] = b.onceReady(f)
+	}
+	routes[protocol.KeyApiVersions] = h.Handlers()[protocol.KeyApiVersions]
+	routes[protocol.KeyHello] = func(_ context.Context, r *protocol.Request, done func(*protocol.Response)) {
+		controller.Reply(r, done, b.whoAmI(), nil)
 	}
 	return routes
 }
 
+func (b *Broker) onceReady(f server.Handler) server.Handler {
+	return func(ctx context.Context, r *protocol.Request, done func(*protocol.Response)) {
+		select {
+		case <-b.ready:
+			f(ctx, r, done)
+		case <-ctx.Done():
+			done(&protocol.Response{Close: true})
+		}
+	}
+}
+
+// whoAmI is what this node says of itself.
+func (b *Broker) whoAmI() peer.HelloAnswer {
+	a := peer.HelloAnswer{NodeID: b.cfg.NodeID(), Incarnation: b.incarnation, DirectoryID: b.identity.DirectoryID}
+	if b.quorum != nil {
+		b.quorum.introduce(&a)
+	}
+	return a
+}
+
 // propose returns when what came of the commands is applied on this broker:
 // what it answers after that, others can see.
-func (b *Broker) propose(ctx context.Context, cmds ...control.Command) []handler.Outcome {
+func (b *Broker) propose(ctx context.Context, actor, cause string, cmds ...control.Command) []handler.Outcome {
+	requests := make([]control.Request, len(cmds))
+	for i, cmd := range cmds {
+		requests[i] = control.Request{Actor: actor, Cause: cause, Awaited: true, Command: cmd}
+	}
 	outcomes := make([]handler.Outcome, len(cmds))
-	for i, o := range b.controller.Submit(ctx, cmds...) {
+	for i, o := range b.controllers.Submit(ctx, requests) {
 		outcomes[i] = handler.Outcome{Reply: o.Reply, Err: o.Err}
 		if err := b.view.Wait(ctx, o.Index); o.Err == nil && err != nil {
 			outcomes[i] = handler.Outcome{Err: err}
@@ -259,7 +289,10 @@ func (b *Broker) allocateProducerIDs(ctx context.Context) (first, count int64, e
 	if !ok {
 		return 0, 0, errors.New("this broker is not registered")
 	}
-	o := b.propose(ctx, &control.AllocateProducerIDs{BrokerID: me.ID, BrokerEpoch: me.Epoch, Count: producerIDBlock})[0]
+	o := b.controllers.Submit(ctx, []control.Request{{
+		Actor: b.session.actor, Cause: "its producer ids are used up",
+		Command: &control.AllocateProducerIDs{BrokerID: me.ID, BrokerEpoch: me.Epoch, Count: producerIDBlock},
+	}})[0]
 	if o.Err != nil {
 		return 0, 0, o.Err
 	}
@@ -275,72 +308,133 @@ func (b *Broker) Run(ctx context.Context) error {
 	parts, stopParts := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopParts()
 	g, failed := errgroup.WithContext(parts)
-	g.Go(func() error { return b.controller.Run(failed) })
 	g.Go(func() error {
-		return b.view.Follow(failed, b.identity.ClusterID, b.controller.Units, b.apply)
+		return serveAdmin(failed, b.admin, adminHandler(b.metrics, b.isReady, b.why, b.answerQuorum))
 	})
-	g.Go(func() error { return b.replicas.Run(failed) })
-	g.Go(func() error { return serveAdmin(failed, b.admin, adminHandler(b.metrics, b.isReady)) })
 	g.Go(func() error { b.tellProgress(failed); return nil })
 
 	for _, w := range b.cfg.Warnings() {
 		b.log.Warn(w)
 	}
-	b.log.Info("starting", "version", b.cfg.Version, "node", b.cfg.NodeID(), "cluster", b.identity.ClusterID,
-		"data", b.cfg.DataDir(), "metrics", b.adminURL()+"/metrics")
-	if err := b.register(failed); err != nil {
-		stopParts()
-		return errors.Join(err, g.Wait(), b.Close())
-	}
-	if err := b.replicas.SetAsideStrays(b.view.Image()); err != nil {
-		b.log.Error("directories of no partition could not be set aside; they are left alone", "error", err)
-	}
+	b.log.Info("starting", "version", b.cfg.Version, "node", b.cfg.NodeID(), "data", b.cfg.DataDir(), "metrics", b.adminURL()+"/metrics")
 	for i, ln := range b.listeners {
 		g.Go(func() error { return b.server.Serve(parts, ln, b.names[i]) })
 	}
-	for _, e := range b.endpoints {
-		b.log.Info("listening", "listener", e.Name, "advertised", fmt.Sprintf("%s:%d", e.Host, e.Port))
+	if b.quorum != nil {
+		b.quorum.serve(g, parts)
 	}
-	close(b.ready)
-	b.log.Info("started", "took", time.Since(b.begun))
+	starting, started := context.WithCancel(failed)
+	stop := context.AfterFunc(ctx, started)
+	if err := b.start(starting, g, failed); err == nil {
+		close(b.ready)
+		b.log.Info("started", "cluster", b.identity.ClusterID, "took", time.Since(b.begun))
+	} else if ctx.Err() == nil {
+		stopParts()
+		return errors.Join(err, g.Wait(), b.Close())
+	}
+	stop()
+	started()
 
 	select {
 	case <-ctx.Done():
 		b.log.Info("stopping")
 	case <-failed.Done():
 	}
-	b.closeListeners() // 1. no further connections
-	b.fetcher.Close()  // 2. waiting fetches get what there is
 	drain, cancel := context.WithTimeout(failed, drainTime)
-	b.server.Shutdown(drain) // 3. what was read is answered
+	b.handOver(drain)        // 1. others lead what this node led
+	b.closeListeners()       // 2. no further connections
+	b.fetcher.Close()        // 3. waiting fetches get what there is
+	b.server.Shutdown(drain) // 4. what was read is answered
+	if b.quorum != nil {
+		b.quorum.shutdown(drain)
+	}
 	cancel()
-	stopParts() // 4. the flusher, then the controller's loop
+	stopParts() // 5. the flusher, then the controller's loop
 	err := g.Wait()
-	return errors.Join(err, b.Close()) // 5. the data directory, clean
+	if b.controllers != nil {
+		b.controllers.Close()
+	}
+	return errors.Join(err, b.Close()) // 6. the data directory, clean
+}
+
+// start returns when clients can be served: the node belongs to a cluster, and
+// as a broker it is registered, has its logs open, and the controllers count on
+// it. parts ends with the parts that are started in g.
+func (b *Broker) start(ctx context.Context, g *errgroup.Group, parts context.Context) error {
+	if err := b.enter(ctx); err != nil {
+		return err
+	}
+	b.controllers = &peer.Controllers{
+		Node: b.cfg.NodeID(), Incarnation: b.incarnation, ClusterID: b.identity.ClusterID,
+		Addresses: b.reachable, Dial: b.peerConfig(),
+	}
+	if b.quorum != nil {
+		if err := b.quorum.open(); err != nil {
+			return err
+		}
+		b.controllers.Local = b.quorum.controller
+		g.Go(func() error { return b.quorum.run(parts) })
+		g.Go(func() error { return b.takePlace(parts) })
+	}
+	b.session = newSession(b.controllers, b.view, b.log, control.RegisterBroker{
+		ID: b.cfg.NodeID(), Incarnation: b.incarnation, Listeners: b.endpoints, Rack: b.cfg.Get("broker.rack"),
+		Dirs: []image.UUID{b.identity.DirectoryID},
+	})
+	g.Go(func() error { return b.replicas.Run(parts) })
+	g.Go(func() error {
+		return b.view.Follow(parts, b.identity.ClusterID, b.controllers.Units, b.apply, b.session.shown)
+	})
+	if !b.cfg.IsBroker() {
+		return nil
+	}
+	registering, cancel := context.WithTimeout(ctx, registerTime)
+	defer cancel()
+	if err := b.session.register(registering); err != nil {
+		return err
+	}
+	if err := b.replicas.SetAsideStrays(b.view.Image()); err != nil {
+		b.log.Error("directories of no partition could not be set aside; they are left alone", "error", err)
+	}
+	for _, e := range b.endpoints {
+		b.log.Info("listening", "listener", e.Name, "advertised", fmt.Sprintf("%s:%d", e.Host, e.Port))
+	}
+	g.Go(func() error { return b.session.run(parts) })
+	b.session.setReady()
+	select {
+	case <-b.session.in:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// handOver gives what this node leads to others.
+func (b *Broker) handOver(ctx context.Context) {
+	if b.session != nil && b.cfg.IsBroker() && b.cfg.Bool("controlled.shutdown.enable") {
+		b.session.leave(ctx)
+	}
+	if b.quorum != nil {
+		b.quorum.resign(ctx)
+	}
+}
+
+// why answers from the history of this node.
+func (b *Broker) why(q history.Question, yield func(history.Entry) bool) error {
+	return history.Read(b.fs, filepath.Join(b.cfg.DataDir(), historyDir), q, yield)
 }
 
 // apply follows the metadata.
-func (b *Broker) apply(img *image.Image, d *image.Delta) {
+func (b *Broker) apply(c follow.Change) {
+	img, d := c.Image, c.Delta
+	now := time.Now()
+	if err := b.history.Append(now, history.Explain(now, b.view.Image(), img, c.Records)); err != nil {
+		b.log.Warn("a change of the metadata is missing in the history", "index", img.Index(), "error", err)
+	}
 	if d.Settings {
 		b.replicas.SetDefaults(b.cfg.TopicDefaults(img))
 		d = d.WithAll(img)
 	}
 	b.replicas.Apply(img, d)
-}
-
-// register makes the broker known, and returns when the image that knows it is
-// applied here: every log it leads is then recovered.
-func (b *Broker) register(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, registerTime)
-	defer cancel()
-	o := b.propose(ctx, &control.RegisterBroker{
-		ID: b.cfg.NodeID(), Incarnation: newUUID(), Listeners: b.endpoints, Rack: b.cfg.Get("broker.rack"),
-		Dirs: []image.UUID{b.identity.DirectoryID},
-	})[0]
-	if o.Err != nil {
-		return fmt.Errorf("the broker could not register with the controller: %w", o.Err)
-	}
-	return nil
 }
 
 // Ready is closed when clients can be served.
@@ -380,6 +474,9 @@ func (b *Broker) closeListeners() {
 	for _, ln := range b.listeners {
 		ln.Close()
 	}
+	if b.quorum != nil {
+		b.quorum.closeListener()
+	}
 }
 
 // Close gives back what New took: cleanly, if the directory has not failed.
@@ -389,9 +486,11 @@ func (b *Broker) Close() error {
 	if b.admin != nil {
 		b.admin.Close()
 	}
-	if b.raftLog != nil {
-		errs = append(errs, b.raftLog.Close())
-		b.raftLog = nil
+	if b.quorum != nil {
+		errs = append(errs, b.quorum.close())
+	}
+	if b.history != nil {
+		errs = append(errs, b.history.Close())
 	}
 	if b.dir != nil {
 		errs = append(errs, b.dir.Close(time.Now()))

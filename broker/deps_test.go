@@ -21,6 +21,7 @@ var layers = map[string]string{
 	"cmd/streambus":           "broker broker/adopt broker/config broker/inspect storage/vfs",
 	"broker":                  "broker/config broker/fetch broker/handler broker/replica broker/server protocol raftmeta raftmeta/control raftmeta/image raftmeta/wal storage storage/vfs",
 	"broker/server":           "protocol",
+	"broker/peer":             "protocol",
 	"broker/config":           "raftmeta/image",
 	"broker/handler":          "broker/config broker/fetch broker/partition broker/replica protocol raftmeta/control raftmeta/image storage/batch",
 	"broker/fetch":            "broker/replica protocol storage",
@@ -36,6 +37,7 @@ var layers = map[string]string{
 	"raftmeta/image":          "",
 	"raftmeta/wal":            "",
 	"raftmeta/wal/memwal":     "raftmeta/wal",
+	"raftmeta/transport":      "",
 	"storage":                 "storage/batch storage/vfs",
 	"storage/batch":           "",
 	"storage/batch/batchtest": "storage/batch",
@@ -45,7 +47,7 @@ var layers = map[string]string{
 
 // modules says which packages may use which module from outside.
 var modules = map[string]string{
-	"github.com/twmb/franz-go/pkg/kmsg":   "protocol broker/handler broker/fetch cmd/streambus",
+	"github.com/twmb/franz-go/pkg/kmsg":   "protocol broker/handler broker/fetch broker/peer cmd/streambus",
 	"github.com/twmb/franz-go/pkg/kgo":    "cmd/streambus",
 	"github.com/twmb/franz-go/pkg/kadm":   "cmd/streambus",
 	"github.com/twmb/franz-go/pkg/kerr":   "cmd/streambus",
@@ -54,7 +56,7 @@ var modules = map[string]string{
 	"go.etcd.io/bbolt":                    "raftmeta/wal",
 	"google.golang.org/protobuf":          "raftmeta/quorum raftmeta/wal raftmeta/wal/memwal",
 	"github.com/benbjohnson/immutable":    "raftmeta/image",
-	"github.com/prometheus/client_golang": "broker broker/server broker/replica raftmeta",
+	"github.com/prometheus/client_golang": "broker broker/server broker/replica raftmeta raftmeta/transport",
 	"github.com/spf13/cobra":              "cmd/streambus",
 	"github.com/klauspost/compress":       "storage/batch",
 	"github.com/pierrec/lz4/v4":           "storage/batch",

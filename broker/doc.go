@@ -8,6 +8,7 @@
 //	broker              builds the parts and runs them
 //	  config            the table of settings, and where their values come from
 //	  server            listeners, connections, ordered answers, dispatch
+//	  peer              client to another node: many calls under way, in order
 //	  handler           one file per API; errcode.go turns errors into codes
 //	  fetch             sessions, passes of reads, waiting, the answer by hand
 //	  replica           shell: logs, flusher, retention, scrub, produce waits
@@ -21,6 +22,7 @@
 //	  liveness    pure  whom the active controller heard of; sessions, leases, probes
 //	  image       pure  the metadata as a value; records, codec, replay, delta
 //	  wal               the raft log on bbolt, and in memory for tests
+//	  transport         raft messages and snapshots between nodes, as bytes
 //	storage             partition logs on disk
 //	  batch             record batch v2: view, check, walk, compress, stamp
 //	  vfs               the file calls storage makes: real, memory, faulty
@@ -40,7 +42,8 @@
 //	the raft node             the controller's goroutine
 //	the image                 nobody: it never changes; View holds the newest
 //
-// Goroutines: one per connection (its reader) and one more while it writes;
+// Goroutines: one per connection (its reader) and one more while it writes; one
+// per connection to another node, one per peer of the quorum and snapshot to it;
 // per node the controller's loop, the follower of the committed units, the
 // flusher, the recovery points, retention, the scrub, one per listener, the
 // admin server. Nothing runs per partition, and a waiting fetch or produce holds

@@ -110,7 +110,7 @@ func TestBrokenRequests(t *testing.T) {
 		changes = 4
 	}
 	sent, answered := 0, 0
-	for _, api := range protocol.APIs() {
+	for _, api := range protocol.APIs(protocol.Clients) {
 		for version := min(api.Min, api.Advertised); version <= api.Max; version++ {
 			rng := rand.New(rand.NewPCG(uint64(api.Key), uint64(version)))
 			req := kmsg.RequestForKey(api.Key)

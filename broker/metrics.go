@@ -257,7 +257,7 @@ func newErrorCounts(reg prometheus.Registerer) *errorCounts {
 			"Errors in answers, by API and error; an answer has one for each partition or resource that failed.", []string{"request", "error"}, nil),
 		counts: map[int16]*[maxErrorCode + 2]atomic.Int64{},
 	}
-	for _, a := range protocol.APIs() {
+	for _, a := range protocol.APIs(protocol.Clients) {
 		c.counts[a.Key] = new([maxErrorCode + 2]atomic.Int64)
 	}
 	reg.MustRegister(c)
@@ -271,7 +271,7 @@ func (c *errorCounts) Describe(out chan<- *prometheus.Desc) { out <- c.desc }
 
 // Collect implements prometheus.Collector.
 func (c *errorCounts) Collect(out chan<- prometheus.Metric) {
-	for _, a := range protocol.APIs() {
+	for _, a := range protocol.APIs(protocol.Clients) {
 		for i := range c.counts[a.Key] {
 			if n := c.counts[a.Key][i].Load(); n > 0 {
 				out <- prometheus.MustNewConstMetric(c.desc, prometheus.CounterValue, float64(n), a.Name(), protocol.ErrorCode(i-1).String())

@@ -26,6 +26,43 @@ const (
 	KeyDescribeTopicPartitions int16 = 75
 )
 
+// API keys of our own, for what nodes say to each other. Kafka's numbers are
+// far below.
+const (
+	KeyRaft         int16 = 20000 // messages of the quorum; one way, never answered
+	KeyRaftSnapshot int16 = 20001 // a piece of a snapshot of the quorum's state
+	KeyFetchUnits   int16 = 20002 // committed units of the metadata
+	KeySubmit       int16 = 20003 // commands for the active controller
+	KeyHeartbeat    int16 = 20004 // a broker tells the active controller that it lives
+	KeyHello        int16 = 20005 // who are you
+)
+
+// Side is whom a listener is for. An API that is not served on a listener's
+// side does not exist there: it is not in ApiVersions, and a request of it ends
+// the connection.
+type Side uint8
+
+// Sides.
+const (
+	Clients     Side = iota // clients, and brokers that replicate
+	Controllers             // the nodes of the cluster
+)
+
+func (s Side) String() string { return [...]string{"client", "controller"}[s] }
+
+// sides is where an API is served.
+type sides uint8
+
+const (
+	forClients sides = iota
+	forControllers
+	forBoth
+)
+
+func (s sides) has(side Side) bool {
+	return s == forBoth || (s == forControllers) == (side == Controllers)
+}
+
 // API is one row of the table of what is served. ApiVersions is generated from
 // these rows, so what is not here does not exist for a client.
 type API struct {
@@ -35,8 +72,9 @@ type API struct {
 	// below Min. Only Produce needs it: librdkafka reads compression support
 	// off the lowest Produce version (KAFKA-18659).
 	Advertised int16
+	on         sides // where it is served
 	flexible   int16 // first flexible version
-	bulk       bool  // a request may be as large as socket.request.max.bytes
+	bulk       bool  // a request may be as large as the listener takes any
 	shape      Shape
 }
 
@@ -61,7 +99,7 @@ var apis = []API{
 		shape: shape(`s@0-3 b@1+ [s]@4+`)},
 	{Key: KeyListGroups, Min: 0, Max: 5, Advertised: 0, flexible: 3,
 		shape: shape(`[s]@4+ [s]@5+`)},
-	{Key: KeyApiVersions, Min: 0, Max: 5, Advertised: 0, flexible: 3,
+	{Key: KeyApiVersions, Min: 0, Max: 5, Advertised: 0, flexible: 3, on: forBoth,
 		shape: shape(`s@3+ s@3+ s@5+ i@5+`)},
 	{Key: KeyCreateTopics, Min: 2, Max: 7, Advertised: 2, flexible: 5,
 		shape: shape(`[s i h [i [i]] [s s]] i b@1+`)},
@@ -89,10 +127,35 @@ var apis = []API{
 		shape: shape(`[s [i]]`)},
 	{Key: KeyDescribeTopicPartitions, Min: 0, Max: 0, Advertised: 0, flexible: 0,
 		shape: shape(`[s .] i ?s i;`)},
+	{Key: KeyRaft, on: forControllers, bulk: true, shape: nodeShape},
+	{Key: KeyRaftSnapshot, on: forControllers, bulk: true, shape: nodeShape},
+	{Key: KeyFetchUnits, on: forControllers, shape: nodeShape},
+	{Key: KeySubmit, on: forControllers, bulk: true, shape: nodeShape},
+	{Key: KeyHeartbeat, on: forControllers, shape: nodeShape},
+	{Key: KeyHello, on: forControllers, shape: nodeShape},
 }
 
-// APIs lists what is served, by key.
-func APIs() []API { return apis }
+// APIs lists what is served on one side, by key.
+func APIs(side Side) []API {
+	var served []API
+	for _, a := range apis {
+		if a.on.has(side) {
+			served = append(served, a)
+		}
+	}
+	return served
+}
+
+// Versions is the same as ApiVersions tells it.
+func Versions(side Side) []kmsg.ApiVersionsResponseApiKey {
+	var keys []kmsg.ApiVersionsResponseApiKey
+	for _, a := range APIs(side) {
+		k := kmsg.NewApiVersionsResponseApiKey()
+		k.ApiKey, k.MinVersion, k.MaxVersion = a.Key, a.Advertised, a.Max
+		keys = append(keys, k)
+	}
+	return keys
+}
 
 func lookup(key int16) (*API, bool) {
 	for i := range apis {
@@ -111,4 +174,18 @@ func isFlexible(key, version int16) bool {
 }
 
 // Name is the API's name, for logs and metrics.
-func (a *API) Name() string { return kmsg.NameForKey(a.Key) }
+func (a *API) Name() string { return Name(a.Key) }
+
+var nodeNames = map[int16]string{
+	KeyRaft: "Raft", KeyRaftSnapshot: "RaftSnapshot", KeyFetchUnits: "FetchUnits",
+	KeySubmit: "Submit", KeyHeartbeat: "Heartbeat", KeyHello: "Hello",
+}
+
+// Name is the name of the API with this key, "Unknown" if neither Kafka nor
+// this broker has one.
+func Name(key int16) string {
+	if name, ok := nodeNames[key]; ok {
+		return name
+	}
+	return kmsg.NameForKey(key)
+}

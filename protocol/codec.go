@@ -8,22 +8,28 @@ import (
 )
 
 // FrameLimit is the largest frame that may announce itself with these first
-// bytes (at least two of them), given socket.request.max.bytes.
-func FrameLimit(start []byte, maxRequestBytes int32) int32 {
-	if a, ok := lookup(peekKey(start)); ok && a.bulk {
+// bytes (at least two of them) on a listener of this side, which takes no
+// request above maxRequestBytes.
+func FrameLimit(start []byte, side Side, maxRequestBytes int32) int32 {
+	if a, ok := lookup(peekKey(start)); ok && a.bulk && a.on.has(side) {
 		return maxRequestBytes
 	}
 	return min(smallFrame, maxRequestBytes)
 }
 
-// UnsupportedError is a request of an API or a version that is not served. As
-// in Apache Kafka it ends the connection: there is no answer that the client
-// could be sure to read.
-type UnsupportedError struct{ Key, Version int16 }
+// UnsupportedError is a request of an API or a version that is not served on
+// this side. As in Apache Kafka it ends the connection: there is no answer that
+// the client could be sure to read.
+type UnsupportedError struct {
+	Key, Version int16
+	Side         Side
+}
 
 func (e *UnsupportedError) Error() string {
-	name := kmsg.NameForKey(e.Key)
-	if a, ok := lookup(e.Key); ok {
+	name := Name(e.Key)
+	if a, ok := lookup(e.Key); ok && !a.on.has(e.Side) {
+		return fmt.Sprintf("%s is served on %s listeners only, and this is a %s listener", name, 1-e.Side, e.Side)
+	} else if ok {
 		return fmt.Sprintf("%s version %d is not served (versions %d to %d are)", name, e.Version, a.Min, a.Max)
 	}
 	return fmt.Sprintf("API key %d (%s) is not served", e.Key, name)
@@ -37,7 +43,7 @@ type MalformedError struct {
 }
 
 func (e *MalformedError) Error() string {
-	return fmt.Sprintf("malformed %s version %d from client id %q: %v", kmsg.NameForKey(e.Key), e.Version, e.ClientID, e.Err)
+	return fmt.Sprintf("malformed %s version %d from client id %q: %v", Name(e.Key), e.Version, e.ClientID, e.Err)
 }
 
 func (e *MalformedError) Unwrap() error { return e.Err }
@@ -53,18 +59,18 @@ func Decode(frame []byte, conn *ConnInfo) (r *Request, correlationID int32, err 
 	r = &Request{Key: h.Key, Version: h.Version, ClientID: h.ClientID, Conn: conn}
 	a, ok := lookup(h.Key)
 	switch {
-	case !ok:
-		return nil, 0, &UnsupportedError{h.Key, h.Version}
+	case !ok || !a.on.has(conn.Side):
+		return nil, 0, &UnsupportedError{h.Key, h.Version, conn.Side}
 	case a.serves(h.Version):
 	case h.Key == KeyApiVersions:
 		return r, h.CorrelationID, nil
 	default:
-		return nil, 0, &UnsupportedError{h.Key, h.Version}
+		return nil, 0, &UnsupportedError{h.Key, h.Version, conn.Side}
 	}
 	if err := a.shape.Check(body, h.Version, h.Version >= a.flexible); err != nil {
 		return nil, 0, &MalformedError{h.Key, h.Version, h.ClientID, err}
 	}
-	r.Body = kmsg.RequestForKey(h.Key)
+	r.Body = requestFor(h.Key)
 	r.Body.SetVersion(h.Version)
 	if err := r.Body.ReadFrom(body); err != nil {
 		return nil, 0, &MalformedError{h.Key, h.Version, h.ClientID, err}

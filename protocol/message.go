@@ -11,6 +11,7 @@ import (
 // is accepted, so handlers read it without a lock.
 type ConnInfo struct {
 	ID        uint64
+	Side      Side   // whom that listener is for
 	Listener  string // name of the listener it came in on: decides which endpoints it is told
 	Principal string // Kafka's "Type:name"; "User:ANONYMOUS" without authentication
 	Peer      netip.AddrPort

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -29,7 +30,7 @@ func fill(v reflect.Value, rng *rand.Rand, depth int) {
 			return
 		}
 		for i := range v.NumField() {
-			if v.Type().Field(i).Name != "Version" {
+			if f := v.Type().Field(i); f.IsExported() && f.Name != "Version" {
 				fill(v.Field(i), rng, depth)
 			}
 		}
@@ -58,7 +59,7 @@ func fill(v reflect.Value, rng *rand.Rand, depth int) {
 }
 
 func randomRequest(key, version int16, rng *rand.Rand) kmsg.Request {
-	r := kmsg.RequestForKey(key)
+	r := requestFor(key)
 	r.SetVersion(version)
 	fill(reflect.ValueOf(r).Elem(), rng, 0)
 	r.SetVersion(version)
@@ -72,6 +73,14 @@ func encode(r kmsg.Request, correlationID int32, clientID *string) []byte {
 		f = kmsg.NewRequestFormatter(kmsg.FormatterClientID(*clientID))
 	}
 	return f.AppendRequest(nil, r, correlationID)[4:]
+}
+
+// connTo is a connection on whose listener an API is served.
+func connTo(a *API) *ConnInfo {
+	if a.on.has(Clients) {
+		return &ConnInfo{}
+	}
+	return &ConnInfo{Side: Controllers}
 }
 
 func eachVersion(f func(a *API, version int16)) {
@@ -107,7 +116,7 @@ func TestDecodeReturnsWhatWasSent(t *testing.T) {
 	for _, clientID := range []*string{nil, &name} {
 		eachVersion(func(a *API, version int16) {
 			sent := randomRequest(a.Key, version, rng)
-			got, correlationID, err := Decode(encode(sent, 77, clientID), &ConnInfo{})
+			got, correlationID, err := Decode(encode(sent, 77, clientID), connTo(a))
 			if err != nil {
 				t.Fatalf("%s v%d: %v", a.Name(), version, err)
 			}
@@ -153,12 +162,21 @@ func TestLiesAreRefusedAtOnce(t *testing.T) {
 		"tags of a metadata request":   append(append(header(KeyMetadata, 12), 0, 1, 1), huge...),
 		"tags of the header":           append(header(KeyMetadata, 12)[:10], huge...),
 		"topics of a metadata request": append(header(KeyMetadata, 12), huge...),
+		"the header of a node":         append(header(KeyHello, 0), huge...),
+		"the data of a node":           append(append(header(KeySubmit, 0), 1), huge...),
+		"tags of a node":               append(append(header(KeyRaft, 0), 1, 1), huge...),
+		"a null header of a node":      append(header(KeyHello, 0), 0, 1, 0),
+		"null data of a node":          append(header(KeyHello, 0), 1, 0, 0),
 		"tags inside a tagged field": append(append(append(header(KeyFetch, 15),
 			0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1), 1, 1, 17, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), huge...),
 	}
 	for name, frame := range lies {
 		begun := time.Now()
-		_, _, err := Decode(frame, &ConnInfo{})
+		conn := &ConnInfo{}
+		if peekKey(frame) >= KeyRaft {
+			conn.Side = Controllers
+		}
+		_, _, err := Decode(frame, conn)
 		if _, ok := errors.AsType[*MalformedError](err); !ok {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -173,7 +191,7 @@ func TestEveryPrefixIsRefused(t *testing.T) {
 	eachVersion(func(a *API, version int16) {
 		frame := encode(randomRequest(a.Key, version, rng), 1, nil)
 		for n := range len(frame) {
-			if _, _, err := Decode(frame[:n], &ConnInfo{}); err == nil {
+			if _, _, err := Decode(frame[:n], connTo(a)); err == nil {
 				t.Fatalf("%s v%d: the first %d of %d bytes decode", a.Name(), version, n, len(frame))
 			}
 		}
@@ -219,13 +237,115 @@ func TestProduceIsAdvertisedFromZero(t *testing.T) {
 	}
 }
 
+// What is served on one side does not exist on the other, and gets no room there.
+func TestSides(t *testing.T) {
+	on := map[int16][2]bool{KeyProduce: {true, false}, KeyMetadata: {true, false}, KeyApiVersions: {true, true}}
+	for key := KeyRaft; key <= KeyHello; key++ {
+		on[key] = [2]bool{false, true}
+	}
+	const most = 100 << 20
+	for key, want := range on {
+		for _, side := range []Side{Clients, Controllers} {
+			a, _ := lookup(key)
+			_, _, err := Decode(encode(requestFor(key), 1, nil), &ConnInfo{Side: side})
+			if version := requestFor(key).GetVersion(); !a.serves(version) {
+				r := requestFor(key)
+				r.SetVersion(a.Min)
+				_, _, err = Decode(encode(r, 1, nil), &ConnInfo{Side: side})
+			}
+			if (err == nil) != want[side] {
+				t.Errorf("%s on a %s listener: %v", a.Name(), side, err)
+			}
+			listed := slices.ContainsFunc(Versions(side), func(k kmsg.ApiVersionsResponseApiKey) bool { return k.ApiKey == key })
+			if listed != want[side] {
+				t.Errorf("%s is in ApiVersions of a %s listener: %v", a.Name(), side, listed)
+			}
+			wide := want[side] && slices.Contains([]int16{KeyProduce, KeyRaft, KeyRaftSnapshot, KeySubmit}, key)
+			if limit := FrameLimit(binary.BigEndian.AppendUint16(nil, uint16(key)), side, most); (limit == most) != wide || limit > most {
+				t.Errorf("%s may have %d bytes on a %s listener", a.Name(), limit, side)
+			}
+		}
+	}
+	if got := len(APIs(Clients)) + len(APIs(Controllers)); got != len(apis)+1 {
+		t.Errorf("%d rows on both sides", got)
+	}
+	_, _, err := Decode(encode(NewNodeRequest(KeyRaft), 1, nil), &ConnInfo{})
+	if err == nil || err.Error() != "Raft is served on controller listeners only, and this is a client listener" {
+		t.Errorf("it says: %v", err)
+	}
+}
+
+func TestDecodeAnswer(t *testing.T) {
+	to := NewNodeRequest(KeySubmit)
+	frame := AppendFrame(nil, to.Answer([]byte(`{"a":1}`), []byte("the data")), KeySubmit, 0, 41)[4:]
+	body, id, err := DecodeAnswer(frame, to)
+	if got, ok := body.(*NodeResponse); !ok || err != nil || id != 41 || got.Key() != KeySubmit || string(got.Header) != `{"a":1}` || string(got.Data) != "the data" {
+		t.Fatalf("%+v, %d, %v", body, id, err)
+	}
+	for n := range frame {
+		if _, _, err := DecodeAnswer(frame[:n], to); err == nil {
+			t.Fatalf("the first %d of %d bytes decode", n, len(frame))
+		}
+	}
+	if _, _, err := DecodeAnswer(append(frame[:4:4], 0, 1, 1, 1, 5, 2, 'h', 'i'), to); err != nil {
+		t.Errorf("a tagged field of a later node: %v", err)
+	}
+	asked := kmsg.NewPtrApiVersionsRequest()
+	if _, _, err := DecodeAnswer([]byte{0, 0, 0, 1, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0}, asked); err == nil {
+		t.Error("two billion versions in two bytes")
+	}
+}
+
+// A header and data go through as they are, without a copy.
+func TestNodeRequestAliasesTheFrame(t *testing.T) {
+	r := NewNodeRequest(KeyRaft)
+	r.Header, r.Data = []byte("header"), []byte("some data")
+	frame := encode(r, 1, nil)
+	got, _, err := Decode(frame, &ConnInfo{Side: Controllers})
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := got.Body.(*NodeRequest)
+	if string(body.Header) != "header" || string(body.Data) != "some data" {
+		t.Fatalf("%q, %q", body.Header, body.Data)
+	}
+	for i := range frame {
+		frame[i] = 'x'
+	}
+	if string(body.Header) != "xxxxxx" || string(body.Data) != "xxxxxxxxx" {
+		t.Fatalf("they were copied: %q, %q", body.Header, body.Data)
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	rng := rand.New(rand.NewPCG(7, 8))
 	eachVersion(func(a *API, version int16) { f.Add(encode(randomRequest(a.Key, version, rng), 1, nil)) })
 	f.Fuzz(func(t *testing.T, frame []byte) {
-		r, _, err := Decode(frame, &ConnInfo{})
-		if err == nil && r.Body != nil {
-			r.Body.AppendTo(nil)
+		for _, side := range []Side{Clients, Controllers} {
+			r, _, err := Decode(frame, &ConnInfo{Side: side})
+			if err == nil && r.Body != nil {
+				r.Body.AppendTo(nil)
+			}
+		}
+	})
+}
+
+func FuzzDecodeAnswer(f *testing.F) {
+	versions := kmsg.NewPtrApiVersionsResponse()
+	versions.ApiKeys = Versions(Controllers)
+	f.Add(AppendFrame(nil, versions, KeyApiVersions, 0, 1)[4:])
+	hello := NewNodeRequest(KeyHello)
+	f.Add(AppendFrame(nil, hello.Answer([]byte("{}"), []byte("data")), KeyHello, 0, 1)[4:])
+	f.Fuzz(func(t *testing.T, frame []byte) {
+		for _, to := range []kmsg.Request{kmsg.NewPtrApiVersionsRequest(), hello} {
+			body, id, err := DecodeAnswer(frame, to)
+			if err != nil {
+				continue
+			}
+			again := AppendFrame(nil, body, to.Key(), 0, id)[4:]
+			if second, _, err := DecodeAnswer(again, to); err != nil || !reflect.DeepEqual(second, body) {
+				t.Fatalf("%x is read as %+v, written as %x and read as %+v, %v", frame, body, again, second, err)
+			}
 		}
 	})
 }

@@ -1,5 +1,5 @@
 // Package raftmeta runs the metadata quorum of a node: the goroutine that owns the raft node, snapshots, the units that
-// followers pull, and the broker's own view of the metadata.
+// followers pull, what the active controller knows of the brokers, and the broker's own view of the metadata.
 package raftmeta
 
 import (
@@ -10,28 +10,43 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	mathrand "math/rand/v2"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/streambus/streambus/raftmeta/control"
 	"github.com/streambus/streambus/raftmeta/follow"
 	"github.com/streambus/streambus/raftmeta/image"
+	"github.com/streambus/streambus/raftmeta/liveness"
 	"github.com/streambus/streambus/raftmeta/quorum"
 	"github.com/streambus/streambus/raftmeta/wal"
 )
 
-// ErrUnknown is the outcome of a command that may or may not have been carried out.
-var ErrUnknown = quorum.ErrUnknown
+var (
+	// ErrUnknown is the outcome of a command that may or may not have been carried out.
+	ErrUnknown = quorum.ErrUnknown
+	// ErrNotLeader says that another controller is to be asked. Nothing was done.
+	ErrNotLeader = quorum.ErrNotLeader
+
+	errStopped = errors.New("the controller has stopped")
+)
 
 const (
+	tick      = 100 * time.Millisecond // a heartbeat of raft; an election time-out is ten to twenty
 	inboxSize = 1024
 	// Of the entries that a snapshot covers so many stay in the log, and so many bytes of units in memory, for followers
 	// that are a little late.
 	keepEntries, keepEntryBytes = 10_000, 16 << 20
 	keepUnits                   = 16 << 20
+	// stalled is how long the log may take before the process ends: whoever waits is better off with another leader.
+	stalled = 10 * time.Second
+	// slept is a gap between two turns of the loop that makes silence of others mean nothing: it was this side that slept.
+	slept = time.Second
+	// stagger keeps those who learn at once that the leader is gone from standing against each other.
+	stagger = 50 * time.Millisecond
 )
 
 // Config is what a controller needs to know.
@@ -42,12 +57,20 @@ type Config struct {
 	Registerer prometheus.Registerer
 	// SnapshotBytes of new log are worth a snapshot: bytes are what a start has to replay. 0 means 64 MiB.
 	SnapshotBytes int
+	// Session is after how much silence a broker is fenced.
+	Session time.Duration
+	// Send hands a message to the transport. It does not block: what it cannot take is lost, and Unreachable says so.
+	Send func(quorum.Message)
+	// Members is told who the controllers are: at the start, and when that changes.
+	Members func([]image.Voter)
+	// Probe dials the listener of a broker once.
+	Probe func(ctx context.Context, b *image.Broker) (liveness.Finding, image.UUID)
 }
 
 const defaultSnapshotBytes = 64 << 20
 
-// Outcome is what became of a command: nil and a reply, a *control.Refusal, or ErrUnknown. Index is what a reader must
-// have applied to see it.
+// Outcome is what became of a command: nil and a reply, a *control.Refusal, ErrNotLeader or ErrUnknown. Index is what a
+// reader must have applied to see it.
 type Outcome struct {
 	Index uint64
 	Reply any
@@ -58,12 +81,23 @@ type Outcome struct {
 type Controller struct {
 	cfg     Config
 	log     wal.Log
-	core    *quorum.Core // Run's goroutine owns it
-	voter   image.Voter
-	inbox   chan []quorum.Proposal
+	raftID  uint64
+	inbox   chan func()   // what happens, for Run's goroutine
 	stopped chan struct{} // closed when Run has ended
 	metrics *metrics
 	active  atomic.Bool
+	leader  atomic.Int32 // the node that leads, -1 for none known
+	saving  atomic.Int64 // since when the log is being written, in Unix nanoseconds; 0 for not
+
+	// The following are of Run's goroutine.
+	core    *quorum.Core
+	office  *liveness.Tracker // nil but on the active controller
+	offices context.Context   // ends with the office
+	resign  context.CancelFunc
+	turned  time.Time // when the loop last came round
+	written int       // bytes of log since the last snapshot
+	stand   *time.Timer
+	members []image.Voter // as last told
 
 	mu    sync.Mutex // guards the following
 	img   *image.Image
@@ -73,16 +107,35 @@ type Controller struct {
 	news  chan struct{} // closed and replaced when img moves on
 }
 
-// Open restores the controller from its log; an empty log becomes that of a new cluster of one.
+// DrawRaftID gives a log that has none a raft id, which no other directory ever has.
+func DrawRaftID(log wal.Log) (uint64, error) {
+	state, err := log.Load()
+	if err != nil || state.RaftID != 0 {
+		return state.RaftID, err
+	}
+	var id [8]byte
+	rand.Read(id[:])
+	raftID := binary.BigEndian.Uint64(id[:])>>1 | 1 // raft takes 0 for nobody, and the highest for itself
+	return raftID, log.Draw(raftID)
+}
+
+// Form makes a log that has its raft id the first of a new cluster with these voters.
+func Form(log wal.Log, raftID uint64, clusterID string, voters ...image.Voter) error {
+	hs, snap := quorum.Genesis(clusterID, voters...)
+	return log.Form(raftID, hs, snap)
+}
+
+// Join makes a log that has its raft id one of a cluster that there is: its leader sends what is in it.
+func Join(log wal.Log, raftID uint64) error {
+	hs, snap := quorum.Stranger()
+	return log.Form(raftID, hs, snap)
+}
+
+// Open restores the controller from its log, which is formed.
 func Open(cfg Config, log wal.Log) (*Controller, error) {
 	state, err := log.Load()
 	if err != nil {
 		return nil, err
-	}
-	if state.RaftID == 0 {
-		if state, err = form(log); err != nil {
-			return nil, fmt.Errorf("forming the cluster: %w", err)
-		}
 	}
 	cfg.SnapshotBytes = cmp.Or(cfg.SnapshotBytes, defaultSnapshotBytes)
 	var origin image.UUID
@@ -99,38 +152,23 @@ func Open(cfg Config, log wal.Log) (*Controller, error) {
 		return nil, fmt.Errorf("the metadata log is of cluster %s, this node is of cluster %s: its directory was put together from two", id, cfg.ClusterID)
 	}
 	c := &Controller{
-		cfg: cfg, log: log, core: core, voter: image.Voter{RaftID: state.RaftID, NodeID: cfg.NodeID},
-		inbox: make(chan []quorum.Proposal, inboxSize), stopped: make(chan struct{}),
+		cfg: cfg, log: log, core: core, raftID: state.RaftID,
+		inbox: make(chan func(), inboxSize), stopped: make(chan struct{}),
 		img: core.Image(), base: core.Image().Index(), news: make(chan struct{}),
 	}
+	c.leader.Store(-1)
 	c.metrics = newMetrics(cfg.Registerer)
 	return c, nil
 }
 
-// form draws a raft id, which no other directory ever has, and writes the state that a cluster of one begins with.
-func form(log wal.Log) (wal.State, error) {
-	var id [8]byte
-	rand.Read(id[:])
-	raftID := binary.BigEndian.Uint64(id[:])>>1 | 1 // raft takes 0 for nobody, and the highest for itself
-	hs, snap := quorum.Genesis(raftID)
-	if err := log.Form(raftID, hs, snap); err != nil {
-		return wal.State{}, err
-	}
-	return log.Load()
-}
-
-// token leads an answer back to its Submit.
-type token struct {
-	answers chan<- quorum.Answer
-	n       int
-}
-
-// Run owns the raft node until ctx ends or the log fails. There are no ticks: with one voter nobody's silence means
-// anything, and an idle controller costs nothing.
+// Run owns the raft node until ctx ends or the log fails. A controller that is alone has no ticks, since nobody's silence
+// means anything then, and costs nothing when idle.
 func (c *Controller) Run(ctx context.Context) error {
 	defer close(c.stopped)
-	defer func() { answer(c.core.Abandon()) }()
-	c.core.Enqueue(quorum.Proposal{Request: control.Request{Actor: "controller", Cause: "a new cluster", Command: &control.FormCluster{ClusterID: c.cfg.ClusterID, Voters: []image.Voter{c.voter}}}})
+	watch, stopWatch := context.WithCancel(ctx)
+	defer stopWatch()
+	go c.watch(watch)
+	defer func() { c.answer(c.leave(c.core.Abandon())) }()
 	snapshots := make(chan snapshotDone, 1)
 	writing := false
 	defer func() {
@@ -138,14 +176,20 @@ func (c *Controller) Run(ctx context.Context) error {
 			<-snapshots // the log may be closed once Run has returned
 		}
 	}()
-	written := 0
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	c.stand = time.NewTimer(0)
+	<-c.stand.C
+	wake := time.NewTimer(0)
+	defer wake.Stop()
+	c.turned = time.Now()
+	c.tellMembers()
 	for {
-		n, err := c.settle()
-		if err != nil {
+		if err := c.settle(); err != nil {
 			return err
 		}
-		if written += n; written > c.cfg.SnapshotBytes && !writing {
-			written, writing = 0, true
+		if c.written > c.cfg.SnapshotBytes && !writing {
+			c.written, writing = 0, true
 			snap, img := c.core.Snapshot()
 			go func() {
 				snap.Data = img.Encode()
@@ -153,9 +197,27 @@ func (c *Controller) Run(ctx context.Context) error {
 				snapshots <- snapshotDone{snap, err}
 			}()
 		}
+		wake.Reset(c.supervise())
+		var ticks <-chan time.Time
+		if !c.core.Alone() {
+			ticks = ticker.C
+		}
 		select {
-		case ps := <-c.inbox:
-			c.gather(ps)
+		case f := <-c.inbox:
+			c.turn()
+			f()
+			c.gather()
+		case <-ticks:
+			c.turn()
+			c.answer(c.core.Tick())
+			c.confirm()
+		case <-wake.C:
+			c.turn()
+		case <-c.stand.C:
+			c.turn()
+			if err := c.core.Campaign(); err != nil {
+				c.cfg.Logger.Debug("not standing for election", "error", err)
+			}
 		case done := <-snapshots:
 			writing = false
 			if err := c.compact(done); err != nil {
@@ -163,6 +225,48 @@ func (c *Controller) Run(ctx context.Context) error {
 			}
 		case <-ctx.Done():
 			return nil
+		}
+	}
+}
+
+// gather takes everything that waits in the inbox, so that it is one unit and one sync.
+func (c *Controller) gather() {
+	for range inboxSize {
+		select {
+		case f := <-c.inbox:
+			f()
+		default:
+			return
+		}
+	}
+}
+
+// turn notices that the process slept. What it knew of others is worth nothing then: it takes office anew, if it still
+// has one, and everybody gets a full session.
+func (c *Controller) turn() {
+	now := time.Now()
+	if gap := now.Sub(c.turned); gap > slept {
+		c.cfg.Logger.Warn("this process did not run for a while", "gap", gap)
+		if c.office != nil && !c.core.Alone() {
+			c.answer(c.leave(nil))
+		}
+	}
+	c.turned = now
+}
+
+// watch ends the process when the log takes for ever: nobody else can tell that from a slow one.
+func (c *Controller) watch(ctx context.Context) {
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	for {
+		select {
+		case now := <-ticker.C:
+			if since := c.saving.Load(); since != 0 && now.UnixNano()-since > int64(stalled) {
+				debug.SetTraceback("all")
+				panic(fmt.Sprintf("the raft log has been at one write for more than %s: the disk does not answer, and the controller's other work stands still", stalled))
+			}
+		case <-ctx.Done():
+			return
 		}
 	}
 }
@@ -185,78 +289,79 @@ func (c *Controller) compact(done snapshotDone) error {
 	return c.log.Compact(to)
 }
 
-// gather takes everything that waits in the inbox, so that it is one unit and one sync.
-func (c *Controller) gather(ps []quorum.Proposal) {
+// settle runs the core until it has nothing more to do. Between Ready and Advance stands the write of the log and nothing
+// else; an error of it ends the node.
+func (c *Controller) settle() error {
 	for {
-		for _, p := range ps {
-			c.core.Enqueue(p)
-		}
-		select {
-		case ps = <-c.inbox:
-		default:
-			return
-		}
-	}
-}
-
-// settle runs the core until it has nothing more to do, and returns how many bytes it wrote. Between Ready and Advance
-// stands the write of the log and nothing else; an error of it ends the node.
-func (c *Controller) settle() (written int, err error) {
-	for {
-		answer(c.core.Propose(time.Now()))
+		c.answer(c.core.Propose(time.Now()))
 		p, ok, err := c.core.Ready()
 		if err != nil {
-			return written, err
+			return err
 		}
-		status := c.core.Status()
-		c.active.Store(status.Leader == c.voter.RaftID)
-		c.metrics.observe(status, c.nodeOf)
 		if !ok {
-			c.metrics.waiting.Set(float64(c.core.Waiting()))
-			return written, nil
+			c.observe()
+			return nil
 		}
 		c.metrics.readies.Inc()
 		begun := time.Now()
+		c.saving.Store(begun.UnixNano())
 		if err := c.log.Save(wal.Write(p)); err != nil {
-			return written, fmt.Errorf("the raft log cannot be written and this node must stop: %w", err)
+			return fmt.Errorf("the raft log cannot be written and this node must stop: %w", err)
 		}
+		c.saving.Store(0)
 		if p.Sync {
 			c.metrics.syncSeconds.Observe(time.Since(begun).Seconds())
 		}
 		done, err := c.core.Advance()
 		c.metrics.advances.Inc()
-		c.publish(done.Units)
-		answer(done.Answers)
+		for _, m := range done.Messages {
+			c.cfg.Send(m)
+		}
+		c.publish(done)
+		c.tellMembers()
+		c.take()
+		c.hold(done.Answers)
 		if err != nil {
-			return written, err
+			return err
 		}
 		for _, e := range p.Entries {
-			written += len(e.GetData())
+			c.written += len(e.GetData())
 		}
 	}
 }
 
+// observe shows outside where the raft node stands.
+func (c *Controller) observe() {
+	status := c.core.Status()
+	c.active.Store(c.core.Active())
+	c.leader.Store(c.nodeOf(status.Leader))
+	c.metrics.observe(status, c.leader.Load())
+	c.metrics.waiting.Set(float64(c.core.Waiting()))
+}
+
 // nodeOf is the node that a raft id belongs to, -1 where that is not known.
 func (c *Controller) nodeOf(raftID uint64) int32 {
-	if raftID == c.voter.RaftID {
-		return c.voter.NodeID
+	if v, ok := c.core.Image().Voter(raftID); ok {
+		return v.NodeID
 	}
-	for _, v := range c.core.Image().Voters() {
-		if v.RaftID == raftID {
-			return v.NodeID
-		}
+	if raftID == c.raftID {
+		return c.cfg.NodeID
 	}
 	return -1
 }
 
 // publish gives units to those who follow.
-func (c *Controller) publish(units []quorum.Committed) {
-	if len(units) == 0 {
+func (c *Controller) publish(done quorum.Applied) {
+	if len(done.Units) == 0 && !done.Restored {
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, u := range units {
+	c.img = c.core.Image()
+	if done.Restored { // what was there before has a gap behind it
+		c.units, c.bytes, c.base = nil, 0, done.Base
+	}
+	for _, u := range done.Units {
 		c.units = append(c.units, follow.Unit(u))
 		c.bytes += len(u.Bytes)
 	}
@@ -265,109 +370,78 @@ func (c *Controller) publish(units []quorum.Committed) {
 		c.bytes -= len(c.units[0].Bytes)
 		c.units = c.units[1:]
 	}
-	c.img = c.core.Image()
 	close(c.news)
 	c.news = make(chan struct{})
 }
 
-func answer(answers []quorum.Answer) {
-	for _, a := range answers {
-		if t, ok := a.Token.(token); ok {
-			t.answers <- a // has room for every command of its Submit
-		}
+// do has the loop call f, unless it has stopped or ctx ends before.
+func (c *Controller) do(ctx context.Context, f func()) error {
+	select {
+	case c.inbox <- f:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-c.stopped:
+		return errStopped
 	}
+}
+
+// try has the loop call f, unless it is so busy that f would have to wait: for what is sent again if it is lost.
+func (c *Controller) try(f func()) {
+	select {
+	case c.inbox <- f:
+	default:
+		c.metrics.dropped.Inc()
+	}
+}
+
+// Receive takes a raft message from another controller.
+func (c *Controller) Receive(data []byte) {
+	c.try(func() { c.rejected(c.core.Step(data)) })
+}
+
+// ReceiveSnapshot takes a raft message whose snapshot came apart from it.
+func (c *Controller) ReceiveSnapshot(data, snapshot []byte) {
+	c.try(func() { c.rejected(c.core.StepSnapshot(data, snapshot)) })
+}
+
+func (c *Controller) rejected(err error) {
+	if err != nil {
+		c.cfg.Logger.Debug("a raft message was refused", "error", err)
+	}
+}
+
+// Unreachable says that messages to another controller were lost.
+func (c *Controller) Unreachable(raftID uint64) { c.try(func() { c.core.Unreachable(raftID) }) }
+
+// SnapshotSent says how sending a snapshot ended. It must not get lost.
+func (c *Controller) SnapshotSent(raftID uint64, ok bool) {
+	_ = c.do(context.Background(), func() { c.core.SnapshotSent(raftID, ok) }) // an error says that the loop has stopped
+}
+
+// ControllerGone says that the process of another controller is gone, or leads no more. If it led, this one stands for
+// election within moments.
+func (c *Controller) ControllerGone(raftID uint64) {
+	c.try(func() {
+		if c.core.Status().Leader != raftID || c.raftID == raftID {
+			return
+		}
+		if err := c.core.ForgetLeader(raftID); err != nil {
+			return
+		}
+		c.stand.Reset(mathrand.N(stagger))
+	})
+}
+
+// Image is the newest image that is applied here.
+func (c *Controller) Image() *image.Image {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.img
 }
 
 // Active tells whether this controller is the one that decides.
 func (c *Controller) Active() bool { return c.active.Load() }
 
-// Submit hands commands to the controller and returns when the outcome of each is applied here, or not known. When ctx
-// ends first, the outcome of those that are not answered is unknown.
-func (c *Controller) Submit(ctx context.Context, cmds ...control.Command) []Outcome {
-	outcomes := make([]Outcome, len(cmds))
-	for i := range outcomes {
-		outcomes[i].Err = ErrUnknown
-	}
-	answers := make(chan quorum.Answer, len(cmds))
-	ps := make([]quorum.Proposal, len(cmds))
-	for i, cmd := range cmds {
-		ps[i] = quorum.Proposal{Token: token{answers, i}, Request: control.Request{Actor: "controller", Command: cmd}}
-	}
-	select {
-	case c.inbox <- ps:
-	case <-ctx.Done():
-		return withCause(outcomes, ctx)
-	case <-c.stopped:
-		return outcomes
-	}
-	for range cmds {
-		select {
-		case a := <-answers:
-			outcomes[a.Token.(token).n] = Outcome{a.Index, a.Reply, a.Err}
-		case <-ctx.Done():
-			return withCause(outcomes, ctx)
-		case <-c.stopped:
-			select { // the loop answered before it stopped
-			case a := <-answers:
-				outcomes[a.Token.(token).n] = Outcome{a.Index, a.Reply, a.Err}
-			default:
-				return outcomes
-			}
-		}
-	}
-	return outcomes
-}
-
-// withCause says why outcomes are unknown.
-func withCause(outcomes []Outcome, ctx context.Context) []Outcome {
-	for i := range outcomes {
-		if outcomes[i].Err == ErrUnknown {
-			outcomes[i].Err = fmt.Errorf("%w: %w", ErrUnknown, context.Cause(ctx))
-		}
-	}
-	return outcomes
-}
-
-// Units waits for committed units after an index and returns some, at least one; or a snapshot, when that index is too
-// old for the units that are kept.
-func (c *Controller) Units(ctx context.Context, after uint64, maxBytes int) (follow.Batch, error) {
-	for {
-		c.mu.Lock()
-		img, news := c.img, c.news
-		var batch follow.Batch
-		if after >= c.base {
-			batch.Units = unitsAfter(c.units, after, maxBytes)
-		}
-		c.mu.Unlock()
-		switch {
-		case len(batch.Units) > 0:
-			return batch, nil
-		case after > img.Index():
-			return batch, fmt.Errorf("metadata up to index %d is wanted and %d is committed: the follower is of another cluster, or the controllers have lost data", after, img.Index())
-		case after < img.Index():
-			batch.Snapshot = img.Encode()
-			return batch, nil
-		}
-		select {
-		case <-news:
-		case <-ctx.Done():
-			return batch, ctx.Err()
-		case <-c.stopped:
-			return batch, errors.New("the controller has stopped")
-		}
-	}
-}
-
-func unitsAfter(units []follow.Unit, after uint64, maxBytes int) []follow.Unit {
-	var out []follow.Unit
-	for _, u := range units {
-		if u.Index <= after {
-			continue
-		}
-		if maxBytes -= len(u.Bytes); maxBytes < 0 && len(out) > 0 {
-			break
-		}
-		out = append(out, u)
-	}
-	return out
-}
+// Leader is the node that leads the quorum, -1 where none is known.
+func (c *Controller) Leader() int32 { return c.leader.Load() }

@@ -14,7 +14,9 @@ import (
 
 	"github.com/streambus/streambus/raftmeta"
 	"github.com/streambus/streambus/raftmeta/control"
+	"github.com/streambus/streambus/raftmeta/follow"
 	"github.com/streambus/streambus/raftmeta/image"
+	"github.com/streambus/streambus/raftmeta/quorum"
 	"github.com/streambus/streambus/raftmeta/wal"
 	"github.com/streambus/streambus/raftmeta/wal/memwal"
 )
@@ -30,15 +32,41 @@ func openLog(t *testing.T, dir string) wal.Log {
 	return log
 }
 
-func open(t *testing.T, log wal.Log) *raftmeta.Controller {
+func open(t *testing.T, log wal.Log) *raftmeta.Controller { return openWith(t, log, 0) }
+
+// openWith opens a controller that is alone; an empty log becomes that of a new cluster.
+func openWith(t *testing.T, log wal.Log, snapshotBytes int) *raftmeta.Controller {
 	t.Helper()
+	s, err := log.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !s.Formed() {
+		id, err := raftmeta.DrawRaftID(log)
+		if err == nil {
+			err = raftmeta.Form(log, id, cluster, image.Voter{RaftID: id, NodeID: 1})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 	c, err := raftmeta.Open(raftmeta.Config{
 		NodeID: 1, ClusterID: cluster, Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
+		SnapshotBytes: snapshotBytes, Members: func([]image.Voter) {},
+		Send: func(m quorum.Message) { t.Errorf("a node that is alone sends %+v", m) },
 	}, log)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return c
+}
+
+func submit(ctx context.Context, c *raftmeta.Controller, cmds ...control.Command) []raftmeta.Outcome {
+	var requests []control.Request
+	for _, cmd := range cmds {
+		requests = append(requests, control.Request{Command: cmd})
+	}
+	return c.Submit(ctx, requests...)
 }
 
 // run starts a controller and a view that follows it, and returns what stops both.
@@ -53,7 +81,7 @@ func run(t *testing.T, c *raftmeta.Controller) (view *raftmeta.View, stop func()
 		}
 	})
 	wg.Go(func() {
-		if err := view.Follow(ctx, cluster, c.Units, func(*image.Image, *image.Delta) {}); err != nil {
+		if err := view.Follow(ctx, cluster, c.Units, func(follow.Change) {}, func(uint64, bool) {}); err != nil {
 			t.Errorf("the view ended: %v", err)
 		}
 	})
@@ -66,7 +94,7 @@ func run(t *testing.T, c *raftmeta.Controller) (view *raftmeta.View, stop func()
 }
 
 func register() control.Command {
-	return &control.RegisterBroker{ID: 1, Incarnation: image.UUID{1}, Dirs: []image.UUID{{2}}}
+	return &control.RegisterBroker{ID: 1, Incarnation: image.UUID{1}, Levels: image.OwnLevels, Unfenced: true, Dirs: []image.UUID{{2}}}
 }
 
 func topic(i int) *control.CreateTopic {
@@ -75,7 +103,7 @@ func topic(i int) *control.CreateTopic {
 
 func mustSubmit(t *testing.T, c *raftmeta.Controller, cmds ...control.Command) (index uint64) {
 	t.Helper()
-	for i, o := range c.Submit(t.Context(), cmds...) {
+	for i, o := range submit(t.Context(), c, cmds...) {
 		if o.Err != nil {
 			t.Fatalf("command %d: %v", i, o.Err)
 		}
@@ -95,7 +123,7 @@ func TestThousandTopicsAtOnceAndAfterReopening(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range topics {
 		wg.Go(func() {
-			o := c.Submit(t.Context(), topic(i))[0]
+			o := submit(t.Context(), c, topic(i))[0]
 			if o.Err != nil {
 				t.Errorf("topic %d: %v", i, o.Err)
 				return
@@ -138,7 +166,7 @@ func TestThousandTopicsAtOnceAndAfterReopening(t *testing.T) {
 func TestOutcomesAreInOrder(t *testing.T) {
 	c := open(t, memwal.New())
 	run(t, c)
-	outcomes := c.Submit(t.Context(), register(), topic(1), topic(1), topic(2))
+	outcomes := submit(t.Context(), c, register(), topic(1), topic(1), topic(2))
 	for i, code := range []control.Code{0, 0, control.TopicExists, 0} {
 		var r *control.Refusal
 		if refused := errors.As(outcomes[i].Err, &r); refused != (code != 0) || refused && r.Code != code {
@@ -155,7 +183,7 @@ func TestSubmitThatIsNotWaitedForIsUnknown(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	for range 50 { // whether the command is handed over or not
-		o := c.Submit(ctx, topic(1))[0]
+		o := submit(ctx, c, topic(1))[0]
 		if !errors.Is(o.Err, raftmeta.ErrUnknown) || !errors.Is(o.Err, context.Canceled) {
 			t.Fatalf("outcome %+v", o)
 		}
@@ -171,7 +199,7 @@ func TestStoppedControllerAnswersUnknown(t *testing.T) {
 	}
 	stop()
 	for range 50 {
-		if o := c.Submit(t.Context(), topic(1))[0]; !errors.Is(o.Err, raftmeta.ErrUnknown) {
+		if o := submit(t.Context(), c, topic(1))[0]; !errors.Is(o.Err, raftmeta.ErrUnknown) {
 			t.Fatalf("outcome %+v", o)
 		}
 	}
@@ -188,7 +216,7 @@ func TestFailedWriteEndsTheController(t *testing.T) {
 	go func() { ended <- c.Run(t.Context()) }()
 	mustSubmit(t, c, register())
 	next := log.Crash(rand.New(rand.NewPCG(1, 1)))
-	if o := c.Submit(t.Context(), topic(1))[0]; !errors.Is(o.Err, raftmeta.ErrUnknown) {
+	if o := submit(t.Context(), c, topic(1))[0]; !errors.Is(o.Err, raftmeta.ErrUnknown) {
 		t.Fatalf("outcome %+v", o)
 	}
 	if err := <-ended; !errors.Is(err, memwal.ErrPowerCut) {
@@ -242,12 +270,7 @@ func TestUnitsOneByOne(t *testing.T) {
 // handed out before a power cut are not handed out again.
 func TestSnapshotAndCompactionUnderLoad(t *testing.T) {
 	log := memwal.New()
-	c, err := raftmeta.Open(raftmeta.Config{
-		NodeID: 1, ClusterID: cluster, Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(), SnapshotBytes: 128 << 10,
-	}, log)
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := openWith(t, log, 128<<10)
 	view, stop := run(t, c)
 	if err := view.Wait(t.Context(), mustSubmit(t, c, register())); err != nil {
 		t.Fatal(err)
@@ -269,7 +292,7 @@ func TestSnapshotAndCompactionUnderLoad(t *testing.T) {
 	}
 	c = open(t, log.Crash(rand.New(rand.NewPCG(2, 2))))
 	run(t, c)
-	if o := c.Submit(t.Context(), block)[0]; o.Err != nil || o.Reply.(*control.ProducerIDBlock).First != blocks*10 {
+	if o := submit(t.Context(), c, block)[0]; o.Err != nil || o.Reply.(*control.ProducerIDBlock).First != blocks*10 {
 		t.Fatalf("the next block is %+v", o)
 	}
 }

@@ -10,9 +10,9 @@ import (
 )
 
 type metrics struct {
-	readies, advances prometheus.Counter
-	waiting           prometheus.Gauge
-	syncSeconds       prometheus.Histogram
+	readies, advances, dropped prometheus.Counter
+	waiting                    prometheus.Gauge
+	syncSeconds                prometheus.Histogram
 
 	term, commit, applied, unapplied, last, leader prometheus.Gauge
 	state                                          *prometheus.GaugeVec
@@ -26,6 +26,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
 		readies:  prometheus.NewCounter(prometheus.CounterOpts{Name: "streambus_raft_ready_total", Help: "Steps that raft asked to be made durable."}),
 		advances: prometheus.NewCounter(prometheus.CounterOpts{Name: "streambus_raft_advance_total", Help: "Steps that were made durable and applied; equal to the above when idle."}),
+		dropped:  prometheus.NewCounter(prometheus.CounterOpts{Name: "streambus_raft_dropped_total", Help: "Messages of other controllers that were dropped since this one was busy; they are sent again."}),
 		waiting:  gauge("streambus_raft_waiting", "Commands that wait for their outcome."),
 		syncSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "streambus_raft_sync_seconds", Help: "Time of one durable write of the raft log.",
@@ -41,18 +42,18 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "kafka_server_raftmetrics_current_state", Help: "1 for what the raft node is.",
 		}, []string{"current_state"}),
 	}
-	reg.MustRegister(m.readies, m.advances, m.waiting, m.syncSeconds, m.term, m.commit, m.applied, m.unapplied, m.last, m.leader, m.state)
+	reg.MustRegister(m.readies, m.advances, m.dropped, m.waiting, m.syncSeconds, m.term, m.commit, m.applied, m.unapplied, m.last, m.leader, m.state)
 	return m
 }
 
-// observe takes over where the raft node stands. nodeOf finds the node behind a raft id.
-func (m *metrics) observe(s quorum.Status, nodeOf func(raftID uint64) int32) {
+// observe takes over where the raft node stands, and which node leads.
+func (m *metrics) observe(s quorum.Status, leader int32) {
 	m.term.Set(float64(s.Term))
 	m.commit.Set(float64(s.Commit))
 	m.applied.Set(float64(s.Applied))
 	m.unapplied.Set(float64(s.Commit - s.Applied))
 	m.last.Set(float64(s.Last))
-	m.leader.Set(float64(nodeOf(s.Leader)))
+	m.leader.Set(float64(leader))
 	if s.State != m.was {
 		m.was = s.State
 		m.state.Reset()

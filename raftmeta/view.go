@@ -2,7 +2,6 @@ package raftmeta
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"sync/atomic"
 
@@ -48,23 +47,28 @@ func (v *View) Wait(ctx context.Context, index uint64) error {
 	}
 }
 
-// Follow pulls committed units until ctx ends. Each image is first published, so that the broker acts on it, and then
-// becomes visible: who waits for an index finds what it gave rise to.
-func (v *View) Follow(ctx context.Context, clusterID string,
-	source func(ctx context.Context, after uint64, maxBytes int) (follow.Batch, error),
-	publish func(*image.Image, *image.Delta)) error {
+// Source gives committed units behind an index, or a snapshot. It waits for some until there are any or ctx ends.
+type Source func(ctx context.Context, after uint64, maxBytes int) (follow.Batch, error)
+
+// Follow pulls committed units until ctx ends or what comes cannot be right. Each image is first published, so that the
+// broker acts on it, and then becomes visible: who waits for an index finds what it gave rise to. shown is called then.
+func (v *View) Follow(ctx context.Context, clusterID string, source Source, publish func(follow.Change), shown func(index uint64, awaited bool)) error {
 	state := follow.New(clusterID)
 	for {
 		batch, err := source(ctx, state.Index(), pullBytes)
 		if ctx.Err() != nil {
 			return nil
 		}
-		changes, stepErr := state.Step(batch)
-		for _, c := range changes {
-			publish(c.Image, c.Delta)
-			v.show(c.Image)
+		if err != nil {
+			return err
 		}
-		if err = errors.Join(err, stepErr); err != nil {
+		changes, err := state.Step(batch)
+		for _, c := range changes {
+			publish(c)
+			v.show(c.Image)
+			shown(c.Image.Index(), c.Awaited)
+		}
+		if err != nil {
 			return err
 		}
 	}

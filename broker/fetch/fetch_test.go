@@ -52,7 +52,8 @@ func newDisk(t *testing.T, fs vfs.FS, partitions int32, configs map[string]strin
 	run.Go(func() { m.Run(ctx) })
 	t.Cleanup(func() { stop(); run.Wait(); dir.CloseDirty() })
 	d := &disk{t: t, img: image.Empty(), replicas: m}
-	d.do(&control.RegisterBroker{ID: 1, Incarnation: image.UUID{1}, Dirs: []image.UUID{{9}}})
+	d.do(&control.FormCluster{ClusterID: "c"})
+	d.do(&control.RegisterBroker{ID: 1, Incarnation: image.UUID{1}, Levels: image.OwnLevels, Unfenced: true, Dirs: []image.UUID{{9}}})
 	if configs == nil {
 		configs = map[string]string{"streambus.flush": "os"}
 	}
@@ -152,8 +153,8 @@ func (f *Fetcher) waiting() int {
 
 func TestOneOffset(t *testing.T) {
 	d := newDisk(t, vfs.NewMem(), 1, nil)
-	d.do(&control.RegisterBroker{ID: 1, Incarnation: image.UUID{2}, Dirs: []image.UUID{{9}}})
-	d.do(&control.RegisterBroker{ID: 1, Incarnation: image.UUID{3}, Dirs: []image.UUID{{9}}}) // leader epoch 2
+	d.do(&control.RegisterBroker{ID: 1, Incarnation: image.UUID{2}, Levels: image.OwnLevels, Unfenced: true, Dirs: []image.UUID{{9}}})
+	d.do(&control.RegisterBroker{ID: 1, Incarnation: image.UUID{3}, Levels: image.OwnLevels, Unfenced: true, Dirs: []image.UUID{{9}}}) // leader epoch 2
 	for range 3 {
 		d.append(0, "x")
 	}

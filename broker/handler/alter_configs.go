@@ -33,7 +33,7 @@ func (b *Broker) incrementalAlterConfigs(ctx context.Context, r *protocol.Reques
 		}
 		changes = append(changes, a)
 	}
-	changes.run(ctx, b, false, req.ValidateOnly)
+	changes.run(ctx, b, r, false, req.ValidateOnly)
 	done(&protocol.Response{Body: resp})
 }
 
@@ -53,7 +53,7 @@ func (b *Broker) alterConfigs(ctx context.Context, r *protocol.Request, done fun
 		}
 		changes = append(changes, a)
 	}
-	changes.run(ctx, b, true, req.ValidateOnly)
+	changes.run(ctx, b, r, true, req.ValidateOnly)
 	done(&protocol.Response{Body: resp})
 }
 
@@ -74,10 +74,10 @@ type op struct {
 type alterations []alteration
 
 // run changes each resource whole or not at all, whatever becomes of the others.
-func (as alterations) run(ctx context.Context, b *Broker, replace, validateOnly bool) {
+func (as alterations) run(ctx context.Context, b *Broker, r *protocol.Request, replace, validateOnly bool) {
 	ctx, cancel := context.WithTimeout(ctx, alterWait)
 	defer cancel()
-	img := b.Image()
+	img := b.Current(ctx)
 	times := map[string]int{}
 	id := func(a *alteration) string { return fmt.Sprintf("%d %s", a.kind, a.name) }
 	for i := range as {
@@ -97,7 +97,7 @@ func (as alterations) run(ctx context.Context, b *Broker, replace, validateOnly 
 		cmd.Replace, cmd.ValidateOnly = replace, validateOnly
 		all.add(cmd, func(o Outcome) { a.failed(o.Err) })
 	}
-	all.run(ctx, b)
+	all.run(ctx, b, r)
 }
 
 // alter checks what can be checked here and makes the command.

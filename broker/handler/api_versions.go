@@ -11,7 +11,7 @@ import (
 
 var softwareName = regexp.MustCompile(`^[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?$`)
 
-// apiVersions lists what is served (versions 0-5; 5 tells whom the client takes
+// apiVersions lists what is served on this listener (versions 0-5; 5 tells whom the client takes
 // this broker for, KIP-1242). A version that is not served is answered in the
 // form of version 0, which every client reads, with the versions of this API
 // (KIP-511). No features are named: neither transactions nor the newer group
@@ -25,13 +25,10 @@ func (b *Broker) apiVersions(_ context.Context, r *protocol.Request, done func(*
 	} else {
 		resp.ErrorCode = int16(protocol.UnsupportedVersion)
 	}
-	for _, a := range protocol.APIs() {
-		if resp.ErrorCode != 0 && (understood || a.Key != protocol.KeyApiVersions) {
-			continue
+	for _, k := range protocol.Versions(r.Conn.Side) {
+		if resp.ErrorCode == 0 || !understood && k.ApiKey == protocol.KeyApiVersions {
+			resp.ApiKeys = append(resp.ApiKeys, k)
 		}
-		k := kmsg.NewApiVersionsResponseApiKey()
-		k.ApiKey, k.MinVersion, k.MaxVersion = a.Key, a.Advertised, a.Max
-		resp.ApiKeys = append(resp.ApiKeys, k)
 	}
 	done(&protocol.Response{Body: resp})
 }

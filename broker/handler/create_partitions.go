@@ -16,7 +16,7 @@ func (b *Broker) createPartitions(ctx context.Context, r *protocol.Request, done
 	resp := req.ResponseKind().(*kmsg.CreatePartitionsResponse)
 	ctx, cancel := deadline(ctx, req.TimeoutMillis)
 	defer cancel()
-	img := b.Image()
+	img := b.Current(ctx)
 	times := map[string]int{}
 	added := 0
 	for i := range req.Topics {
@@ -62,6 +62,6 @@ func (b *Broker) createPartitions(ctx context.Context, r *protocol.Request, done
 		}
 		all.add(cmd, func(o Outcome) { row.ErrorCode, row.ErrorMessage = failure(o.Err) })
 	}
-	all.run(ctx, b)
+	all.run(ctx, b, r)
 	done(&protocol.Response{Body: resp})
 }

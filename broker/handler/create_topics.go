@@ -64,7 +64,7 @@ func (b *Broker) createTopics(ctx context.Context, r *protocol.Request, done fun
 			row.Configs = b.createdConfigs(cmd)
 		})
 	}
-	all.run(ctx, b)
+	all.run(ctx, b, r)
 	done(&protocol.Response{Body: resp})
 }
 

@@ -20,7 +20,7 @@ func (b *Broker) deleteTopics(ctx context.Context, r *protocol.Request, done fun
 	for _, name := range req.TopicNames {
 		req.Topics = append(req.Topics, kmsg.DeleteTopicsRequestTopic{Topic: &name})
 	}
-	img := b.Image()
+	img := b.Current(ctx)
 	resp.Topics = make([]kmsg.DeleteTopicsResponseTopic, 0, len(req.Topics)) // rows stay where they are
 	times := map[image.UUID]int{}
 	ids := make([]image.UUID, len(req.Topics))
@@ -61,7 +61,7 @@ func (b *Broker) deleteTopics(ctx context.Context, r *protocol.Request, done fun
 			}
 		})
 	}
-	all.run(ctx, b)
+	all.run(ctx, b, r)
 	done(&protocol.Response{Body: resp})
 }
 

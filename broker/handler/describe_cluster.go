@@ -17,7 +17,7 @@ const (
 
 // describeCluster tells the brokers (versions 0-2; 1 adds the type of
 // endpoint, 2 fenced brokers).
-func (b *Broker) describeCluster(_ context.Context, r *protocol.Request, done func(*protocol.Response)) {
+func (b *Broker) describeCluster(ctx context.Context, r *protocol.Request, done func(*protocol.Response)) {
 	req := r.Body.(*kmsg.DescribeClusterRequest)
 	resp := req.ResponseKind().(*kmsg.DescribeClusterResponse)
 	resp.Brokers = []kmsg.DescribeClusterResponseBroker{}
@@ -35,7 +35,7 @@ func (b *Broker) describeCluster(_ context.Context, r *protocol.Request, done fu
 		refuse(protocol.UnsupportedEndpointType, "Unsupported endpoint type")
 		return
 	}
-	img := b.Image()
+	img := b.Current(ctx)
 	resp.ClusterID, resp.ControllerID = img.ClusterID(), b.NodeID
 	if req.IncludeClusterAuthorizedOperations {
 		resp.ClusterAuthorizedOperations = allClusterOperations

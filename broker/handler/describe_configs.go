@@ -17,10 +17,10 @@ import (
 
 // describeConfigs tells the settings of topics and brokers (versions 1-4; 1
 // adds synonyms, 3 types and documentation).
-func (b *Broker) describeConfigs(_ context.Context, r *protocol.Request, done func(*protocol.Response)) {
+func (b *Broker) describeConfigs(ctx context.Context, r *protocol.Request, done func(*protocol.Response)) {
 	req := r.Body.(*kmsg.DescribeConfigsRequest)
 	resp := req.ResponseKind().(*kmsg.DescribeConfigsResponse)
-	img := b.Image()
+	img := b.Current(ctx)
 	resp.Resources = make([]kmsg.DescribeConfigsResponseResource, len(req.Resources))
 	for i := range req.Resources {
 		q, row := &req.Resources[i], &resp.Resources[i]

@@ -15,11 +15,11 @@ import (
 
 // describeTopicPartitions pages through partitions in the order of topic
 // names (version 0, KIP-966).
-func (b *Broker) describeTopicPartitions(_ context.Context, r *protocol.Request, done func(*protocol.Response)) {
+func (b *Broker) describeTopicPartitions(ctx context.Context, r *protocol.Request, done func(*protocol.Response)) {
 	req := r.Body.(*kmsg.DescribeTopicPartitionsRequest)
 	resp := req.ResponseKind().(*kmsg.DescribeTopicPartitionsResponse)
 	resp.Topics = []kmsg.DescribeTopicPartitionsResponseTopic{}
-	img := b.Image()
+	img := b.Current(ctx)
 	names := askedNames(img, req)
 	left := max(1, min(b.Config.Number("max.request.partition.size.limit"), int64(req.ResponsePartitionLimit)))
 	lost := req.Cursor != nil && len(req.Topics) > 0 && !slices.Contains(names, req.Cursor.Topic)

@@ -20,9 +20,12 @@ import (
 // Broker is what handlers need of the rest: a few functions and values, filled
 // where the broker is put together.
 type Broker struct {
-	NodeID   int32
-	Config   *config.Config
-	Image    func() *image.Image
+	NodeID int32
+	Config *config.Config
+	Image  func() *image.Image // the newest one here
+	// Current is an image that holds every change that was answered with success,
+	// at this broker or another.
+	Current  func(ctx context.Context) *image.Image
 	Replicas *replica.Manager
 	Fetcher  *fetch.Fetcher
 	Now      func() time.Time
@@ -33,10 +36,10 @@ type Broker struct {
 	// Unpacking holds a place for each request that may decompress records at
 	// the same time.
 	Unpacking chan struct{}
-	// Propose submits commands to the controller, to be decided in their order,
-	// and returns when what came of each is applied on this broker. A refusal is
-	// a *control.Refusal.
-	Propose func(ctx context.Context, cmds ...control.Command) []Outcome
+	// Propose submits commands to the controllers, to be decided in their order,
+	// for an actor and because of a cause. It returns when what came of each is to
+	// be seen at every broker. A refusal is a *control.Refusal.
+	Propose func(ctx context.Context, actor, cause string, cmds ...control.Command) []Outcome
 	// Usage is how full the data directory is.
 	Usage func() Usage
 	// NewTopicID draws a topic id that was never used.

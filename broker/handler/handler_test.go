@@ -64,14 +64,14 @@ func newNode(t *testing.T, fs vfs.FS, settings ...string) *node {
 	t.Cleanup(func() { stop(); <-ran; dir.CloseDirty() })
 	b := &handler.Broker{
 		NodeID: 1, Config: cfg, Image: func() *image.Image { return n.img }, Replicas: n.replicas,
-		Fetcher: fetch.New(math.MaxInt32, 10), Now: time.Now, Log: slog.New(slog.NewTextHandler(&n.log, nil)), CountError: func(int16, protocol.ErrorCode) {}, Unpacking: make(chan struct{}, 1), Propose: n.propose,
+		Fetcher: fetch.New(math.MaxInt32, 10), Now: time.Now, Log: slog.New(slog.NewTextHandler(&n.log, nil)), CountError: func(int16, protocol.ErrorCode) {}, Unpacking: make(chan struct{}, 1), Propose: n.propose, Current: func(context.Context) *image.Image { return n.img },
 		NewTopicID:  func() image.UUID { n.ids++; return image.UUID{0: 1, 15: byte(n.ids), 14: byte(n.ids >> 8)} },
 		ProducerIDs: func(context.Context) (int64, error) { n.ids++; return n.ids, nil },
 	}
 	n.routes = b.Handlers()
-	for _, o := range n.propose(ctx,
+	for _, o := range n.propose(ctx, "test", "test",
 		&control.FormCluster{ClusterID: "the-cluster", Voters: []image.Voter{{RaftID: 1, NodeID: 1}}},
-		&control.RegisterBroker{ID: 1, Incarnation: image.UUID{1}, Dirs: []image.UUID{{9}},
+		&control.RegisterBroker{ID: 1, Incarnation: image.UUID{1}, Levels: image.OwnLevels, Unfenced: true, Dirs: []image.UUID{{9}},
 			Listeners: []image.Endpoint{{Name: "PLAINTEXT", Host: "here", Port: 9092}}}) {
 		if o.Err != nil {
 			t.Fatal(o.Err)
@@ -80,7 +80,7 @@ func newNode(t *testing.T, fs vfs.FS, settings ...string) *node {
 	return n
 }
 
-func (n *node) propose(_ context.Context, cmds ...control.Command) []handler.Outcome {
+func (n *node) propose(_ context.Context, _, _ string, cmds ...control.Command) []handler.Outcome {
 	var outcomes []handler.Outcome
 	for _, cmd := range cmds {
 		n.decided++
@@ -157,7 +157,7 @@ func (n *node) send(req kmsg.Request) *protocol.Response {
 }
 
 func versions(t *testing.T, key int16, f func(t *testing.T, version int16)) {
-	for _, a := range protocol.APIs() {
+	for _, a := range protocol.APIs(protocol.Clients) {
 		if a.Key == key {
 			for v := a.Advertised; v <= a.Max; v++ {
 				t.Run(fmt.Sprint("version ", v), func(t *testing.T) { f(t, v) })
@@ -303,7 +303,7 @@ func from(name string, id image.UUID, partition int32, offset int64, epoch int32
 func TestFetch(t *testing.T) {
 	n := newNode(t, vfs.NewMem())
 	id := n.topic("t", 1, nil)
-	n.propose(t.Context(), &control.RegisterBroker{ID: 1, Incarnation: image.UUID{2}, Dirs: []image.UUID{{9}},
+	n.propose(t.Context(), &control.RegisterBroker{ID: 1, Incarnation: image.UUID{2}, Levels: image.OwnLevels, Unfenced: true, Dirs: []image.UUID{{9}},
 		Listeners: []image.Endpoint{{Name: "PLAINTEXT", Host: "here", Port: 9092}}}) // epoch 1
 	answer[*kmsg.ProduceResponse](n, produce(9, -1, into("t", id, 0, batchtest.Values("a", "b", "c").Encode())))
 	versions(t, protocol.KeyFetch, func(t *testing.T, v int16) {
@@ -479,7 +479,7 @@ func TestLoopbackIsNotForOthers(t *testing.T) {
 	} {
 		for name, req := range map[string]kmsg.Request{"Metadata": metadataOf(12), "DescribeCluster": kmsg.NewPtrDescribeClusterRequest()} {
 			n := newNode(t, vfs.NewMem())
-			o := n.propose(t.Context(), &control.RegisterBroker{ID: 1, Incarnation: image.UUID{2}, Dirs: []image.UUID{{9}},
+			o := n.propose(t.Context(), &control.RegisterBroker{ID: 1, Incarnation: image.UUID{2}, Levels: image.OwnLevels, Unfenced: true, Dirs: []image.UUID{{9}},
 				Listeners: []image.Endpoint{{Name: "PLAINTEXT", Host: c.host, Port: 9092}, {Name: "OTHER", Host: c.host, Port: 9093}}})
 			if o[0].Err != nil {
 				t.Fatal(o[0].Err)
@@ -780,7 +780,7 @@ func TestAPIVersions(t *testing.T) {
 			req := kmsg.NewPtrApiVersionsRequest()
 			req.Version, req.ClientSoftwareName, req.ClientSoftwareVersion = v, name, "1.0"
 			resp := answer[*kmsg.ApiVersionsResponse](n, req)
-			if code(resp.ErrorCode) != want || want == 0 && len(resp.ApiKeys) != len(protocol.APIs()) {
+			if code(resp.ErrorCode) != want || want == 0 && len(resp.ApiKeys) != len(protocol.APIs(protocol.Clients)) {
 				t.Errorf("%q: error %d, %d keys", name, resp.ErrorCode, len(resp.ApiKeys))
 			}
 			for _, k := range resp.ApiKeys {

@@ -46,14 +46,14 @@ func (b *Broker) metadata(ctx context.Context, r *protocol.Request, done func(*p
 	create := b.Config.Bool("auto.create.topics.enable") && (req.Version < 4 || req.AllowAutoTopicCreation)
 	var refused map[string]error
 	if create {
-		refused = b.createMissing(ctx, req)
+		refused = b.createMissing(ctx, r, req)
 	}
-	img := b.Image()
+	img := b.Current(ctx)
 	cluster := img.ClusterID()
 	resp.ClusterID = &cluster
 	resp.ControllerID = b.NodeID
 	for _, node := range img.Brokers() {
-		if e, ok := endpoint(node, r.Conn.Listener); ok {
+		if e, ok := endpoint(node, r.Conn.Listener); ok && !node.Fenced {
 			rb := kmsg.NewMetadataResponseBroker()
 			b.warnLoopback(r.Conn, e)
 			rb.NodeID, rb.Host, rb.Port, rb.Rack = node.ID, e.Host, int32(e.Port), rack(node)
@@ -203,7 +203,7 @@ const maxCreated = 1000
 // createMissing creates the topics that are named and do not exist, and returns
 // why one could not be. A topic that another request creates meanwhile is no
 // failure.
-func (b *Broker) createMissing(ctx context.Context, req *kmsg.MetadataRequest) map[string]error {
+func (b *Broker) createMissing(ctx context.Context, r *protocol.Request, req *kmsg.MetadataRequest) map[string]error {
 	refused := map[string]error{}
 	ctx, cancel := context.WithTimeout(ctx, createWait)
 	defer cancel()
@@ -229,7 +229,7 @@ func (b *Broker) createMissing(ctx context.Context, req *kmsg.MetadataRequest) m
 			}
 		})
 	}
-	all.run(ctx, b)
+	all.run(ctx, b, r)
 	return refused
 }
 

@@ -2,8 +2,10 @@ package handler
 
 import (
 	"context"
+	"fmt"
 	"time"
 
+	"github.com/streambus/streambus/protocol"
 	"github.com/streambus/streambus/raftmeta/control"
 )
 
@@ -23,11 +25,13 @@ func (x *submission) add(cmd control.Command, outcome func(Outcome)) {
 	x.commands, x.outcomes = append(x.commands, cmd), append(x.outcomes, outcome)
 }
 
-func (x *submission) run(ctx context.Context, b *Broker) {
+// run carries out what r asks for.
+func (x *submission) run(ctx context.Context, b *Broker, r *protocol.Request) {
 	if len(x.commands) == 0 {
 		return
 	}
-	for i, o := range b.Propose(ctx, x.commands...) {
+	cause := fmt.Sprintf("%s from %q at %s", protocol.Name(r.Key), r.ClientID, r.Conn.Peer)
+	for i, o := range b.Propose(ctx, r.Conn.Principal, cause, x.commands...) {
 		x.outcomes[i](o)
 	}
 }

@@ -101,7 +101,7 @@ func (c *conn) next(ctx context.Context, proven int) (*frame, error) {
 		c.allowRead(until)
 		err := c.in.wait()
 		if err == nil {
-			return c.srv.memory.read(ctx, c.in.buf, proven, c.srv.cfg.MaxRequestBytes, func(bytes int) {
+			return c.srv.memory.read(ctx, c.in.buf, proven, c.srv.limit, func(bytes int) {
 				c.allowRead(patience(int64(bytes)))
 			})
 		}

@@ -48,7 +48,7 @@ func newBench(t *testing.T, change func(*Config)) *bench {
 		change(&cfg)
 	}
 	b := &bench{t: t, calls: make(chan call, 1000), hold: make(chan struct{})}
-	b.Server = New(cfg, map[int16]Handler{protocol.KeyProduce: b.handle}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	b.Server = New(cfg, map[int16]Handler{protocol.KeyProduce: b.handle}, slog.New(slog.DiscardHandler), NewMetrics(prometheus.NewRegistry()))
 	b.counts = b.metrics.listener("PLAINTEXT")
 	t.Cleanup(func() {
 		ctx, cancel := context.WithCancel(context.Background())

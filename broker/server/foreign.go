@@ -6,6 +6,8 @@ import (
 	"io"
 	"strings"
 	"time"
+
+	"github.com/streambus/streambus/protocol"
 )
 
 // foreignError is a connection that speaks another protocol.
@@ -48,6 +50,9 @@ func (c *conn) turnAway(e *foreignError) {
 func (s *Server) advice(e *foreignError) string {
 	if e.protocol == "TLS" {
 		return "this listener is plaintext: set security.protocol=PLAINTEXT (or the client's word for it), or connect to another port"
+	}
+	if s.cfg.Side == protocol.Controllers {
+		return "this port serves the nodes of the cluster; metrics are at " + s.cfg.Admin
 	}
 	return "this port serves Kafka clients; metrics are at " + s.cfg.Admin
 }

@@ -53,6 +53,22 @@ func (f *frame) release() {
 	}
 }
 
+// frameLimit is what a listener takes.
+type frameLimit struct {
+	side  protocol.Side
+	bytes int32
+	name  string // the setting that says so, empty if there is none
+}
+
+// exceeded is the error of a frame that announces size bytes where limit may be.
+func (l frameLimit) exceeded(size, limit int32) error {
+	reason := fmt.Sprintf("a request announces %d bytes; at most %d are taken", size, limit)
+	if l.name != "" {
+		reason += " (" + l.name + ")"
+	}
+	return &frameError{reason}
+}
+
 // frameError is a frame that no honest client sends.
 type frameError struct{ reason string }
 
@@ -63,7 +79,7 @@ func (e *frameError) Error() string { return e.reason }
 // connection that sent it once is not lying about it; beyond that the buffer
 // grows with what has arrived.
 // Before each step it calls allow with the bytes that the step waits for.
-func (m *frameMemory) read(ctx context.Context, r *bufio.Reader, proven int, maxRequestBytes int32, allow func(bytes int)) (*frame, error) {
+func (m *frameMemory) read(ctx context.Context, r *bufio.Reader, proven int, limit frameLimit, allow func(bytes int)) (*frame, error) {
 	allow(6)
 	start, err := r.Peek(4)
 	if err != nil {
@@ -71,21 +87,21 @@ func (m *frameMemory) read(ctx context.Context, r *bufio.Reader, proven int, max
 	}
 	size := int32(binary.BigEndian.Uint32(start))
 	switch other := foreign(start); {
-	case size > maxRequestBytes && other != nil:
+	case size > limit.bytes && other != nil:
 		return nil, other
-	case size < 0 || size > maxRequestBytes:
-		return nil, &frameError{fmt.Sprintf("a request announces %d bytes; at most %d are taken (socket.request.max.bytes)", size, maxRequestBytes)}
+	case size < 0 || size > limit.bytes:
+		return nil, limit.exceeded(size, limit.bytes)
 	case size < protocol.MinFrame:
 		return nil, &frameError{fmt.Sprintf("a request of %d bytes has no room for its header", size)}
 	}
 	if start, err = r.Peek(6); err != nil {
 		return nil, err
 	}
-	if limit := protocol.FrameLimit(start[4:], maxRequestBytes); size > limit {
+	if most := protocol.FrameLimit(start[4:], limit.side, limit.bytes); size > most {
 		if other := foreign(start); other != nil {
 			return nil, other
 		}
-		return nil, &frameError{fmt.Sprintf("a request announces %d bytes; at most %d are taken (socket.request.max.bytes)", size, limit)}
+		return nil, limit.exceeded(size, most)
 	}
 	if _, err := r.Discard(4); err != nil {
 		return nil, err

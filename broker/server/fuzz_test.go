@@ -16,7 +16,7 @@ func FuzzFrame(f *testing.F) {
 		mem := newFrameMemory(1 << 30)
 		r := bufio.NewReader(bytes.NewReader(b))
 		for proven, at := 0, 0; ; {
-			fr, err := mem.read(t.Context(), r, proven, 100<<20, func(int) {})
+			fr, err := mem.read(t.Context(), r, proven, frameLimit{bytes: 100 << 20}, func(int) {})
 			if err != nil {
 				break
 			}

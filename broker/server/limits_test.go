@@ -17,6 +17,7 @@ import (
 	"time"
 
 	dto "github.com/prometheus/client_model/go"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/streambus/streambus/protocol"
 )
@@ -304,5 +305,58 @@ func TestRequestsAreCounted(t *testing.T) {
 	}
 	if out := value(b.counts.bytesOut); out != 3*10 {
 		t.Errorf("%v bytes went out", out)
+	}
+}
+
+// nodeFrame is a request of one node to another, with data of this size.
+func nodeFrame(key int16, data int) []byte {
+	r := protocol.NewNodeRequest(key)
+	r.Data = make([]byte, data)
+	return kmsg.NewRequestFormatter(kmsg.FormatterClientID("\x01")).AppendRequest(nil, r, 1)
+}
+
+// The servers of the two sides share their metrics and nothing else: each has
+// its own limit and memory, and knows only its own requests.
+func TestServersOfBothSides(t *testing.T) {
+	var log bytes.Buffer
+	b := newBench(t, nil)
+	nodes := newBench(t, func(c *Config) { c.Side, c.MaxRequestBytes = protocol.Controllers, 9<<20; c.RequestMemory = 20 << 20 })
+	nodes.log = slog.New(slog.NewTextHandler(&log, nil))
+	nodes.metrics = b.metrics.of(protocol.Controllers, nodes.memory)
+	nodes.routes = map[int16]Handler{protocol.KeyRaft: nodes.handle, protocol.KeySubmit: nodes.handle}
+	one := nodes.connect(nil)
+	one.send(nodeFrame(protocol.KeyRaft, 8<<20+1))
+	nodes.next().done(nil)
+	one.send(nodeFrame(protocol.KeySubmit, 10))
+	x := nodes.next()
+	r := protocol.NewNodeRequest(protocol.KeySubmit)
+	x.done(&protocol.Response{Body: r.Answer([]byte("{}"), []byte("data"))})
+	if got := one.receive(1); string(got) != "\x00\x03{}\x05data\x00" { // after an empty tag section
+		t.Errorf("the answer is %q", got)
+	}
+	for _, frame := range [][]byte{nodeFrame(protocol.KeyRaft, 9<<20), request(1, 0)} {
+		c := nodes.connect(nil)
+		go c.Write(frame)
+		c.ended()
+	}
+	c := b.connect(nil)
+	c.send(nodeFrame(protocol.KeyHello, 0))
+	c.ended()
+	for _, want := range []string{
+		"at most 9437184 are taken\"",
+		"Produce is served on client listeners only, and this is a controller listener",
+	} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("no %q in\n%s", want, log.String())
+		}
+	}
+	if n := value(b.metrics.refused[notServed]); n != 2 {
+		t.Errorf("%v requests are counted as not served", n)
+	}
+	if n := value(nodes.metrics.requests[protocol.KeyRaft][0]); n != 1 {
+		t.Errorf("%v raft requests are counted", n)
+	}
+	if got := b.metrics.total(func(m *frameMemory) int64 { return m.limit }); got != 24<<20 {
+		t.Errorf("the memory of both is %v", got)
 	}
 }

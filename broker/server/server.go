@@ -11,6 +11,11 @@
 // So produce requests of one connection pipeline while their answers keep
 // their order. The bytes that a request's body aliases are reused when the
 // handler returns.
+//
+// A server is for one side: clients, or the nodes of the cluster. A node that has
+// both runs two, so that what one side holds (memory of requests, connections)
+// is never missing on the other. A handler sees only requests that its side has
+// in protocol.APIs, whose bodies have the form of their API.
 package server
 
 import (
@@ -23,8 +28,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/streambus/streambus/protocol"
 )
 
@@ -35,7 +38,9 @@ type Handler func(ctx context.Context, r *protocol.Request, done func(*protocol.
 
 // Config is what a server needs to know. Zero values are not defaulted.
 type Config struct {
-	MaxRequestBytes   int32         // socket.request.max.bytes
+	Side              protocol.Side // whom all its listeners are for
+	MaxRequestBytes   int32         // the largest request
+	MaxRequestSetting string        // the setting that says so, empty if there is none
 	RequestMemory     int64         // bytes that arriving requests may hold over all connections
 	IdleTimeout       time.Duration // connections.max.idle.ms
 	MaxPipelined      int           // requests of one connection that may wait for their answers
@@ -52,6 +57,7 @@ type Server struct {
 	cfg     Config
 	routes  map[int16]Handler
 	log     *slog.Logger
+	limit   frameLimit
 	memory  *frameMemory
 	metrics *metrics
 	seldom  seldom
@@ -65,10 +71,11 @@ type Server struct {
 }
 
 // New makes a server that answers with these handlers, by API key. There is
-// one for each key of protocol.APIs.
-func New(cfg Config, routes map[int16]Handler, log *slog.Logger, reg prometheus.Registerer) *Server {
+// one for each key of protocol.APIs(cfg.Side).
+func New(cfg Config, routes map[int16]Handler, log *slog.Logger, m *Metrics) *Server {
 	s := &Server{cfg: cfg, routes: routes, log: log, memory: newFrameMemory(cfg.RequestMemory), open: map[*conn]struct{}{}, perIP: map[netip.Addr]int{}}
-	s.metrics = newMetrics(reg, s.memory)
+	s.limit = frameLimit{cfg.Side, cfg.MaxRequestBytes, cfg.MaxRequestSetting}
+	s.metrics = m.of(cfg.Side, s.memory)
 	return s
 }
 
@@ -101,7 +108,7 @@ func (s *Server) accept(ctx context.Context, nc net.Conn, listener string, count
 	ctx, cancel := context.WithCancel(ctx)
 	c := &conn{
 		srv: s, nc: nc, in: input{nc: nc}, log: s.log, cancel: cancel, counts: counts,
-		info: protocol.ConnInfo{ID: s.nextID.Add(1), Listener: listener, Principal: "User:ANONYMOUS", Peer: peer},
+		info: protocol.ConnInfo{ID: s.nextID.Add(1), Side: s.cfg.Side, Listener: listener, Principal: "User:ANONYMOUS", Peer: peer},
 	}
 	s.mu.Lock()
 	reason := s.admit(c.ip())

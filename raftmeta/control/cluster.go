@@ -1,14 +1,19 @@
 package control
 
 import (
-	"slices"
+	"fmt"
+	"reflect"
 	"time"
 
 	"github.com/streambus/streambus/raftmeta/image"
 )
 
+// severalNodes is the metadata level from which a cluster may have more than one node.
+const severalNodes = 2
+
 // FormCluster writes down whose log this is, and who its first voters are. It is the first command of a new log, and
-// harmless after that.
+// harmless after that. It raises the level of a cluster of one node, which it is given by: nobody else has to be able to
+// read what is written from then on.
 type FormCluster struct {
 	ClusterID string
 	Voters    []image.Voter
@@ -16,6 +21,9 @@ type FormCluster struct {
 
 // Eval implements Command.
 func (c *FormCluster) Eval(m *image.Image, _ time.Time) (Result, error) {
+	if m.ClusterID() == c.ClusterID && m.Level() < severalNodes {
+		return Result{Records: []image.Record{&image.ClusterRecord{ClusterID: c.ClusterID, Level: severalNodes}}}, nil
+	}
 	if m.ClusterID() == c.ClusterID {
 		return Result{}, nil
 	}
@@ -29,93 +37,120 @@ func (c *FormCluster) Eval(m *image.Image, _ time.Time) (Result, error) {
 	return Result{Records: records}, nil
 }
 
-// RegisterBroker makes an incarnation of a broker known. Its epoch is the index of the outcome.
-//
-// A partition that an earlier incarnation led is led by the new one in a new leader epoch: what the earlier one wrote
-// and never flushed may be gone, and by the epoch its readers find out. A replica in a directory that the new
-// incarnation does not have is not in sync any more and cannot lead, from the unit of the registration on.
-type RegisterBroker struct {
-	ID          int32
-	Incarnation image.UUID
-	Listeners   []image.Endpoint
-	Rack        string
-	Dirs        []image.UUID
-}
+// PutVoter makes a controller known, or says where it can be reached now. Who votes, raft knows.
+type PutVoter struct{ Voter image.Voter }
 
 // Eval implements Command.
-func (c *RegisterBroker) Eval(m *image.Image, _ time.Time) (Result, error) {
-	old, known := m.Broker(c.ID)
-	if known && old.Incarnation == c.Incarnation {
+func (c *PutVoter) Eval(m *image.Image, _ time.Time) (Result, error) {
+	old, known := m.Voter(c.Voter.RaftID)
+	switch {
+	case c.Voter.RaftID == 0:
+		return refuse(InvalidRequest, "a controller without a raft id")
+	case known && old.NodeID != c.Voter.NodeID:
+		return refuse(DuplicateVoter, "raft id %d belongs to node %d, not to node %d: it is drawn once per directory and never used again", old.RaftID, old.NodeID, c.Voter.NodeID)
+	case known && reflect.DeepEqual(*old, c.Voter):
 		return Result{}, nil
 	}
-	if known && old.KnownDirs()+len(c.Dirs) > image.MaxDirs {
-		return refuse(TooManyDirectories, "broker %d has had %d data directories, and an id can have %d: give it a new node.id", c.ID, old.KnownDirs(), image.MaxDirs)
+	return Result{Records: []image.Record{&image.VoterRecord{Voter: c.Voter}}}, nil
+}
+
+// RemoveVoter forgets a controller, once it does not vote any more.
+type RemoveVoter struct{ RaftID uint64 }
+
+// Eval implements Command.
+func (c *RemoveVoter) Eval(m *image.Image, _ time.Time) (Result, error) {
+	if _, known := m.Voter(c.RaftID); !known {
+		return refuse(VoterNotFound, "no controller has raft id %d", c.RaftID)
 	}
-	records := []image.Record{&image.BrokerRecord{
-		ID: c.ID, Incarnation: c.Incarnation, Listeners: c.Listeners, Rack: c.Rack, Dirs: c.Dirs,
-	}}
-	if !known {
-		return Result{Records: records}, nil
+	return Result{Records: []image.Record{&image.VoterRemovalRecord{RaftID: c.RaftID}}}, nil
+}
+
+// MetadataVersion is the feature that finalizes the metadata level. There is no other.
+const MetadataVersion = "metadata.version"
+
+// UpgradeType says what an update of a feature may do, in the numbers of UpdateFeatures.
+type UpgradeType int8
+
+// The types that there are.
+const (
+	Upgrade         UpgradeType = 1
+	SafeDowngrade   UpgradeType = 2
+	UnsafeDowngrade UpgradeType = 3
+)
+
+// FeatureUpdate sets the level of one feature.
+type FeatureUpdate struct {
+	Feature string
+	Level   int16
+	Type    UpgradeType
+}
+
+// UpdateFeatures finalizes levels of features; all of them, or none.
+type UpdateFeatures struct {
+	Updates      []FeatureUpdate
+	ValidateOnly bool
+}
+
+// Eval implements Command. Checks stand in the order of Kafka's FeatureControlManager.updateFeature.
+func (c *UpdateFeatures) Eval(m *image.Image, _ time.Time) (Result, error) {
+	level := m.Level()
+	for _, u := range c.Updates {
+		if reason := u.refusal(m); reason != "" {
+			return refuse(InvalidUpdateVersion, "Invalid update version %d for feature %s. %s", u.Level, u.Feature, reason)
+		}
+		level = uint32(u.Level)
 	}
-	for t := range m.Topics() {
-		for i := range t.NumPartitions() {
-			p, _ := t.Partition(i)
-			if next, changed := c.restart(m, old, p); changed {
-				records = append(records, &image.PartitionChangeRecord{Topic: t.ID, Index: i, Partition: next})
+	if c.ValidateOnly || level == m.Level() {
+		return Result{}, nil
+	}
+	return Result{Records: []image.Record{&image.ClusterRecord{ClusterID: m.ClusterID(), Level: level}}}, nil
+}
+
+// refusal says why an update is not possible, empty if it is.
+func (u FeatureUpdate) refusal(m *image.Image) string {
+	if u.Type < Upgrade || u.Type > UnsafeDowngrade {
+		return "The controller does not support the given upgrade type."
+	}
+	if u.Level < 0 {
+		return "A feature version cannot be less than 0."
+	}
+	if u.Feature != MetadataVersion {
+		return "The controller does not support this feature."
+	}
+	level := uint32(u.Level)
+	unable := func(who string, id int32, l image.Levels) string {
+		switch {
+		case l == image.Levels{}:
+			return fmt.Sprintf("%s %d has not registered, and may not support this feature", who, id)
+		case level < l.Min || level > l.Max:
+			return fmt.Sprintf("%s %d only supports versions %d-%d", who, id, l.Min, l.Max)
+		}
+		return ""
+	}
+	if l := image.OwnLevels; level < l.Min || level > l.Max {
+		return fmt.Sprintf("The controller only supports versions %d-%d", l.Min, l.Max)
+	}
+	if level > m.Level() { // everybody reads what is finalized
+		for _, b := range m.Brokers() {
+			if reason := unable("Broker", b.ID, b.Levels); reason != "" {
+				return reason
+			}
+		}
+		for _, v := range m.Voters() {
+			if reason := unable("controller", v.NodeID, v.Levels); reason != "" {
+				return reason
 			}
 		}
 	}
-	return Result{Records: records}, nil
-}
-
-// restart is the next state of a partition, if the new incarnation makes a difference to it.
-//
-// The last in-sync replica stays in the set although its directory is gone, without leading. Its directory may come
-// back, and nobody else has everything that was acknowledged. A directory that was wiped has another id.
-func (c *RegisterBroker) restart(m *image.Image, old *image.Broker, p *image.Partition) (next image.Partition, changed bool) {
-	at := slices.Index(p.Replicas, c.ID)
-	if at < 0 {
-		return next, false
+	switch {
+	case level < m.Level() && u.Type == Upgrade:
+		return "Can't downgrade the version of this feature without setting the upgrade type to either safe or unsafe downgrade."
+	case level > m.Level() && u.Type != Upgrade:
+		return "Can't downgrade to a newer version."
+	case level < m.Level():
+		return "Refusing to perform the requested downgrade because it might delete metadata information."
 	}
-	next = *p
-	next.PartitionEpoch++
-	place := p.Dirs[at]
-	switch here := place == image.NoDir || slices.Contains(c.Dirs, old.Dir(place)); {
-	case here && (p.Leader == c.ID || p.Leader == image.NoLeader && slices.Contains(p.ISR, c.ID)):
-		next.Leader = c.ID
-		next.LeaderEpoch++
-		return next, true
-	case here:
-		return next, false
-	}
-	if rest := without(p.ISR, c.ID); len(rest) > 0 {
-		next.ISR = rest
-	}
-	next.ELR = without(p.ELR, c.ID)
-	if p.Leader == c.ID {
-		next.Leader = elect(m, &next, c.ID)
-		next.LeaderEpoch++
-	}
-	return next, p.Leader == c.ID || len(next.ISR) < len(p.ISR) || len(next.ELR) < len(p.ELR)
-}
-
-// elect chooses the first in-sync replica, in the order of assignment, whose broker is there with its directory.
-func elect(m *image.Image, p *image.Partition, except int32) int32 {
-	for i, id := range p.Replicas {
-		b, ok := m.Broker(id)
-		if id == except || !ok || b.Fenced || !slices.Contains(p.ISR, id) {
-			continue
-		}
-		if place := p.Dirs[i]; place == image.NoDir || slices.Contains(b.Dirs, b.Dir(place)) {
-			return id
-		}
-	}
-	return image.NoLeader
-}
-
-// without copies: the slice belongs to an image.
-func without(ids []int32, id int32) []int32 {
-	return slices.DeleteFunc(slices.Clone(ids), func(x int32) bool { return x == id })
+	return ""
 }
 
 // AllocateProducerIDs hands a broker a block of producer ids that nobody else ever gets.

@@ -3,7 +3,9 @@ package control
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"reflect"
 
 	"github.com/streambus/streambus/raftmeta/image"
@@ -13,8 +15,12 @@ import (
 // reader does not know is refused: it could say what must not happen. So is a name.
 var (
 	commandTypes = types(
-		&FormCluster{}, &RegisterBroker{}, &AllocateProducerIDs{}, &CreateTopic{}, &DeleteTopic{}, &CreatePartitions{}, &AlterConfigs{})
-	replyTypes = types(&ProducerIDBlock{}, &CreatedTopic{}, &DeletedTopic{})
+		&FormCluster{}, &PutVoter{}, &RemoveVoter{}, &UpdateFeatures{},
+		&RegisterBroker{}, &FenceBroker{}, &UnfenceBroker{}, &BeginControlledShutdown{}, &UnregisterBroker{},
+		&AlterPartition{}, &ElectLeaders{}, &AllocateProducerIDs{},
+		&CreateTopic{}, &DeleteTopic{}, &CreatePartitions{}, &AlterConfigs{})
+	replyTypes = types(
+		&BrokerProgress{}, &AlteredPartitions{}, &ElectedLeaders{}, &ProducerIDBlock{}, &CreatedTopic{}, &DeletedTopic{})
 )
 
 func types(examples ...any) map[string]reflect.Type {
@@ -105,5 +111,11 @@ func decode(b []byte, known map[string]reflect.Type) (any, error) {
 func strict(b []byte, into any) error {
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
-	return d.Decode(into)
+	if err := d.Decode(into); err != nil {
+		return err
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return errors.New("there is more behind the end")
+	}
+	return nil
 }

@@ -49,6 +49,21 @@ const (
 	TooManyDirectories
 	UnknownTopic
 	UnknownTopicID
+	UnknownPartition // Kafka's UNKNOWN_TOPIC_OR_PARTITION, as UnknownTopic
+	NotController
+	FencedLeaderEpoch
+	InvalidRequest
+	InvalidUpdateVersion
+	IneligibleReplica
+	DuplicateBrokerRegistration
+	InvalidRegistration
+	UnsupportedVersion
+	BrokerNotRegistered // Kafka's BROKER_ID_NOT_REGISTERED
+	ElectionNotNeeded
+	PreferredLeaderNotAvailable
+	EligibleLeadersNotAvailable
+	DuplicateVoter
+	VoterNotFound
 	Superseded
 )
 

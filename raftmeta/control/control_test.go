@@ -21,7 +21,7 @@ func cluster(t *testing.T, n int) *image.Image {
 	t.Helper()
 	img := apply(t, image.Empty(), &FormCluster{ClusterID: "c", Voters: []image.Voter{{RaftID: 7, NodeID: 1}}})
 	for i := 1; i <= n; i++ {
-		img = apply(t, img, &RegisterBroker{ID: int32(i), Incarnation: id(i), Dirs: []image.UUID{id(100 + i)}})
+		img = apply(t, img, &RegisterBroker{ID: int32(i), Incarnation: id(i), Levels: image.OwnLevels, Unfenced: true, Dirs: []image.UUID{id(100 + i)}})
 	}
 	return img
 }
@@ -40,6 +40,11 @@ func apply(t *testing.T, img *image.Image, c Command) *image.Image {
 	return next
 }
 
+func epoch(img *image.Image, id int32) int64 {
+	b, _ := img.Broker(id)
+	return b.Epoch
+}
+
 // change gives a partition another state, as a later command would.
 func change(t *testing.T, img *image.Image, topic string, i int32, edit func(*image.Partition)) *image.Image {
 	t.Helper()
@@ -55,13 +60,18 @@ func change(t *testing.T, img *image.Image, topic string, i int32, edit func(*im
 func TestRefusals(t *testing.T) {
 	three := cluster(t, 3)
 	used := apply(t, three, &CreateTopic{Name: "a.b", ID: id(1), Partitions: 1, ReplicationFactor: 1})
-	fenced, _ := image.Apply(three, 90, []image.Record{&image.BrokerRecord{ID: 3, Fenced: true}})
+	fence := func(img *image.Image, ids ...int32) *image.Image {
+		for _, id := range ids {
+			img = apply(t, img, &FenceBroker{ID: id, Epoch: epoch(img, id)})
+		}
+		return img
+	}
+	fenced := fence(three, 3)
 	crowd := cluster(t, image.MaxReplicas+1)
 	many := three
 	for i := range 127 {
-		many = apply(t, many, &RegisterBroker{ID: 1, Incarnation: id(i % 250), Dirs: []image.UUID{{1: 1, 2: byte(i)}, {1: 2, 2: byte(i)}}})
+		many = apply(t, many, &RegisterBroker{ID: 1, Incarnation: id(i % 250), Levels: image.OwnLevels, Unfenced: true, Dirs: []image.UUID{{1: 1, 2: byte(i)}, {1: 2, 2: byte(i)}}})
 	}
-	epoch := func(img *image.Image, id int32) int64 { b, _ := img.Broker(id); return b.Epoch }
 	short := func(partitions int32, rf int16) *CreateTopic {
 		return &CreateTopic{Name: "t", ID: id(1), Partitions: partitions, ReplicationFactor: rf}
 	}
@@ -94,16 +104,19 @@ func TestRefusals(t *testing.T) {
 		"partitions max":    {three, short(1<<31-1, 3), PolicyViolation, ""},
 		"factor 0":          {three, short(1, 0), InvalidReplicationFactor, ""},
 		"factor -1":         {three, short(1, -1), InvalidReplicationFactor, ""},
-		"factor 4 of 3":     {three, short(1, 4), InvalidReplicationFactor, "3 broker(s)"},
-		"factor 3 of 2":     {fenced, short(1, 3), InvalidReplicationFactor, "2 broker(s)"},
+		"factor 4 of 3":     {three, short(1, 4), InvalidReplicationFactor, "The target replication factor of 4 cannot be reached because only 3 broker(s) are registered."},
+		"factor 3 of 2":     {apply(t, three, &BeginControlledShutdown{ID: 3, Epoch: epoch(three, 3)}), short(1, 3), InvalidReplicationFactor, "2 broker(s)"},
+		"all fenced":        {fence(three, 1, 2, 3), short(1, 1), InvalidReplicationFactor, "All brokers are currently fenced."},
 		"factor 65":         {crowd, short(1, image.MaxReplicas+1), InvalidReplicationFactor, "at most 64"},
-		"no brokers":        {cluster(t, 0), short(1, 1), InvalidReplicationFactor, "0 broker(s)"},
-		"no replica":        {three, chosen([]int32{}), InvalidReplicaAssignment, "Partition 0 has no replica"},
-		"other length":      {three, chosen([]int32{1, 2}, []int32{1}), InvalidReplicaAssignment, "Partition 1 has 1 replicas"},
+		"no brokers":        {cluster(t, 0), short(1, 1), InvalidReplicationFactor, "All brokers are currently fenced."},
+		"no replica":        {three, chosen([]int32{}), InvalidReplicaAssignment, "empty replica list"},
+		"other length":      {three, chosen([]int32{1, 2}, []int32{1}), InvalidReplicaAssignment, "a partition with 1 replica(s)"},
 		"unknown broker":    {three, chosen([]int32{1, 9}), InvalidReplicaAssignment, "broker 9"},
 		"negative broker":   {three, chosen([]int32{-1}), InvalidReplicaAssignment, "broker -1"},
-		"fenced broker":     {fenced, chosen([]int32{3}), InvalidReplicaAssignment, "broker 3"},
-		"broker twice":      {three, chosen([]int32{1, 2, 1}), InvalidReplicaAssignment, "broker 1 twice"},
+		"fenced broker":     {fenced, chosen([]int32{1, 3}, []int32{3, 1}, []int32{3}), InvalidReplicaAssignment, "1 replica(s)"},
+		"fenced brokers":    {fence(fenced, 2), chosen([]int32{1, 3}, []int32{3, 2}), InvalidReplicaAssignment, "partition 1 are fenced or in controlled shutdown"},
+		"grow on fenced":    {fence(used, 2), &CreatePartitions{Topic: "a.b", Count: 2, Assignments: [][]int32{{2}}}, InvalidReplicaAssignment, "partition 1 are fenced"},
+		"broker twice":      {three, chosen([]int32{1, 2, 1}), InvalidReplicaAssignment, "broker 1 more than once"},
 		"too many chosen":   {three, chosen(make([][]int32, 10_001)...), PolicyViolation, "10000"},
 		"too many replicas": {crowd, chosen(slices.Repeat([]int32{1}, 65)), InvalidReplicaAssignment, "at most 64"},
 		"unknown sender":    {three, &AllocateProducerIDs{BrokerID: 9, Count: 1}, StaleBrokerEpoch, ""},
@@ -116,11 +129,33 @@ func TestRefusals(t *testing.T) {
 		"shrink":            {used, &CreatePartitions{Topic: "a.b", Count: -5}, InvalidPartitions, "not be an increase"},
 		"grow too much":     {used, &CreatePartitions{Topic: "a.b", Count: 10_002}, PolicyViolation, "10000"},
 		"grow, one chosen":  {used, &CreatePartitions{Topic: "a.b", Count: 3, Assignments: [][]int32{{1}}}, InvalidReplicaAssignment, "2 additional"},
-		"grow, other count": {used, &CreatePartitions{Topic: "a.b", Count: 2, Assignments: [][]int32{{1, 2}}}, InvalidReplicaAssignment, "the others have 1"},
+		"grow, other count": {used, &CreatePartitions{Topic: "a.b", Count: 2, Assignments: [][]int32{{1, 2}}}, InvalidReplicaAssignment, "which have 1 replica(s)"},
 		"grow, unknown":     {used, &CreatePartitions{Topic: "a.b", Count: 2, Assignments: [][]int32{{9}}}, InvalidReplicaAssignment, "broker 9"},
 		"alter unknown":     {three, &AlterConfigs{Topic: "t"}, UnknownTopic, "'t'"},
 		"alter wrongly":     {used, &AlterConfigs{Topic: "a.b", Changes: []ConfigChange{{Key: "segment.bytes", Value: "1"}}}, InvalidConfig, "segment.bytes"},
-		"directories":       {many, &RegisterBroker{ID: 1, Incarnation: id(255), Dirs: []image.UUID{id(1)}}, TooManyDirectories, "node.id"},
+		"incarnation":       {three, &RegisterBroker{ID: 1, Incarnation: id(9), Levels: image.OwnLevels, Dirs: []image.UUID{id(101)}, SessionValid: true}, DuplicateBrokerRegistration, "Another broker"},
+		"negative id":       {three, &RegisterBroker{ID: -1, Incarnation: id(9), Levels: image.OwnLevels, Dirs: []image.UUID{id(9)}}, InvalidRegistration, "negative"},
+		"no directory":      {three, &RegisterBroker{ID: 9, Incarnation: id(9), Levels: image.OwnLevels}, InvalidRegistration, "No directories"},
+		"zero directory":    {three, &RegisterBroker{ID: 9, Incarnation: id(9), Levels: image.OwnLevels, Dirs: []image.UUID{{}}}, InvalidRegistration, "Reserved"},
+		"directory twice":   {three, &RegisterBroker{ID: 9, Incarnation: id(9), Levels: image.OwnLevels, Dirs: []image.UUID{id(9), id(9)}}, InvalidRegistration, "Duplicate"},
+		"another's":         {three, &RegisterBroker{ID: 9, Incarnation: id(9), Levels: image.OwnLevels, Dirs: []image.UUID{id(103)}}, InvalidRegistration, "Broker 3 is already registered"},
+		"too old":           {three, &RegisterBroker{ID: 9, Incarnation: id(9), Levels: image.Levels{Min: 1, Max: 1}, Dirs: []image.UUID{id(9)}}, UnsupportedVersion, "between 1 and 1"},
+		"too new":           {three, &RegisterBroker{ID: 9, Incarnation: id(9), Levels: image.Levels{Min: 3, Max: 4}, Dirs: []image.UUID{id(9)}}, UnsupportedVersion, "between 3 and 4"},
+		"fence nobody":      {three, &FenceBroker{ID: 9}, BrokerNotRegistered, "9"},
+		"fence an old one":  {three, &FenceBroker{ID: 1, Epoch: 1}, StaleBrokerEpoch, "got broker epoch 1"},
+		"unfence nobody":    {three, &UnfenceBroker{ID: 9}, BrokerNotRegistered, "9"},
+		"unfence an old":    {three, &UnfenceBroker{ID: 1, Epoch: 1}, StaleBrokerEpoch, ""},
+		"stop nobody":       {three, &BeginControlledShutdown{ID: 9}, BrokerNotRegistered, "9"},
+		"stop an old one":   {three, &BeginControlledShutdown{ID: 1, Epoch: 1}, StaleBrokerEpoch, ""},
+		"unregister nobody": {three, &UnregisterBroker{ID: 9}, BrokerNotRegistered, "Broker ID 9 is not currently registered"},
+		"alter by nobody":   {three, &AlterPartition{BrokerID: 9}, StaleBrokerEpoch, ""},
+		"alter by an old":   {three, &AlterPartition{BrokerID: 1, BrokerEpoch: 1}, StaleBrokerEpoch, ""},
+		"alter too many":    {three, &AlterPartition{BrokerID: 1, BrokerEpoch: epoch(three, 1), Partitions: make([]ISRChange, 10_001)}, PolicyViolation, "10000"},
+		"elect too many":    {three, &ElectLeaders{Partitions: make([]TopicPartition, MaxChanges+1)}, PolicyViolation, "5000"},
+		"voter without id":  {three, &PutVoter{}, InvalidRequest, "raft id"},
+		"voter elsewhere":   {three, &PutVoter{image.Voter{RaftID: 7, NodeID: 2}}, DuplicateVoter, "node 1"},
+		"no such voter":     {three, &RemoveVoter{8}, VoterNotFound, "8"},
+		"directories":       {many, &RegisterBroker{ID: 1, Incarnation: id(255), Levels: image.OwnLevels, Unfenced: true, Dirs: []image.UUID{id(1)}}, TooManyDirectories, "node.id"},
 	} {
 		r, err := c.cmd.Eval(c.img, time.Time{})
 		var refusal *Refusal
@@ -212,43 +247,61 @@ func TestProducerIDsAreHandedOutOnce(t *testing.T) {
 	}
 }
 
-// The states of a partition before and after broker 1 comes back, with its directory and without.
+// The states of a partition before and after broker 1 comes back: with its directory or without, after an orderly end or
+// not, fenced or not. Two replicas must be in sync for an acknowledgement.
 func TestRestart(t *testing.T) {
 	const gone = image.NoLeader
+	type set = []int32
 	for name, c := range map[string]struct {
 		isr, elr []int32
 		leader   int32
 		wiped    bool // broker 1 comes back with another directory
-		lost     bool // broker 2 did so before
+		clean    bool // it stopped in order
+		fenced   bool // it is not taken for present yet
+		lost     bool // broker 2 lost its directory before
 
 		wantISR, wantELR      []int32
 		wantLeader            int32
 		leaderUp, partitionUp int32
 	}{
-		"leads":                      {isr: []int32{1, 2, 3}, leader: 1, wantISR: []int32{1, 2, 3}, wantLeader: 1, leaderUp: 1, partitionUp: 1},
-		"follows":                    {isr: []int32{1, 2, 3}, leader: 2, wantISR: []int32{1, 2, 3}, wantLeader: 2},
-		"follows out of sync":        {isr: []int32{2, 3}, leader: 2, wantISR: []int32{2, 3}, wantLeader: 2},
-		"could have led":             {isr: []int32{1}, leader: gone, wantISR: []int32{1}, wantLeader: 1, leaderUp: 1, partitionUp: 1},
-		"could not have led":         {isr: []int32{2}, leader: gone, wantISR: []int32{2}, wantLeader: gone},
-		"wiped, leads":               {isr: []int32{1, 2, 3}, leader: 1, wiped: true, wantISR: []int32{2, 3}, wantLeader: 2, leaderUp: 1, partitionUp: 1},
-		"wiped, leads, 2 lost":       {isr: []int32{1, 2, 3}, leader: 1, wiped: true, lost: true, wantISR: []int32{2, 3}, wantLeader: 3, leaderUp: 1, partitionUp: 1},
-		"wiped, follows":             {isr: []int32{1, 2, 3}, leader: 2, wiped: true, wantISR: []int32{2, 3}, wantLeader: 2, partitionUp: 1},
-		"wiped, eligible":            {isr: []int32{2}, elr: []int32{1, 3}, leader: 2, wiped: true, wantISR: []int32{2}, wantELR: []int32{3}, wantLeader: 2, partitionUp: 1},
-		"wiped, out of sync":         {isr: []int32{2, 3}, leader: 2, wiped: true, wantISR: []int32{2, 3}, wantLeader: 2},
-		"wiped, the last one":        {isr: []int32{1}, leader: 1, wiped: true, wantISR: []int32{1}, wantLeader: gone, leaderUp: 1, partitionUp: 1},
-		"wiped, the last one, again": {isr: []int32{1}, leader: gone, wiped: true, wantISR: []int32{1}, wantLeader: gone},
+		"leads":                      {isr: set{1, 2, 3}, leader: 1, wantISR: set{2, 3}, wantLeader: 2, leaderUp: 1, partitionUp: 1},
+		"leads, clean":               {isr: set{1, 2, 3}, leader: 1, clean: true, wantISR: set{1, 2, 3}, wantLeader: 1, leaderUp: 1, partitionUp: 1},
+		"leads, clean, fenced":       {isr: set{1, 2}, leader: 1, clean: true, fenced: true, wantISR: set{2}, wantELR: set{1}, wantLeader: 2, leaderUp: 1, partitionUp: 1},
+		"leads, fenced":              {isr: set{1, 2}, leader: 1, fenced: true, wantISR: set{2}, wantLeader: 2, leaderUp: 1, partitionUp: 1},
+		"the only one":               {isr: set{1}, leader: 1, wantISR: set{1}, wantLeader: 1, leaderUp: 1, partitionUp: 1},
+		"the only one, clean":        {isr: set{1}, leader: 1, clean: true, wantISR: set{1}, wantLeader: 1, leaderUp: 1, partitionUp: 1},
+		"the only one, fenced":       {isr: set{1}, leader: 1, fenced: true, wantISR: set{1}, wantLeader: gone, leaderUp: 1, partitionUp: 1},
+		"another is eligible":        {isr: set{1}, elr: set{3}, leader: 1, wantISR: set{3}, wantLeader: 3, leaderUp: 1, partitionUp: 1},
+		"another is, clean":          {isr: set{1}, elr: set{3}, leader: 1, clean: true, fenced: true, wantISR: set{3}, wantELR: set{1}, wantLeader: 3, leaderUp: 1, partitionUp: 1},
+		"follows":                    {isr: set{1, 2, 3}, leader: 2, wantISR: set{2, 3}, wantLeader: 2, partitionUp: 1},
+		"follows, clean":             {isr: set{1, 2, 3}, leader: 2, clean: true, wantISR: set{1, 2, 3}, wantLeader: 2},
+		"follows out of sync":        {isr: set{2, 3}, leader: 2, wantISR: set{2, 3}, wantLeader: 2},
+		"eligible":                   {isr: set{2}, elr: set{1, 3}, leader: 2, wantISR: set{2}, wantELR: set{3}, wantLeader: 2, partitionUp: 1},
+		"eligible, clean":            {isr: set{2}, elr: set{1, 3}, leader: 2, clean: true, wantISR: set{2}, wantELR: set{1, 3}, wantLeader: 2},
+		"could have led":             {isr: set{1}, leader: gone, wantISR: set{1}, wantLeader: 1, leaderUp: 1, partitionUp: 1},
+		"could not have led":         {isr: set{2}, leader: gone, lost: true, wantISR: set{2}, wantLeader: gone},
+		"wiped, leads":               {isr: set{1, 2, 3}, leader: 1, wiped: true, clean: true, wantISR: set{2, 3}, wantLeader: 2, leaderUp: 1, partitionUp: 1},
+		"wiped, leads, 2 lost":       {isr: set{1, 2, 3}, leader: 1, wiped: true, lost: true, wantISR: set{2, 3}, wantLeader: 3, leaderUp: 1, partitionUp: 1},
+		"wiped, follows":             {isr: set{1, 2, 3}, leader: 2, wiped: true, wantISR: set{2, 3}, wantLeader: 2, partitionUp: 1},
+		"wiped, eligible":            {isr: set{2}, elr: set{1, 3}, leader: 2, wiped: true, clean: true, wantISR: set{2}, wantELR: set{3}, wantLeader: 2, partitionUp: 1},
+		"wiped, out of sync":         {isr: set{2, 3}, leader: 2, wiped: true, wantISR: set{2, 3}, wantLeader: 2},
+		"wiped, the last one":        {isr: set{1}, leader: 1, wiped: true, wantISR: set{1}, wantLeader: gone, leaderUp: 1, partitionUp: 1},
+		"wiped, the last one, again": {isr: set{1}, leader: gone, wiped: true, wantISR: set{1}, wantLeader: gone},
 	} {
 		t.Run(name, func(t *testing.T) {
-			img := apply(t, cluster(t, 3), &CreateTopic{Name: "t", ID: id(1), Assignments: [][]int32{{1, 2, 3}}})
+			img := apply(t, cluster(t, 3), &CreateTopic{Name: "t", ID: id(1), Assignments: [][]int32{{1, 2, 3}}, Configs: map[string]string{"min.insync.replicas": "2"}})
 			img = change(t, img, "t", 0, func(p *image.Partition) { p.ISR, p.ELR, p.Leader, p.LeaderEpoch = c.isr, c.elr, c.leader, 5 })
 			if c.lost {
 				img, _ = image.Apply(img, img.Index()+1, []image.Record{&image.BrokerRecord{ID: 2, Dirs: []image.UUID{id(99)}}})
 			}
 			old, _ := img.Topic("t")
 			before, _ := old.Partition(0)
-			again := &RegisterBroker{ID: 1, Incarnation: id(50), Dirs: []image.UUID{id(101)}}
+			again := &RegisterBroker{ID: 1, Incarnation: id(50), Levels: image.OwnLevels, Unfenced: !c.fenced, PreviousBrokerEpoch: -1, Dirs: []image.UUID{id(101)}}
 			if c.wiped {
 				again.Dirs = []image.UUID{id(201)}
+			}
+			if c.clean {
+				again.PreviousBrokerEpoch = epoch(img, 1)
 			}
 			img = apply(t, img, again)
 			tp, _ := img.Topic("t")
@@ -257,10 +310,11 @@ func TestRestart(t *testing.T) {
 				p.LeaderEpoch != before.LeaderEpoch+c.leaderUp || p.PartitionEpoch != before.PartitionEpoch+c.partitionUp {
 				t.Fatalf("%+v became %+v", before, p)
 			}
-			if b, _ := img.Broker(1); b.Epoch != int64(img.Index()) || b.Incarnation != id(50) {
+			if b, _ := img.Broker(1); b.Epoch != int64(img.Index()) || b.Incarnation != id(50) || b.Fenced != c.fenced {
 				t.Fatalf("broker %+v at index %d", b, img.Index())
 			}
-			if r, err := again.Eval(img, time.Time{}); err != nil || len(r.Records) > 0 {
+			again.SessionValid = true // its own
+			if r, err := again.Eval(img, time.Time{}); err != nil || len(r.Records) > 0 || r.Reply.(*BrokerProgress).More {
 				t.Fatalf("the same incarnation again: %+v, %v", r, err)
 			}
 		})
@@ -274,7 +328,7 @@ func TestDirectoryComesBack(t *testing.T) {
 		dir    image.UUID
 		leader int32
 	}{{id(101), 1}, {id(201), image.NoLeader}, {id(101), 1}} {
-		img = apply(t, img, &RegisterBroker{ID: 1, Incarnation: id(60 + i), Dirs: []image.UUID{want.dir}})
+		img = apply(t, img, &RegisterBroker{ID: 1, Incarnation: id(60 + i), Levels: image.OwnLevels, Unfenced: true, Dirs: []image.UUID{want.dir}})
 		tp, _ := img.Topic("t")
 		if p, _ := tp.Partition(0); p.Leader != want.leader {
 			t.Fatalf("with directory %s the leader is %d", want.dir, p.Leader)

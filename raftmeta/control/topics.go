@@ -2,7 +2,6 @@ package control
 
 import (
 	"bytes"
-	"encoding/binary"
 	"maps"
 	"slices"
 	"strings"
@@ -52,7 +51,7 @@ func (c *CreateTopic) Eval(m *image.Image, _ time.Time) (Result, error) {
 		if assignments, err = c.place(m); err != nil {
 			return Result{}, err
 		}
-	} else if err := checkAssignments(m, assignments, len(assignments[0])); err != nil {
+	} else if err := checkAssignments(m, assignments, 0, len(assignments[0])); err != nil {
 		return Result{}, err
 	}
 	reply := &CreatedTopic{Partitions: int32(len(assignments)), ReplicationFactor: int16(len(assignments[0]))}
@@ -101,8 +100,7 @@ func (c *CreateTopic) checkCollision(m *image.Image) error {
 	return err
 }
 
-// place chooses replicas. Where it begins follows from the topic id, so that topics of one partition do not all land on
-// the first broker.
+// place chooses replicas.
 func (c *CreateTopic) place(m *image.Image) ([][]int32, error) {
 	var err error
 	switch {
@@ -118,27 +116,17 @@ func (c *CreateTopic) place(m *image.Image) ([][]int32, error) {
 	if err != nil {
 		return nil, err
 	}
-	return spread(m, c.ID, 0, int(c.Partitions), int(c.ReplicationFactor))
+	return spread(newPlacer(m, c.ID, nil), 0, int(c.Partitions), int(c.ReplicationFactor))
 }
 
-// spread gives count partitions of a topic, numbered from first, replicas on the brokers in turn.
-func spread(m *image.Image, topic image.UUID, first, count, replicas int) ([][]int32, error) {
-	var nodes []int32
-	for _, b := range m.Brokers() {
-		if !b.Fenced {
-			nodes = append(nodes, b.ID)
-		}
-	}
-	if replicas > len(nodes) {
-		_, err := refuse(InvalidReplicationFactor, "Unable to replicate the partition %d time(s): %d broker(s) are registered.", replicas, len(nodes))
+// spread places count partitions of a topic, numbered from first.
+func spread(p *placer, first, count, replicas int) ([][]int32, error) {
+	if err := p.check(replicas); err != nil {
 		return nil, err
 	}
-	start := int(binary.BigEndian.Uint32(topic[12:])%uint32(len(nodes))) + first
 	assignments := make([][]int32, count)
 	for i := range assignments {
-		for j := range replicas {
-			assignments[i] = append(assignments[i], nodes[(start+i+j)%len(nodes)])
-		}
+		assignments[i] = p.place(first+i, replicas)
 	}
 	return assignments, nil
 }
@@ -147,28 +135,40 @@ func tooMany(n int) (Result, error) {
 	return refuse(PolicyViolation, "%d partitions in one topic: at most %d can be created at once", n, MaxPartitionsPerCommand)
 }
 
-func checkAssignments(m *image.Image, assignments [][]int32, factor int) error {
+// checkAssignments is Kafka's validateManualPartitionAssignment: brokers that are fenced may be chosen, but not only such.
+func checkAssignments(m *image.Image, assignments [][]int32, first, factor int) error {
 	var err error
 	if len(assignments) > MaxPartitionsPerCommand {
 		_, err = tooMany(len(assignments))
 		return err
 	}
 	for i, replicas := range assignments {
+		active := false
 		switch {
 		case len(replicas) == 0:
-			_, err = refuse(InvalidReplicaAssignment, "Partition %d has no replica.", i)
-		case len(replicas) != factor:
-			_, err = refuse(InvalidReplicaAssignment, "Partition %d has %d replicas, the others have %d.", i, len(replicas), factor)
+			_, err = refuse(InvalidReplicaAssignment, "The manual partition assignment includes an empty replica list.")
 		case len(replicas) > image.MaxReplicas:
-			_, err = refuse(InvalidReplicaAssignment, "Partition %d has %d replicas, at most %d are possible.", i, len(replicas), image.MaxReplicas)
+			_, err = refuse(InvalidReplicaAssignment, "The manual partition assignment includes a partition with %d replica(s), at most %d are possible.", len(replicas), image.MaxReplicas)
 		}
 		for j, id := range replicas {
-			if b, ok := m.Broker(id); err == nil && (!ok || b.Fenced) {
-				_, err = refuse(InvalidReplicaAssignment, "Partition %d is assigned to broker %d, which is not there.", i, id)
+			b, ok := m.Broker(id)
+			switch {
+			case err != nil:
+				return err
+			case !ok:
+				_, err = refuse(InvalidReplicaAssignment, "The manual partition assignment includes broker %d, but no such broker is registered.", id)
+			case slices.Contains(replicas[:j], id):
+				_, err = refuse(InvalidReplicaAssignment, "The manual partition assignment includes the broker %d more than once.", id)
 			}
-			if err == nil && slices.Contains(replicas[:j], id) {
-				_, err = refuse(InvalidReplicaAssignment, "Partition %d is assigned to broker %d twice.", i, id)
-			}
+			active = active || ok && b.Active()
+		}
+		switch {
+		case err != nil:
+			return err
+		case len(replicas) != factor:
+			_, err = refuse(InvalidReplicaAssignment, "The manual partition assignment includes a partition with %d replica(s), but this is not consistent with previous partitions, which have %d replica(s).", len(replicas), factor)
+		case !active:
+			_, err = refuse(InvalidReplicaAssignment, "All brokers specified in the manual partition assignment for partition %d are fenced or in controlled shutdown.", first+i)
 		}
 		if err != nil {
 			return err
@@ -186,11 +186,15 @@ func (c *CreateTopic) records(m *image.Image, assignments [][]int32) []image.Rec
 	return []image.Record{topic, newPartitions(m, c.ID, 0, assignments)}
 }
 
-// newPartitions are led by the first replica, all in sync.
+// newPartitions are led by the first replica whose broker is there. All whose brokers are there are in sync.
 func newPartitions(m *image.Image, topic image.UUID, first int32, assignments [][]int32) *image.PartitionsRecord {
 	r := &image.PartitionsRecord{Topic: topic, First: first, Partitions: make([]image.Partition, len(assignments))}
 	for i, replicas := range assignments {
-		r.Partitions[i] = image.Partition{Replicas: replicas, ISR: replicas, Dirs: directories(m, replicas), Leader: replicas[0]}
+		isr := pick(replicas, func(id int32) bool {
+			b, ok := m.Broker(id)
+			return ok && b.Active()
+		})
+		r.Partitions[i] = image.Partition{Replicas: replicas, ISR: isr, Dirs: directories(m, replicas), Leader: isr[0]}
 	}
 	return r
 }
@@ -268,11 +272,11 @@ func (c *CreatePartitions) Eval(m *image.Image, _ time.Time) (Result, error) {
 	var err error
 	switch {
 	case assignments == nil:
-		assignments, err = spread(m, t.ID, int(have), added, factor)
+		assignments, err = spread(newPlacer(m, t.ID, t), int(have), added, factor)
 	case len(assignments) != added:
 		_, err = refuse(InvalidReplicaAssignment, "Attempted to add %d additional partition(s), but only %d assignment(s) were specified.", added, len(assignments))
 	default:
-		err = checkAssignments(m, assignments, factor)
+		err = checkAssignments(m, assignments, int(have), factor)
 	}
 	if err != nil || c.ValidateOnly {
 		return Result{}, err

@@ -22,25 +22,30 @@ type Unit struct {
 
 // State is how far a follower is. Images only ever move forward.
 type State struct {
-	img  *image.Image
-	hash uint32
+	img     *image.Image
+	cluster string
+	hash    uint32
 }
 
 // Change is the next image and what differs from the one before.
 type Change struct {
 	Image *image.Image
 	Delta *image.Delta
+	// Records made the image out of the one before; nil where it came as a snapshot.
+	Records []image.Record
+	// Awaited says that somebody waits until every broker shows the image.
+	Awaited bool
 }
 
 // New knows nothing yet but whose units it takes.
 func New(clusterID string) *State {
-	return &State{img: image.Empty(), hash: image.ClusterHash(clusterID)}
+	return &State{img: image.Empty(), cluster: clusterID, hash: image.ClusterHash(clusterID)}
 }
 
 // Index is what the follower has applied.
 func (s *State) Index() uint64 { return s.img.Index() }
 
-// Step applies a batch. An error says that the batch does not continue what was applied, or is damaged; nothing of the
+// Step applies a batch. Units that were applied before, which another controller may give again, are passed over. An error says that the batch does not continue what was applied, or is damaged; nothing of the
 // piece that it names was applied.
 func (s *State) Step(b Batch) ([]Change, error) {
 	var changes []Change
@@ -49,12 +54,19 @@ func (s *State) Step(b Batch) ([]Change, error) {
 		if err != nil {
 			return nil, err
 		}
+		if img.ClusterID() != s.cluster {
+			return nil, fmt.Errorf("the metadata snapshot is of cluster %s, this node is of cluster %s: it has reached controllers of another cluster", img.ClusterID(), s.cluster)
+		}
 		if img.Index() < s.img.Index() {
 			return nil, fmt.Errorf("a metadata snapshot of index %d came after index %d: the controllers have lost committed changes, or are of another cluster", img.Index(), s.img.Index())
 		}
-		changes = append(changes, s.become(img, image.Everything(img)))
+		s.img = img
+		changes = append(changes, Change{Image: img, Delta: image.Everything(img), Awaited: true})
 	}
 	for _, raw := range b.Units {
+		if raw.Index <= s.img.Index() {
+			continue
+		}
 		u, err := image.DecodeUnit(raw.Bytes, s.hash)
 		if err != nil {
 			return changes, fmt.Errorf("metadata unit %d: %w", raw.Index, err)
@@ -62,12 +74,9 @@ func (s *State) Step(b Batch) ([]Change, error) {
 		if u.Base != s.img.Index() {
 			return changes, fmt.Errorf("metadata unit %d follows %d, and %d is applied here", raw.Index, u.Base, s.img.Index())
 		}
-		changes = append(changes, s.become(image.Apply(s.img, raw.Index, u.Records)))
+		img, d := image.Apply(s.img, raw.Index, u.Records)
+		s.img = img
+		changes = append(changes, Change{img, d, u.Records, u.Awaited})
 	}
 	return changes, nil
-}
-
-func (s *State) become(img *image.Image, d *image.Delta) Change {
-	s.img = img
-	return Change{img, d}
 }

@@ -3,6 +3,8 @@ package image
 import (
 	"fmt"
 	"slices"
+
+	"github.com/benbjohnson/immutable"
 )
 
 // builder makes the next image. What it has copied already it changes in place: nobody else has seen it yet.
@@ -10,12 +12,15 @@ type builder struct {
 	img    *Image
 	delta  *Delta
 	index  uint64
-	own    bool // the list of the table's blocks is a copy
-	slots  map[int32]bool
 	topics map[*Topic]bool
 	blocks map[blockKey]bool
+
+	touched   map[touched]*touch // what flush writes
+	lastKey   touched
+	lastTouch *touch // of lastKey, nil for none
 }
 
+// blockKey names a block of a topic's partitions, or with -1-n its page n.
 type blockKey struct {
 	topic *Topic
 	block int32
@@ -24,7 +29,7 @@ type blockKey struct {
 func newBuilder(img *Image, index uint64) *builder {
 	return &builder{
 		img: img, delta: &Delta{}, index: index,
-		slots: map[int32]bool{}, topics: map[*Topic]bool{}, blocks: map[blockKey]bool{},
+		topics: map[*Topic]bool{}, blocks: map[blockKey]bool{}, touched: map[touched]*touch{},
 	}
 }
 
@@ -37,6 +42,7 @@ func Apply(img *Image, index uint64, records []Record) (*Image, *Delta) {
 	for _, r := range records {
 		r.replay(b)
 	}
+	b.flush()
 	return b.img, b.delta
 }
 
@@ -45,94 +51,96 @@ func (b *builder) misfit(r Record, format string, args ...any) {
 		b.index, r, fmt.Sprintf(format, args...)))
 }
 
-// topic is a topic ready to be changed.
-func (b *builder) topic(r Record, id UUID) *Topic {
+// topic is a topic ready to be changed, with its slot.
+func (b *builder) topic(r Record, id UUID) (*Topic, int32) {
 	slot, ok := b.img.topics.byID.Get(id)
 	if !ok {
 		b.misfit(r, "no topic has id %s", id)
 	}
-	p := &b.slotBlock(slot / fanout)[slot%fanout]
-	if !b.topics[*p] {
-		c := **p
-		c.blocks = slices.Clone(c.blocks)
-		b.topics[&c] = true
-		*p = &c
+	t := b.img.topics.at(slot)
+	if !b.topics[t] {
+		c := *t
+		c.pages = slices.Clone(c.pages)
+		t = &c
+		b.topics[t] = true
+		b.img.topics.slots = b.img.topics.slots.Set(int(slot), t)
 	}
-	return *p
+	return t, slot
 }
 
-// slotBlock is a block of the table's slots, ready to be changed.
-func (b *builder) slotBlock(i int32) *[fanout]*Topic {
-	t := &b.img.topics
-	if !b.own {
-		b.own = true
-		t.blocks = slices.Clone(t.blocks)
+// block is where a topic has a block of partitions, ready to be changed. The block may be the one behind the last.
+func (b *builder) block(t *Topic, i int32) *[]Partition {
+	n := i / pageSize
+	if int(n) == len(t.pages) {
+		t.pages = append(t.pages, nil)
 	}
-	if int(i) == len(t.blocks) {
-		t.blocks = append(t.blocks, new([fanout]*Topic))
-		b.slots[i] = true
+	page := &t.pages[n]
+	if k := (blockKey{t, -1 - n}); !b.blocks[k] {
+		b.blocks[k] = true
+		*page = slices.Clone(*page)
 	}
-	if !b.slots[i] {
-		b.slots[i] = true
-		c := *t.blocks[i]
-		t.blocks[i] = &c
+	if int(i%pageSize) == len(*page) {
+		*page = append(*page, nil)
 	}
-	return t.blocks[i]
-}
-
-// block is a block of a topic's partitions, ready to be changed.
-func (b *builder) block(t *Topic, i int32) []Partition {
+	block := &(*page)[i%pageSize]
 	if k := (blockKey{t, i}); !b.blocks[k] {
 		b.blocks[k] = true
-		c := make([]Partition, len(t.blocks[i]), min(blockSize, len(t.blocks[i])+1))
-		copy(c, t.blocks[i])
-		t.blocks[i] = c
+		c := make([]Partition, len(*block), min(blockSize, len(*block)+1))
+		copy(c, *block)
+		*block = c
 	}
-	return t.blocks[i]
+	return block
 }
 
-func (b *builder) addTopic(t *Topic) {
+func (b *builder) addTopic(t *Topic) (slot int32) {
+	slot = b.img.topics.count()
 	b.topics[t] = true
-	b.place(t, b.img.topics.count)
-	b.img.topics.count++
+	b.place(t, slot)
+	return slot
 }
 
 func (b *builder) place(t *Topic, slot int32) {
 	table := &b.img.topics
-	b.slotBlock(slot / fanout)[slot%fanout] = t
+	if slot == table.count() {
+		table.slots = table.slots.Append(t)
+	} else {
+		table.slots = table.slots.Set(int(slot), t)
+	}
 	table.byName = table.byName.Set(t.Name, slot)
 	table.byID = table.byID.Set(t.ID, slot)
 }
 
 // removeTopic moves the last topic into the slot that falls free: slots stay dense, and the order of topics follows from
 // the records alone.
-func (b *builder) removeTopic(t *Topic) {
+func (b *builder) removeTopic(t *Topic, slot int32) {
 	table := &b.img.topics
-	slot, _ := table.byID.Get(t.ID)
-	last := table.count - 1
-	moved := table.at(last)
-	b.slotBlock(last / fanout)[last%fanout] = nil
-	if moved.ID != t.ID {
+	last := table.count() - 1
+	b.markAll(t, slot, false)
+	if moved := table.at(last); moved != t {
+		b.markAll(moved, last, false)
+		b.markAll(moved, slot, true)
 		b.place(moved, slot)
+	}
+	if table.slots = table.slots.Slice(0, int(last)); last == 0 {
+		table.slots = immutable.NewList[*Topic]()
 	}
 	table.byName = table.byName.Delete(t.Name)
 	table.byID = table.byID.Delete(t.ID)
-	table.count--
-	if table.count%fanout == 0 {
-		table.blocks = table.blocks[:table.count/fanout]
-		delete(b.slots, table.count/fanout)
-	}
 	b.img.partitions -= int(t.count)
 	b.delta.removed(t)
 }
 
-func (b *builder) addPartition(t *Topic, p Partition) {
-	i := t.count / blockSize
-	if t.count%blockSize == 0 {
-		t.blocks = append(t.blocks, make([]Partition, 0, 1))
-		b.blocks[blockKey{t, i}] = true
+func (b *builder) markAll(t *Topic, slot int32, on bool) {
+	for i := range t.count {
+		p, _ := t.Partition(i)
+		b.mark(slot, i, p, on)
 	}
-	t.blocks[i] = append(b.block(t, i), p)
+}
+
+func (b *builder) addPartition(t *Topic, slot int32, p Partition) {
+	block := b.block(t, t.count/blockSize)
+	*block = append(*block, p)
+	b.mark(slot, t.count, &p, true)
 	b.delta.changed(t, t.count)
 	t.count++
 	b.img.partitions++

@@ -139,7 +139,7 @@ var topicKeys = []TopicKey{
 	topicKey("streambus.flush", Text, "ack", OneOf("ack", "os"), "streambus.flush",
 		"ack: records are on the disk before they are acknowledged or visible. os: the operating system writes them when it likes, as with Apache Kafka; a power cut loses acknowledged records."),
 	topicKey("unclean.leader.election.enable", Boolean, "false", nil, "unclean.leader.election.enable",
-		"Whether a replica that lacks acknowledged records may lead when no other can.").inertAlways(),
+		"Whether a replica that lacks acknowledged records may lead when no other can."),
 }
 
 // topicKey is a row whose broker's setting has the same unit and default.

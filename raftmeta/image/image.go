@@ -10,7 +10,18 @@ import (
 )
 
 // Level is the metadata level that this release writes: which records and versions may appear in the log.
-const Level uint32 = 1
+//
+// Level 1 is that of clusters of one node, before there were others. Level 2 has operations and states of brokers.
+const Level uint32 = 2
+
+// OldestLevel is the lowest level that this release can work with.
+const OldestLevel uint32 = 1
+
+// Levels is the range of metadata levels that a node can read. The zero value says that it never told.
+type Levels struct{ Min, Max uint32 }
+
+// OwnLevels is what this release reads.
+var OwnLevels = Levels{OldestLevel, Level}
 
 // Image is the metadata of the cluster after a whole unit. It is immutable, so any number of goroutines may read it.
 type Image struct {
@@ -20,10 +31,12 @@ type Image struct {
 	voters         []Voter   // by raft id
 	origins        []*origin // by node
 	brokers        []*Broker // by id
+	retired        []retired // by id
 	nextProducerID int64
 	settings       []NodeSettings // by node
 	topics         topicTable
 	partitions     int
+	holders        []holder // by id, without those that have nothing
 }
 
 // NodeSettings are the dynamic settings of one broker, or with [EveryBroker] of all.
@@ -42,6 +55,9 @@ type Voter struct {
 	NodeID      int32
 	DirectoryID UUID
 	Endpoints   []Endpoint // its controller listeners, none for a node that is alone
+	Levels      Levels
+	// Since is the index of the unit that made it known. Of a node's raft ids the last one counts.
+	Since uint64
 }
 
 // Endpoint is where a broker can be reached, by the name of its listener.
@@ -59,12 +75,20 @@ type Broker struct {
 	Listeners   []Endpoint
 	Rack        string // empty when none was given
 	Dirs        []UUID // the directories that this incarnation registered with
-	Fenced      bool
+	Levels      Levels
+	// Fenced says that the broker is not there, as far as anybody knows: it neither leads nor enters an ISR.
+	Fenced bool
+	// InControlledShutdown says that the broker is on its way out: it keeps what it leads for now, and gains nothing.
+	// It lasts until the broker is unfenced or registers again.
+	InControlledShutdown bool
 
 	// dirs holds every directory the broker ever had. Places in it are written into partitions, so it only grows.
 	dirs []UUID
 	tags []Tag
 }
+
+// Active tells whether the broker may lead and enter an ISR.
+func (b *Broker) Active() bool { return !b.Fenced && !b.InControlledShutdown }
 
 // Dir is the directory that a byte of [Partition.Dirs] stands for; zero for [NoDir].
 func (b *Broker) Dir(place byte) UUID {
@@ -82,8 +106,28 @@ func (b *Broker) DirPlace(dir UUID) byte {
 	return NoDir
 }
 
-// KnownDirs is how many directories the broker ever had; the table has [MaxDirs] places.
-func (b *Broker) KnownDirs() int { return len(b.dirs) }
+// retired is what is left of a broker that was removed while partitions still had replicas at it: what their directories
+// mean, for when the id is registered again.
+type retired struct {
+	id   int32
+	dirs []UUID
+}
+
+// KnownDirs is how many directories a broker id ever had, also one that is not registered now; there is room for
+// [MaxDirs].
+func (m *Image) KnownDirs(id int32) int {
+	if b, ok := m.Broker(id); ok {
+		return len(b.dirs)
+	}
+	if at, ok := findRetired(m.retired, id); ok {
+		return len(m.retired[at].dirs)
+	}
+	return 0
+}
+
+func findRetired(all []retired, id int32) (int, bool) {
+	return slices.BinarySearchFunc(all, id, func(r retired, id int32) int { return cmp.Compare(r.id, id) })
+}
 
 // MaxDirs bounds the directories that one broker id may have over its life.
 const MaxDirs = NoDir
@@ -96,7 +140,7 @@ type Topic struct {
 	configs []Setting // by key
 	tags    []Tag
 	count   int32
-	blocks  [][]Partition // of blockSize, the last one shorter
+	pages   [][][]Partition // of pageSize blocks of blockSize partitions, the last ones shorter
 }
 
 // NewTopic is a topic that is in no image, with settings: what a topic of these settings would be.
@@ -111,13 +155,17 @@ func NewTopic(name string, configs map[string]string) *Topic {
 // Setting is one configuration value.
 type Setting struct{ Key, Value string }
 
-// blockSize partitions are copied when one of them changes: large enough that the table of blocks stays small, small
-// enough that one change of a large topic costs a few kilobytes.
-const blockSize = 64
+// blockSize partitions are copied when one of them changes, with the page that has their block: large enough that the
+// lists stay short, small enough that one change of a topic of a million partitions costs a few kilobytes.
+const (
+	blockSize = 32
+	pageSize  = 128
+)
 
 // Empty is the image before the first unit.
 func Empty() *Image {
 	return &Image{topics: topicTable{
+		slots:  immutable.NewList[*Topic](),
 		byName: immutable.NewMap[string, int32](nameHasher{}),
 		byID:   immutable.NewMap[UUID, int32](uuidHasher{}),
 	}}
@@ -156,11 +204,15 @@ func (m *Image) Brokers() []*Broker { return m.brokers }
 
 // Broker finds a registered broker.
 func (m *Image) Broker(id int32) (*Broker, bool) {
-	i, ok := slices.BinarySearchFunc(m.brokers, id, func(b *Broker, id int32) int { return cmp.Compare(b.ID, id) })
+	i, ok := m.findBroker(id)
 	if !ok {
 		return nil, false
 	}
 	return m.brokers[i], true
+}
+
+func (m *Image) findBroker(id int32) (int, bool) {
+	return slices.BinarySearchFunc(m.brokers, id, func(b *Broker, id int32) int { return cmp.Compare(b.ID, id) })
 }
 
 // Topic finds a topic by name.
@@ -193,8 +245,8 @@ func (m *Image) TopicByID(id UUID) (*Topic, bool) {
 // Topics yields all topics in the order of their slots, which is the same on every node.
 func (m *Image) Topics() iter.Seq[*Topic] {
 	return func(yield func(*Topic) bool) {
-		for slot := range m.topics.count {
-			if !yield(m.topics.at(slot)) {
+		for it := m.topics.slots.Iterator(); !it.Done(); {
+			if _, t := it.Next(); !yield(t) {
 				return
 			}
 		}
@@ -202,7 +254,7 @@ func (m *Image) Topics() iter.Seq[*Topic] {
 }
 
 // NumTopics counts the topics.
-func (m *Image) NumTopics() int { return int(m.topics.count) }
+func (m *Image) NumTopics() int { return int(m.topics.count()) }
 
 // NumPartitions counts the partitions of all topics.
 func (m *Image) NumPartitions() int { return m.partitions }
@@ -215,7 +267,8 @@ func (t *Topic) Partition(i int32) (*Partition, bool) {
 	if i < 0 || i >= t.count {
 		return nil, false
 	}
-	return &t.blocks[i/blockSize][i%blockSize], true
+	block := i / blockSize
+	return &t.pages[block/pageSize][block%pageSize][i%blockSize], true
 }
 
 // Config is the value that was set for the topic itself.
@@ -250,19 +303,14 @@ func (m *Image) findNode(node int32) (int, bool) {
 // Configs are the values set for the topic itself, ordered by key. The slice must not be changed.
 func (t *Topic) Configs() []Setting { return t.configs }
 
-// fanout is the width of both levels of the topic table.
-const fanout = 1024
-
-// MaxTopics is what the table holds.
-const MaxTopics = fanout * fanout
-
-// topicTable holds topics in dense slots, two levels deep, so that a change of one topic copies one block of 8 KiB and the
-// list of blocks. The hash maps lead to slots, not topics: only creating a topic touches them.
+// topicTable holds topics in dense slots. The hash maps lead to slots, not topics: only creating and removing a topic
+// touches them.
 type topicTable struct {
-	count  int32
-	blocks []*[fanout]*Topic
+	slots  *immutable.List[*Topic]
 	byName *immutable.Map[string, int32]
 	byID   *immutable.Map[UUID, int32]
 }
 
-func (tt *topicTable) at(slot int32) *Topic { return tt.blocks[slot/fanout][slot%fanout] }
+func (tt *topicTable) count() int32 { return int32(tt.slots.Len()) }
+
+func (tt *topicTable) at(slot int32) *Topic { return tt.slots.Get(int(slot)) }

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"os"
 	"reflect"
 	"slices"
 	"testing"
@@ -22,9 +24,11 @@ func everyRecord() []Record {
 	return []Record{
 		&ClusterRecord{ClusterID: "cluster", Level: 1, Tags: tags},
 		&OperationRecord{Operation: Operation{Node: 4, Incarnation: uuid(8), Seq: 7, Done: 5}, Actor: "me", Cause: "a test", Reply: []byte("r"), Tags: tags},
-		&VoterRecord{Voter: Voter{RaftID: 1<<63 | 5, NodeID: 1, DirectoryID: uuid(7), Endpoints: []Endpoint{{"C", "h", 9093}}}, Tags: tags},
+		&VoterRecord{Voter: Voter{RaftID: 1<<63 | 5, NodeID: 1, DirectoryID: uuid(7), Endpoints: []Endpoint{{"C", "h", 9093}}, Levels: Levels{1, 2}}, Tags: tags},
 		&VoterRemovalRecord{RaftID: 1<<63 | 5, Tags: tags},
-		&BrokerRecord{ID: 1, Incarnation: uuid(1), Listeners: []Endpoint{{"PLAIN", "host", 9092}, {"X", "::1", 65535}}, Rack: "r", Dirs: []UUID{uuid(2), uuid(3)}, Fenced: true, Tags: tags},
+		&BrokerRecord{ID: 1, Incarnation: uuid(1), Listeners: []Endpoint{{"PLAIN", "host", 9092}, {"X", "::1", 65535}}, Rack: "r", Dirs: []UUID{uuid(2), uuid(3)}, Levels: Levels{1, 3}, Fenced: true, Tags: tags},
+		&BrokerChangeRecord{ID: 1, Epoch: 9, InControlledShutdown: true, Tags: tags},
+		&BrokerRemovalRecord{ID: 1, Epoch: 9, Tags: tags},
 		&TopicRecord{Name: "a.topic", ID: uuid(4), Configs: []Setting{{"a", "1"}, {"b", ""}}, Tags: tags},
 		&PartitionsRecord{Topic: uuid(4), Partitions: []Partition{p, p, {Replicas: []int32{7}, ISR: []int32{7}, Dirs: "\x00", Leader: NoLeader}}, Tags: tags},
 		&PartitionChangeRecord{Topic: uuid(4), Index: 2, Partition: p, Tags: tags},
@@ -120,6 +124,31 @@ func TestEveryFlipOfAUnitIsFound(t *testing.T) {
 	}
 }
 
+// dated tells whether a sound unit has the format or a record of an older release: those are written anew.
+func dated(unit []byte) bool {
+	newest := map[uint64]uint64{}
+	for _, r := range everyRecord() {
+		newest[r.id().typ] = r.id().version
+	}
+	if unit[0] != unitFormat {
+		return true
+	}
+	r := newReader("unit", unit[:len(unit)-4])
+	r.uvarint()
+	r.uint32()
+	r.uuid()
+	r.bool()
+	r.uvarint()
+	for range r.count(3) {
+		typ, version := r.uvarint(), r.uvarint()
+		r.bytes()
+		if version != newest[typ] {
+			return true
+		}
+	}
+	return false
+}
+
 // FuzzUnit decodes what no checksum protects. What is accepted is encoded to the same bytes.
 func FuzzUnit(f *testing.F) {
 	good := everyUnit().Encode(hash)
@@ -128,9 +157,18 @@ func FuzzUnit(f *testing.F) {
 		b := (&Unit{Records: []Record{r}}).Encode(hash)
 		f.Add(b[:len(b)-4])
 	}
+	old, _ := os.ReadFile("testdata/unit-1")
+	f.Add(old[:len(old)-4])
 	f.Fuzz(func(t *testing.T, body []byte) {
 		b := seal(slices.Clone(body))
 		u, err := DecodeUnit(b, hash)
+		if err == nil && dated(b) {
+			b = u.Encode(hash)
+			u, err = DecodeUnit(b, hash)
+			if err != nil {
+				t.Fatalf("what was written anew is refused: %v", err)
+			}
+		}
 		if err == nil && !bytes.Equal(u.Encode(hash), b) {
 			t.Fatalf("%x\nwas accepted and is written as\n%x", b, u.Encode(hash))
 		}
@@ -139,7 +177,9 @@ func FuzzUnit(f *testing.F) {
 
 // FuzzImage does the same with snapshots.
 func FuzzImage(f *testing.F) {
-	small, _ := Apply(Empty(), 9, everyRecord()[:5])
+	small, _ := Apply(Empty(), 9, everyRecord()[:6])
+	old, _ := os.ReadFile("testdata/snapshot-1")
+	f.Add(old[:len(old)-4])
 	for _, img := range []*Image{Empty(), small} {
 		b := img.Encode()
 		f.Add(b[:len(b)-4])
@@ -147,6 +187,12 @@ func FuzzImage(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte) {
 		b := seal(slices.Clone(body))
 		img, err := DecodeImage(b)
+		if err == nil && b[0] != snapshotFormat {
+			b = img.Encode()
+			if img, err = DecodeImage(b); err != nil {
+				t.Fatalf("what was written anew is refused: %v", err)
+			}
+		}
 		if err == nil && !bytes.Equal(img.Encode(), b) {
 			t.Fatalf("%x\nwas accepted and is written as\n%x", b, img.Encode())
 		}
@@ -174,13 +220,14 @@ type model struct {
 	gone             []string          // topics that the last unit removed
 	next             int64
 	epochs           map[int32]int64
+	fenced           map[int32]bool // by broker whose state was set: the other state is the reverse
 	// changed is what the last unit changed: "topic-partition".
 	changed map[string]bool
 }
 
 func newModel(seed uint64) *model {
 	return &model{
-		rng: rand.New(rand.NewPCG(seed, 1)), img: Empty(), topics: map[string][]Partition{}, ids: map[string]UUID{}, epochs: map[int32]int64{},
+		rng: rand.New(rand.NewPCG(seed, 1)), img: Empty(), topics: map[string][]Partition{}, ids: map[string]UUID{}, epochs: map[int32]int64{}, fenced: map[int32]bool{},
 		configs: map[string]string{}, brokers: map[string]string{},
 	}
 }
@@ -213,7 +260,7 @@ func (m *model) step() {
 }
 
 func (m *model) record(index uint64) []Record {
-	switch kind := m.rng.IntN(13); {
+	switch kind := m.rng.IntN(15); {
 	case kind < 3 || len(m.names) == 0:
 		name := fmt.Sprintf("topic-%d", m.made)
 		id := uuid(m.made)
@@ -264,9 +311,21 @@ func (m *model) record(index uint64) []Record {
 			r.Configs = []Setting{{"k", fmt.Sprint(index)}}
 		}
 		return []Record{r}
+	case kind < 14 && len(m.epochs) > 0:
+		ids := slices.Sorted(maps.Keys(m.epochs))
+		id := ids[m.rng.IntN(len(ids))]
+		if m.rng.IntN(3) == 0 {
+			epoch := m.epochs[id]
+			delete(m.epochs, id)
+			delete(m.fenced, id)
+			return []Record{&BrokerRemovalRecord{ID: id, Epoch: epoch}}
+		}
+		m.fenced[id] = m.rng.IntN(2) == 0
+		return []Record{&BrokerChangeRecord{ID: id, Epoch: m.epochs[id], Fenced: m.fenced[id], InControlledShutdown: !m.fenced[id]}}
 	default:
 		id := int32(m.rng.IntN(5))
 		m.epochs[id] = int64(index)
+		delete(m.fenced, id)
 		return []Record{&BrokerRecord{ID: id, Incarnation: uuid(int(index)), Dirs: []UUID{uuid(m.rng.IntN(4))}}}
 	}
 }
@@ -321,12 +380,90 @@ func (m *model) check(t *testing.T, img *Image) {
 		}
 	}
 	for id, epoch := range m.epochs {
-		if b, ok := img.Broker(id); !ok || b.Epoch != epoch {
+		fenced, set := m.fenced[id]
+		if b, ok := img.Broker(id); !ok || b.Epoch != epoch || b.Fenced != fenced || b.InControlledShutdown != (set && !fenced) {
 			t.Fatalf("broker %d is %+v, want epoch %d", id, b, epoch)
 		}
 	}
 	if len(img.Brokers()) != len(m.epochs) || !slices.IsSortedFunc(img.Brokers(), func(a, b *Broker) int { return int(a.ID - b.ID) }) {
 		t.Fatalf("brokers %v", img.Brokers())
+	}
+}
+
+// checkHolders compares the index from brokers to partitions with a walk over everything.
+func checkHolders(t *testing.T, img *Image) {
+	t.Helper()
+	got, want := map[string]bool{}, map[string]bool{}
+	add := func(m map[string]bool, id int32, role any, tp *Topic, i int32) {
+		m[fmt.Sprintf("%d %v %s-%d", id, role, tp.Name, i)] = true
+	}
+	ids, counts := map[int32]bool{}, map[string]int{}
+	for tp := range img.Topics() {
+		for i := range tp.NumPartitions() {
+			p, _ := tp.Partition(i)
+			for _, id := range p.Replicas {
+				ids[id] = true
+				counts[fmt.Sprint(id, Holds)]++
+				add(want, id, Holds, tp, i)
+				if slices.Contains(p.ISR, id) {
+					counts[fmt.Sprint(id, InSync)]++
+					add(want, id, InSync, tp, i)
+				} else {
+					add(want, id, "out", tp, i)
+				}
+				if p.Leader == NoLeader {
+					add(want, id, "leaderless", tp, i)
+				}
+			}
+			if p.Leader == NoLeader {
+				counts["leaderless"]++
+				add(want, NoLeader, "leaderless", tp, i)
+			} else {
+				counts[fmt.Sprint(p.Leader, Leads)]++
+				add(want, p.Leader, Leads, tp, i)
+			}
+			if p.Leader != p.Replicas[0] {
+				counts["not preferred"]++
+				add(want, NoLeader, "not preferred", tp, i)
+			}
+		}
+	}
+	for id := range ids {
+		for role := range numRoles {
+			for p := range img.Partitions(id, role) {
+				add(got, id, role, p.Topic, p.Index)
+			}
+			if n := img.Count(id, role); n != counts[fmt.Sprint(id, role)] {
+				t.Fatalf("broker %d has role %d %d times, want %d", id, role, n, counts[fmt.Sprint(id, role)])
+			}
+		}
+		for p := range img.OutOfSync(id) {
+			add(got, id, "out", p.Topic, p.Index)
+		}
+		for p := range img.Leaderless(id) {
+			add(got, id, "leaderless", p.Topic, p.Index)
+		}
+	}
+	for _, p := range img.LeaderlessFrom(0) {
+		add(got, NoLeader, "leaderless", p.Topic, p.Index)
+	}
+	for from := Place(0); ; { // each time from where it stopped
+		next := from
+		for at, p := range img.NotPreferredFrom(from) {
+			add(got, NoLeader, "not preferred", p.Topic, p.Index)
+			next = at
+			break
+		}
+		if next == from {
+			break
+		}
+		from = next
+	}
+	if !maps.Equal(got, want) {
+		t.Fatalf("the index has %d entries, a walk %d", len(got), len(want))
+	}
+	if img.NumLeaderless() != counts["leaderless"] || img.NumNotPreferred() != counts["not preferred"] {
+		t.Fatalf("%d without a leader, %d not led by their first replica, want %v", img.NumLeaderless(), img.NumNotPreferred(), counts)
 	}
 }
 
@@ -373,6 +510,7 @@ func TestImageAgainstMaps(t *testing.T) {
 			m.step()
 			m.check(t, m.img)
 			m.checkDelta(t, m.delta, func(s string) bool { return m.changed[s] })
+			checkHolders(t, m.img)
 			if !bytes.Equal(before.Encode(), bytesBefore) {
 				t.Fatalf("seed %d: an older image changed at index %d", seed, m.img.Index())
 			}
@@ -384,6 +522,7 @@ func TestImageAgainstMaps(t *testing.T) {
 		}
 		m.check(t, restored)
 		m.checkDelta(t, Everything(restored), func(string) bool { return true })
+		checkHolders(t, restored)
 		if !bytes.Equal(restored.Encode(), b) {
 			t.Fatal("a restored image has another encoding")
 		}
@@ -391,6 +530,7 @@ func TestImageAgainstMaps(t *testing.T) {
 		other := *m
 		other.img, other.rng = restored, rand.New(rand.NewPCG(seed, 2))
 		other.topics, other.ids, other.epochs = clone(m.topics), clone(m.ids), clone(m.epochs)
+		other.fenced = clone(m.fenced)
 		other.configs, other.brokers, other.names = clone(m.configs), clone(m.brokers), slices.Clone(m.names)
 		m.rng = rand.New(rand.NewPCG(seed, 2))
 		for range 10 {
@@ -458,13 +598,13 @@ func TestSharing(t *testing.T) {
 	next, _ := Apply(img, 2, []Record{&PartitionChangeRecord{Topic: uuid(1), Index: 500, Partition: Partition{Replicas: []int32{1}, Dirs: "\x00", Leader: NoLeader, LeaderEpoch: 1, PartitionEpoch: 1}}})
 	changed, _ := next.Topic("t")
 	copied := 0
-	for i := range tp.blocks {
-		if &tp.blocks[i][0] != &changed.blocks[i][0] {
+	for i := range tp.pages[0] {
+		if &tp.pages[0][i][0] != &changed.pages[0][i][0] {
 			copied++
 		}
 	}
 	if copied != 1 {
-		t.Errorf("one partition changed and %d of %d blocks were copied", copied, len(tp.blocks))
+		t.Errorf("one partition changed and %d of %d blocks were copied", copied, len(tp.pages[0]))
 	}
 }
 
@@ -481,8 +621,32 @@ func TestDirectoriesKeepTheirPlaces(t *testing.T) {
 			t.Errorf("place %d is %s, want %s", place, b.Dir(place), want)
 		}
 	}
-	if b.DirPlace(uuid(6)) != 1 || b.DirPlace(uuid(9)) != NoDir || b.KnownDirs() != 3 || !slices.Equal(b.Dirs, []UUID{uuid(7), uuid(6)}) {
+	if b.DirPlace(uuid(6)) != 1 || b.DirPlace(uuid(9)) != NoDir || img.KnownDirs(1) != 3 || !slices.Equal(b.Dirs, []UUID{uuid(7), uuid(6)}) {
 		t.Errorf("broker %+v", b)
+	}
+}
+
+// A broker that was removed leaves behind what the directories of its replicas mean, and nothing when it has none.
+func TestDirectoriesOutliveTheirBroker(t *testing.T) {
+	p := Partition{Replicas: []int32{1, 2}, ISR: []int32{1, 2}, Dirs: "\x01\x00", Leader: 1}
+	img, _ := Apply(Empty(), 1, []Record{
+		&BrokerRecord{ID: 1, Dirs: []UUID{uuid(5), uuid(6)}}, &BrokerRecord{ID: 2, Dirs: []UUID{uuid(7)}}, &BrokerRecord{ID: 3, Dirs: []UUID{uuid(8)}},
+	})
+	img, _ = Apply(img, 2, []Record{ // in one unit: the partitions of it count
+		&TopicRecord{Name: "t", ID: uuid(1)}, &PartitionsRecord{Topic: uuid(1), Partitions: []Partition{p}},
+		&BrokerRemovalRecord{ID: 1, Epoch: 1}, &BrokerRemovalRecord{ID: 3, Epoch: 1},
+	})
+	img, err := DecodeImage(img.Encode())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := img.Broker(1); ok || img.KnownDirs(1) != 2 || img.KnownDirs(3) != 0 || img.KnownDirs(2) != 1 {
+		t.Fatalf("directories of 1, 2 and 3: %d, %d, %d", img.KnownDirs(1), img.KnownDirs(2), img.KnownDirs(3))
+	}
+	img, _ = Apply(img, 3, []Record{&BrokerRecord{ID: 1, Dirs: []UUID{uuid(9), uuid(6)}}})
+	b, _ := img.Broker(1)
+	if b.Dir(1) != uuid(6) || b.DirPlace(uuid(9)) != 2 || len(img.retired) != 0 {
+		t.Fatalf("broker %+v", b)
 	}
 }
 
@@ -521,7 +685,7 @@ func TestMisfitsPanic(t *testing.T) {
 	base, _ := Apply(Empty(), 5, []Record{
 		&ClusterRecord{ClusterID: "c"}, &VoterRecord{Voter: Voter{RaftID: 1, NodeID: 1}}, &TopicRecord{Name: "t.x", ID: uuid(1)},
 		&PartitionsRecord{Topic: uuid(1), Partitions: []Partition{{Leader: NoLeader, LeaderEpoch: 2, PartitionEpoch: 3}}},
-		&ProducerIDsRecord{Next: 10},
+		&ProducerIDsRecord{Next: 10}, &BrokerRecord{ID: 2},
 	})
 	many := make([]UUID, MaxDirs+1)
 	for i := range many {
@@ -531,6 +695,10 @@ func TestMisfitsPanic(t *testing.T) {
 		"other cluster":         &ClusterRecord{ClusterID: "d"},
 		"voter of two nodes":    &VoterRecord{Voter: Voter{RaftID: 1, NodeID: 2}},
 		"removal of no voter":   &VoterRemovalRecord{RaftID: 2},
+		"change of no broker":   &BrokerChangeRecord{ID: 1},
+		"removal of no broker":  &BrokerRemovalRecord{ID: 1},
+		"change of an old one":  &BrokerChangeRecord{ID: 2, Epoch: 4},
+		"removal of an old one": &BrokerRemovalRecord{ID: 2, Epoch: 4},
 		"too many directories":  &BrokerRecord{ID: 1, Dirs: many},
 		"topic name twice":      &TopicRecord{Name: "t.x", ID: uuid(2)},
 		"topic name like":       &TopicRecord{Name: "t_x", ID: uuid(2)},
@@ -654,21 +822,21 @@ func BenchmarkCreate10000(b *testing.B) {
 	}
 }
 
-// The table of topics grows and shrinks over the edge of a block.
+// The table of topics grows and shrinks, down to nothing.
 func TestTopicsComeAndGo(t *testing.T) {
 	img := Empty()
 	step := func(r Record) { img, _ = Apply(img, img.Index()+1, []Record{r}) }
 	for round := range 2 {
-		for n := range fanout + 6 {
+		for n := range 1030 {
 			step(&TopicRecord{Name: fmt.Sprintf("t%d-%d", round, n), ID: uuid(round*2000 + n)})
 		}
-		for n := range fanout + 6 {
-			if n%fanout != 3 {
+		for n := range 1030 {
+			if n%1024 != 3 {
 				step(&TopicRemovalRecord{Topic: uuid(round*2000 + n)})
 			}
 		}
-		if img.NumTopics() != 2*(round+1) || len(img.topics.blocks) != 1 {
-			t.Fatalf("%d topics in %d blocks", img.NumTopics(), len(img.topics.blocks))
+		if img.NumTopics() != 2*(round+1) {
+			t.Fatalf("%d topics", img.NumTopics())
 		}
 		for tp := range img.Topics() {
 			if byID, ok := img.TopicByID(tp.ID); !ok || byID != tp {
@@ -681,5 +849,11 @@ func TestTopicsComeAndGo(t *testing.T) {
 		if _, ok := img.Topic("t0-0"); ok {
 			t.Fatal("a topic that was removed is found")
 		}
+	}
+	for tp := range img.Topics() {
+		step(&TopicRemovalRecord{Topic: tp.ID})
+	}
+	if img.NumTopics() != 0 {
+		t.Fatalf("%d topics are left", img.NumTopics())
 	}
 }

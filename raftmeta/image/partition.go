@@ -31,6 +31,19 @@ type Partition struct {
 	PartitionEpoch int32
 }
 
+// share takes over lists that are equal to those of the state before: a change concerns one or two of them.
+func (p *Partition) share(old *Partition) {
+	if slices.Equal(p.Replicas, old.Replicas) {
+		p.Replicas = old.Replicas
+	}
+	if p.Dirs == old.Dirs {
+		p.Dirs = old.Dirs
+	}
+	if len(p.ISR) == len(p.Replicas) {
+		p.ISR = p.Replicas // all of them, in their order
+	}
+}
+
 // HasReplica reports whether broker id holds a replica.
 func (p *Partition) HasReplica(id int32) bool { return slices.Contains(p.Replicas, id) }
 

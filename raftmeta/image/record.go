@@ -1,9 +1,6 @@
 package image
 
-import (
-	"cmp"
-	"slices"
-)
+import "slices"
 
 // Record is one change that was decided. Replaying it on an image gives the next one.
 type Record interface {
@@ -30,6 +27,8 @@ const (
 	typeBrokerConfigs   = 10
 	typeOperation       = 11
 	typeVoterRemoval    = 12
+	typeBrokerChange    = 13
+	typeBrokerRemoval   = 14
 )
 
 // ClusterRecord names the cluster and finalizes its level.
@@ -58,8 +57,25 @@ type BrokerRecord struct {
 	Listeners   []Endpoint
 	Rack        string
 	Dirs        []UUID
+	Levels      Levels
 	Fenced      bool
 	Tags        []Tag
+}
+
+// BrokerChangeRecord gives an incarnation of a broker its next state, whole. Its epoch stays.
+type BrokerChangeRecord struct {
+	ID                   int32
+	Epoch                int64
+	Fenced               bool
+	InControlledShutdown bool
+	Tags                 []Tag
+}
+
+// BrokerRemovalRecord takes a broker from those that are registered. What the directories of its replicas mean is kept.
+type BrokerRemovalRecord struct {
+	ID    int32
+	Epoch int64
+	Tags  []Tag
 }
 
 // TopicRecord creates a topic without partitions.
@@ -116,7 +132,9 @@ func (r *OperationRecord) id() recordID       { return recordID{typeOperation, 0
 func (r *ClusterRecord) id() recordID         { return recordID{typeCluster, 0} }
 func (r *VoterRecord) id() recordID           { return recordID{typeVoter, 1} }
 func (r *VoterRemovalRecord) id() recordID    { return recordID{typeVoterRemoval, 0} }
-func (r *BrokerRecord) id() recordID          { return recordID{typeBroker, 0} }
+func (r *BrokerRecord) id() recordID          { return recordID{typeBroker, 1} }
+func (r *BrokerChangeRecord) id() recordID    { return recordID{typeBrokerChange, 0} }
+func (r *BrokerRemovalRecord) id() recordID   { return recordID{typeBrokerRemoval, 0} }
 func (r *TopicRecord) id() recordID           { return recordID{typeTopic, 0} }
 func (r *PartitionsRecord) id() recordID      { return recordID{typePartitions, 0} }
 func (r *PartitionChangeRecord) id() recordID { return recordID{typePartitionChange, 0} }
@@ -130,6 +148,8 @@ func (r *ClusterRecord) tagged() []Tag         { return r.Tags }
 func (r *VoterRecord) tagged() []Tag           { return r.Tags }
 func (r *VoterRemovalRecord) tagged() []Tag    { return r.Tags }
 func (r *BrokerRecord) tagged() []Tag          { return r.Tags }
+func (r *BrokerChangeRecord) tagged() []Tag    { return r.Tags }
+func (r *BrokerRemovalRecord) tagged() []Tag   { return r.Tags }
 func (r *TopicRecord) tagged() []Tag           { return r.Tags }
 func (r *PartitionsRecord) tagged() []Tag      { return r.Tags }
 func (r *PartitionChangeRecord) tagged() []Tag { return r.Tags }
@@ -147,8 +167,14 @@ func (r *VoterRecord) appendFields(b []byte) []byte { return appendVoter(b, &r.V
 func appendVoter(b []byte, v *Voter) []byte {
 	b = appendNatural(appendUint(b, v.RaftID), v.NodeID)
 	b = append(b, v.DirectoryID[:]...)
-	return appendEndpoints(b, v.Endpoints)
+	return appendLevels(appendEndpoints(b, v.Endpoints), v.Levels)
 }
+
+func appendLevels(b []byte, l Levels) []byte {
+	return appendUint(appendUint(b, uint64(l.Min)), uint64(l.Max))
+}
+
+func (r *reader) levels() Levels { return Levels{Min: r.uint32(), Max: r.uint32()} }
 
 func (r *VoterRemovalRecord) appendFields(b []byte) []byte { return appendUint(b, r.RaftID) }
 
@@ -158,7 +184,16 @@ func (r *BrokerRecord) appendFields(b []byte) []byte {
 	b = appendEndpoints(b, r.Listeners)
 	b = appendString(b, r.Rack)
 	b = appendUUIDs(b, r.Dirs)
-	return appendBool(b, r.Fenced)
+	return appendBool(appendLevels(b, r.Levels), r.Fenced)
+}
+
+func (r *BrokerChangeRecord) appendFields(b []byte) []byte {
+	b = appendNatural(appendNatural(b, r.ID), r.Epoch)
+	return appendBool(appendBool(b, r.Fenced), r.InControlledShutdown)
+}
+
+func (r *BrokerRemovalRecord) appendFields(b []byte) []byte {
+	return appendNatural(appendNatural(b, r.ID), r.Epoch)
 }
 
 func (r *TopicRecord) appendFields(b []byte) []byte {
@@ -271,14 +306,21 @@ func (r *reader) record() Record {
 	case recordID{typeVoter, 0}:
 		rec = &VoterRecord{Voter: Voter{RaftID: in.uvarint(), NodeID: in.natural32()}, Tags: in.tags()}
 	case recordID{typeVoter, 1}:
-		rec = &VoterRecord{Voter: Voter{RaftID: in.uvarint(), NodeID: in.natural32(), DirectoryID: in.uuid(), Endpoints: in.endpoints()}, Tags: in.tags()}
+		rec = &VoterRecord{Voter: Voter{RaftID: in.uvarint(), NodeID: in.natural32(), DirectoryID: in.uuid(), Endpoints: in.endpoints(), Levels: in.levels()}, Tags: in.tags()}
 	case recordID{typeVoterRemoval, 0}:
 		rec = &VoterRemovalRecord{RaftID: in.uvarint(), Tags: in.tags()}
 	case recordID{typeOperation, 0}:
 		rec = &OperationRecord{Operation: in.operation(), Actor: in.string(), Cause: in.string(), Reply: in.reply(), Tags: in.tags()}
 	case recordID{typeBroker, 0}:
 		rec = &BrokerRecord{ID: in.natural32(), Incarnation: in.uuid(), Listeners: in.endpoints(), Rack: in.string(),
-			Dirs: in.uuids(), Fenced: in.bool(), Tags: in.tags()}
+			Dirs: in.uuids(), Levels: Levels{1, 1}, Fenced: in.bool(), Tags: in.tags()}
+	case recordID{typeBroker, 1}:
+		rec = &BrokerRecord{ID: in.natural32(), Incarnation: in.uuid(), Listeners: in.endpoints(), Rack: in.string(),
+			Dirs: in.uuids(), Levels: in.levels(), Fenced: in.bool(), Tags: in.tags()}
+	case recordID{typeBrokerChange, 0}:
+		rec = &BrokerChangeRecord{ID: in.natural32(), Epoch: in.natural64(), Fenced: in.bool(), InControlledShutdown: in.bool(), Tags: in.tags()}
+	case recordID{typeBrokerRemoval, 0}:
+		rec = &BrokerRemovalRecord{ID: in.natural32(), Epoch: in.natural64(), Tags: in.tags()}
 	case recordID{typeTopic, 0}:
 		rec = &TopicRecord{Name: in.string(), ID: in.uuid(), Configs: in.settings(), Tags: in.tags()}
 	case recordID{typePartitions, 0}:
@@ -327,10 +369,11 @@ func (r *VoterRecord) replay(b *builder) {
 	switch {
 	case !found:
 		b.img.voters = slices.Insert(b.img.voters, at, r.Voter)
+		b.img.voters[at].Since = b.index
 	case b.img.voters[at].NodeID != r.NodeID:
 		b.misfit(r, "raft id %d is bound to node %d already", r.RaftID, b.img.voters[at].NodeID)
 	default: // it can be reached elsewhere now
-		b.img.voters[at] = r.Voter
+		b.img.voters[at].Endpoints = r.Endpoints
 	}
 }
 
@@ -345,15 +388,19 @@ func (r *VoterRemovalRecord) replay(b *builder) {
 func (r *BrokerRecord) replay(b *builder) {
 	next := &Broker{
 		ID: r.ID, Epoch: int64(b.index), Incarnation: r.Incarnation, Listeners: r.Listeners, Rack: r.Rack,
-		Dirs: r.Dirs, Fenced: r.Fenced, tags: r.Tags,
+		Dirs: r.Dirs, Levels: r.Levels, Fenced: r.Fenced, tags: r.Tags,
 	}
-	at, found := slices.BinarySearchFunc(b.img.brokers, r.ID, func(x *Broker, id int32) int { return cmp.Compare(x.ID, id) })
+	at, found := b.img.findBroker(r.ID)
 	b.img.brokers = slices.Clone(b.img.brokers)
 	if found {
 		next.dirs = slices.Clone(b.img.brokers[at].dirs)
 		b.img.brokers[at] = next
 	} else {
 		b.img.brokers = slices.Insert(b.img.brokers, at, next)
+	}
+	if was, ok := findRetired(b.img.retired, r.ID); ok {
+		next.dirs = slices.Clone(b.img.retired[was].dirs)
+		b.img.retired = slices.Delete(slices.Clone(b.img.retired), was, was+1)
 	}
 	for _, d := range r.Dirs {
 		if !slices.Contains(next.dirs, d) {
@@ -363,6 +410,35 @@ func (r *BrokerRecord) replay(b *builder) {
 	if len(next.dirs) > MaxDirs {
 		b.misfit(r, "broker %d would have had %d directories", r.ID, len(next.dirs))
 	}
+}
+
+// broker is where a broker stands in the image's list, which is a copy.
+func (b *builder) broker(r Record, id int32, epoch int64) int {
+	at, found := b.img.findBroker(id)
+	if !found || b.img.brokers[at].Epoch != epoch {
+		b.misfit(r, "no broker %d is registered with epoch %d", id, epoch)
+	}
+	b.img.brokers = slices.Clone(b.img.brokers)
+	return at
+}
+
+func (r *BrokerChangeRecord) replay(b *builder) {
+	at := b.broker(r, r.ID, r.Epoch)
+	next := *b.img.brokers[at]
+	next.Fenced, next.InControlledShutdown = r.Fenced, r.InControlledShutdown
+	b.img.brokers[at] = &next
+}
+
+func (r *BrokerRemovalRecord) replay(b *builder) {
+	at := b.broker(r, r.ID, r.Epoch)
+	dirs := b.img.brokers[at].dirs
+	b.img.brokers = slices.Delete(b.img.brokers, at, at+1)
+	b.flush() // so that what is counted next is as of now
+	if b.img.Count(r.ID, Holds) == 0 || len(dirs) == 0 {
+		return
+	}
+	place, _ := findRetired(b.img.retired, r.ID)
+	b.img.retired = slices.Insert(slices.Clone(b.img.retired), place, retired{r.ID, dirs})
 }
 
 func (r *TopicRecord) replay(b *builder) {
@@ -376,33 +452,39 @@ func (r *TopicRecord) replay(b *builder) {
 }
 
 func (r *PartitionsRecord) replay(b *builder) {
-	t := b.topic(r, r.Topic)
+	t, slot := b.topic(r, r.Topic)
 	if t.count != r.First {
 		b.misfit(r, "topic %s has %d partitions, the record adds from %d", t.Name, t.count, r.First)
 	}
 	for i := range r.Partitions {
-		b.addPartition(t, r.Partitions[i])
+		b.addPartition(t, slot, r.Partitions[i])
 	}
 }
 
 func (r *PartitionChangeRecord) replay(b *builder) {
-	t := b.topic(r, r.Topic)
+	t, slot := b.topic(r, r.Topic)
 	if r.Index >= t.count {
 		b.misfit(r, "topic %s has no partition %d", t.Name, r.Index)
 	}
-	p := &b.block(t, r.Index/blockSize)[r.Index%blockSize]
+	p := &(*b.block(t, r.Index/blockSize))[r.Index%blockSize]
 	if r.Partition.PartitionEpoch <= p.PartitionEpoch || r.Partition.LeaderEpoch < p.LeaderEpoch {
 		b.misfit(r, "%s-%d would go from epochs %d/%d to %d/%d", t.Name, r.Index,
 			p.LeaderEpoch, p.PartitionEpoch, r.Partition.LeaderEpoch, r.Partition.PartitionEpoch)
 	}
-	*p = r.Partition
+	next := r.Partition
+	next.share(p)
+	b.mark(slot, r.Index, p, false)
+	b.mark(slot, r.Index, &next, true)
+	*p = next
 	b.delta.changed(t, r.Index)
 }
 
-func (r *TopicRemovalRecord) replay(b *builder) { b.removeTopic(b.topic(r, r.Topic)) }
+func (r *TopicRemovalRecord) replay(b *builder) {
+	b.removeTopic(b.topic(r, r.Topic))
+}
 
 func (r *TopicConfigsRecord) replay(b *builder) {
-	t := b.topic(r, r.Topic)
+	t, _ := b.topic(r, r.Topic)
 	t.configs = r.Configs
 	for i := range t.count {
 		b.delta.changed(t, i)

@@ -89,7 +89,7 @@ func (m *Image) Encode() []byte {
 	b = appendNatural(b, m.nextProducerID)
 	b = appendNatural(b, len(m.voters))
 	for _, v := range m.voters {
-		b = appendVoter(b, &v)
+		b = appendUint(appendVoter(b, &v), v.Since)
 	}
 	b = appendNatural(b, len(m.origins))
 	for _, o := range m.origins {
@@ -99,11 +99,15 @@ func (m *Image) Encode() []byte {
 	for _, x := range m.brokers {
 		b = appendBroker(b, x)
 	}
+	b = appendNatural(b, len(m.retired))
+	for _, r := range m.retired {
+		b = appendUUIDs(appendNatural(b, r.id), r.dirs)
+	}
 	b = appendNatural(b, len(m.settings))
 	for _, s := range m.settings {
 		b = appendSettings(appendNode(b, s.Node), s.Settings)
 	}
-	b = appendNatural(b, m.topics.count)
+	b = appendNatural(b, m.topics.count())
 	for t := range m.Topics() {
 		b = appendTopic(b, t)
 	}
@@ -118,7 +122,8 @@ func appendBroker(b []byte, x *Broker) []byte {
 	b = appendString(b, x.Rack)
 	b = appendUUIDs(b, x.Dirs)
 	b = appendUUIDs(b, x.dirs)
-	return appendTags(appendBool(b, x.Fenced), x.tags)
+	b = appendBool(appendBool(b, x.Fenced), x.InControlledShutdown)
+	return appendTags(appendLevels(b, x.Levels), x.tags)
 }
 
 func appendTopic(b []byte, t *Topic) []byte {
@@ -126,10 +131,9 @@ func appendTopic(b []byte, t *Topic) []byte {
 	b = append(b, t.ID[:]...)
 	b = appendTags(appendSettings(b, t.configs), t.tags)
 	b = appendNatural(b, t.count)
-	for _, block := range t.blocks {
-		for i := range block {
-			b = appendPartition(b, &block[i])
-		}
+	for i := range t.count {
+		p, _ := t.Partition(i)
+		b = appendPartition(b, p)
 	}
 	return b
 }
@@ -153,7 +157,7 @@ func DecodeImage(b []byte) (*Image, error) {
 	for range r.count(2) {
 		v := Voter{RaftID: r.uvarint(), NodeID: r.natural32()}
 		if format > 1 {
-			v.DirectoryID, v.Endpoints = r.uuid(), r.endpoints()
+			v.DirectoryID, v.Endpoints, v.Levels, v.Since = r.uuid(), r.endpoints(), r.levels(), r.uvarint()
 		}
 		img.voters = append(img.voters, v)
 	}
@@ -161,10 +165,12 @@ func DecodeImage(b []byte) (*Image, error) {
 		img.origins = r.origins()
 	}
 	for range r.count(24) {
-		img.brokers = append(img.brokers, &Broker{
-			ID: r.natural32(), Epoch: r.natural64(), Incarnation: r.uuid(), Listeners: r.endpoints(), Rack: r.string(),
-			Dirs: r.uuids(), dirs: r.uuids(), Fenced: r.bool(), tags: r.tags(),
-		})
+		img.brokers = append(img.brokers, r.broker(format))
+	}
+	if format > 1 {
+		for range r.count(2) {
+			img.retired = append(img.retired, retired{r.natural32(), r.uuids()})
+		}
 	}
 	for range r.count(2) {
 		img.settings = append(img.settings, NodeSettings{r.node(), r.settings()})
@@ -176,10 +182,23 @@ func DecodeImage(b []byte) (*Image, error) {
 		if r.err != nil {
 			break
 		}
-		build.addTopic(t)
+		slot := build.addTopic(t)
 		for i := range ps {
-			build.addPartition(t, ps[i])
+			build.addPartition(t, slot, ps[i])
 		}
 	}
+	build.flush()
 	return img, r.end()
+}
+
+func (r *reader) broker(format uint64) *Broker {
+	b := &Broker{
+		ID: r.natural32(), Epoch: r.natural64(), Incarnation: r.uuid(), Listeners: r.endpoints(), Rack: r.string(),
+		Dirs: r.uuids(), dirs: r.uuids(), Fenced: r.bool(),
+	}
+	if b.Levels = (Levels{1, 1}); format > 1 {
+		b.InControlledShutdown, b.Levels = r.bool(), r.levels()
+	}
+	b.tags = r.tags()
+	return b
 }

@@ -28,8 +28,9 @@ type Committed struct {
 // Applied is what an Advance did.
 type Applied struct {
 	Messages []Message
-	// Restored says that the image came as a snapshot: it follows no unit that was given out before.
+	// Restored says that the image came as a snapshot, of index Base: it follows no unit that was given out before.
 	Restored bool
+	Base     uint64
 	Units    []Committed
 	Answers  []Answer
 }
@@ -98,7 +99,7 @@ func (c *Core) restore(snap *pb.Snapshot, done *Applied) error {
 	}
 	c.image, c.applied, c.appliedTerm, c.conf = img, meta.GetIndex(), meta.GetTerm(), meta.GetConfState()
 	c.assembler = Assembler{}
-	done.Restored = true
+	done.Restored, done.Base = true, img.Index()
 	return c.storage.ApplySnapshot(&pb.Snapshot{Metadata: meta})
 }
 

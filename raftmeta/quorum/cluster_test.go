@@ -37,9 +37,16 @@ type cluster3 struct {
 
 func newCluster(t *testing.T, ids ...uint64) *cluster3 {
 	c := &cluster3{t: t, peers: map[uint64]*peer{}, down: map[uint64]bool{}}
+	var voters []image.Voter
 	for _, id := range ids {
+		voters = append(voters, image.Voter{RaftID: id, NodeID: int32(id)})
+	}
+	for i, id := range ids {
 		log := memwal.New()
-		hs, snap := quorum.Genesis(ids...)
+		hs, snap := quorum.Stranger()
+		if i == 0 { // the others take their places once it leads
+			hs, snap = quorum.Genesis(cluster, voters...)
+		}
 		if err := log.Form(id, hs, snap); err != nil {
 			t.Fatal(err)
 		}

@@ -36,7 +36,7 @@ func begin(t *testing.T, l *memwal.Log, origin byte) *life {
 		t.Fatal(err)
 	}
 	if s.RaftID == 0 {
-		hs, snap := quorum.Genesis(7)
+		hs, snap := quorum.Genesis("c", image.Voter{RaftID: 7, NodeID: 1})
 		if err := l.Form(7, hs, snap); err != nil {
 			t.Fatal(err)
 		}
@@ -86,7 +86,7 @@ func (l *life) settle() (answers []quorum.Answer, alive bool) {
 func commands() []control.Command {
 	cmds := []control.Command{
 		&control.FormCluster{ClusterID: "c", Voters: []image.Voter{{RaftID: 7, NodeID: 1}}},
-		&control.RegisterBroker{ID: 1, Incarnation: image.UUID{1}, Dirs: []image.UUID{{9}}},
+		&control.RegisterBroker{ID: 1, Incarnation: image.UUID{1}, Levels: image.OwnLevels, Unfenced: true, Dirs: []image.UUID{{9}}},
 	}
 	for i := range 6 {
 		// Some of these together are too large for one entry.

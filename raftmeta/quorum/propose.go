@@ -44,7 +44,7 @@ func (c *Core) Waiting() int {
 // Propose evaluates what waits, if it may, and proposes the unit. Answers that need no unit come back at once; so do those
 // of a node that does not lead.
 func (c *Core) Propose(now time.Time) []Answer {
-	if !c.leader && !c.alone() { // who is alone is about to lead
+	if !c.leader && !c.Alone() { // who is alone is about to lead
 		return c.turnAway()
 	}
 	if !c.leader || c.barrier || c.flight != nil || len(c.waiting) == 0 {

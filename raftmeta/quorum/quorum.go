@@ -20,12 +20,13 @@ package quorum
 import (
 	"errors"
 	"fmt"
-	"slices"
+	"time"
 
 	"go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/streambus/streambus/raftmeta/control"
 	"github.com/streambus/streambus/raftmeta/image"
 )
 
@@ -49,19 +50,24 @@ const ElectionTicks = 10
 // Snapshot is what is kept of a snapshot: raft's form, by a name for those who must not know raft.
 type Snapshot = pb.Snapshot
 
-// Genesis is the state that all voters of a new cluster begin with: an empty image at index 1.
-func Genesis(voters ...uint64) (*pb.HardState, *pb.Snapshot) {
+// Genesis is the state that a new cluster begins with at the node that forms it; the other voters begin as strangers.
+func Genesis(clusterID string, voters ...image.Voter) (*pb.HardState, *pb.Snapshot) {
 	one := uint64(1)
-	img, _ := image.Apply(image.Empty(), one, nil)
-	voters = slices.Sorted(slices.Values(voters))
+	form := &control.FormCluster{ClusterID: clusterID, Voters: voters}
+	made, _ := form.Eval(image.Empty(), time.Time{}) // an empty image refuses nothing
+	img, _ := image.Apply(image.Empty(), one, made.Records)
+	conf := &pb.ConfState{}
+	for _, v := range img.Voters() {
+		conf.Voters = append(conf.Voters, v.RaftID)
+	}
 	return &pb.HardState{Term: &one, Commit: &one}, &pb.Snapshot{
 		Data:     img.Encode(),
-		Metadata: &pb.SnapshotMetadata{Index: &one, Term: &one, ConfState: &pb.ConfState{Voters: voters}},
+		Metadata: &pb.SnapshotMetadata{Index: &one, Term: &one, ConfState: conf},
 	}
 }
 
-// Stranger is the state of a node that belongs to a cluster and knows nothing of it yet. It takes no part before a
-// leader has sent it a snapshot, which makes it a member.
+// Stranger is the state of a node that belongs to a cluster and knows nothing of it yet. It may vote, since it never
+// vouched for anything under its raft id, and stands for election once a leader has sent it a snapshot with it as a voter.
 func Stranger() (*pb.HardState, *pb.Snapshot) {
 	return &pb.HardState{}, &pb.Snapshot{Data: image.Empty().Encode(), Metadata: &pb.SnapshotMetadata{ConfState: &pb.ConfState{}}}
 }
@@ -144,14 +150,14 @@ func New(cfg Config) (*Core, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.alone() {
+	if c.Alone() {
 		err = c.node.Campaign()
 	}
 	return c, err
 }
 
-// alone tells whether this node is the whole quorum.
-func (c *Core) alone() bool {
+// Alone tells whether this node is the whole quorum.
+func (c *Core) Alone() bool {
 	return len(c.conf.GetVoters()) == 1 && c.conf.GetVoters()[0] == c.id && len(c.conf.GetVotersOutgoing()) == 0
 }
 

@@ -53,7 +53,7 @@ func start(t *testing.T, log wal.Log, h *history) *node {
 	t.Helper()
 	s, err := log.Load()
 	if err == nil && s.RaftID == 0 {
-		hs, snap := quorum.Genesis(77)
+		hs, snap := quorum.Genesis(cluster, image.Voter{RaftID: 77, NodeID: 1})
 		if err = log.Form(77, hs, snap); err == nil {
 			s, err = log.Load()
 		}
@@ -167,7 +167,7 @@ func formCluster() control.Command {
 
 func register(i int32, incarnation byte) control.Command {
 	return &control.RegisterBroker{
-		ID: firstBroker + i, Incarnation: image.UUID{byte(i), incarnation}, Dirs: []image.UUID{{byte(i), 0xd}},
+		ID: firstBroker + i, Incarnation: image.UUID{byte(i), incarnation}, Levels: image.OwnLevels, Unfenced: true, Dirs: []image.UUID{{byte(i), 0xd}},
 		Listeners: []image.Endpoint{{Name: "PLAINTEXT", Host: "h", Port: 9092}},
 	}
 }
@@ -397,7 +397,7 @@ func TestUnfinishedUnitIsDropped(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	hs, snap := quorum.Genesis(s.RaftID)
+	hs, snap := quorum.Genesis(cluster, image.Voter{RaftID: s.RaftID, NodeID: 1})
 	for cut := 1; cut < n.largest; cut++ {
 		short := memwal.New()
 		if err := errors.Join(short.Form(s.RaftID, hs, snap), short.Save(wal.Write{HardState: s.HardState, Entries: s.Entries[:len(s.Entries)-cut], Sync: true})); err != nil {

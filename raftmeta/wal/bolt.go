@@ -183,7 +183,7 @@ func (l *boltLog) decode(meta, log bucket, s *State) error {
 	}
 	return log.ForEach(func(k, v []byte) error {
 		if !formed {
-			return l.damaged("it has entries and no raft id")
+			return l.damaged("it has entries and was never formed")
 		}
 		if len(k) != 8 {
 			return l.damaged("an entry has %x for its index", k)
@@ -201,7 +201,7 @@ func (l *boltLog) decode(meta, log bucket, s *State) error {
 	})
 }
 
-// loadMeta reads all keys or, in a log that was never formed, none. Anything in between is damage: to take it for a new
+// loadMeta reads all keys or, in a log that was never formed, at most the raft id. Anything in between is damage: to take it for a new
 // log would forget the cluster.
 func (l *boltLog) loadMeta(meta bucket, s *State) (formed bool, err error) {
 	var keys [][]byte
@@ -214,6 +214,11 @@ func (l *boltLog) loadMeta(meta bucket, s *State) (formed bool, err error) {
 	case err != nil:
 		return false, err
 	case slices.EqualFunc(keys, known[:1], bytes.Equal):
+		return false, nil
+	case slices.EqualFunc(keys, [][]byte{keyFormat, keyRaftID}, bytes.Equal):
+		if s.RaftID, err = unsealNumber(meta.Get(keyRaftID)); err != nil {
+			return false, l.damaged("the raft id: %v", err)
+		}
 		return false, nil
 	case !slices.EqualFunc(keys, known, bytes.Equal):
 		return false, l.damaged("it has keys %q where %q belong", keys, known)
@@ -230,6 +235,13 @@ func (l *boltLog) loadMeta(meta bucket, s *State) (formed bool, err error) {
 	}
 	s.Snapshot, err = l.readSnapshot(m)
 	return true, err
+}
+
+// Draw implements Log.
+func (l *boltLog) Draw(raftID uint64) error {
+	return l.update(func(tx *bolt.Tx) error {
+		return tx.Bucket(bucketMeta).Put(keyRaftID, sealNumber(raftID))
+	})
 }
 
 // Form implements Log.

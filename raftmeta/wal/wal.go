@@ -3,7 +3,7 @@
 //
 // # Duties of the caller
 //
-//  1. Load once before anything else; on an empty log, Form.
+//  1. Load once before anything else; on a log that is not formed, Draw and Form.
 //  2. Save what a Ready holds, before sending its messages and before Advance.
 //  3. After an error of Save, stop: what is on the disk is not known any more.
 package wal
@@ -19,9 +19,11 @@ import (
 
 // Log is the raft log. There are two: [Open] on a bbolt file, and one in memory that can lose what was not synced.
 type Log interface {
-	// Load reads everything. RaftID is 0 when the log was never formed.
+	// Load reads everything.
 	Load() (State, error)
-	// Form makes an empty log that of a new raft node.
+	// Draw gives an empty log its raft id, by which the others know it before there is a cluster.
+	Draw(raftID uint64) error
+	// Form makes an empty log that of a raft node, with its id if one was drawn.
 	Form(raftID uint64, hs *pb.HardState, snap *pb.Snapshot) error
 	// Save does what Write says, all of it or nothing.
 	Save(w Write) error
@@ -44,11 +46,14 @@ type Write struct {
 
 // State is what a node finds at its start.
 type State struct {
-	RaftID    uint64
+	RaftID    uint64 // 0 in a log that has none yet
 	HardState *pb.HardState
 	Snapshot  *pb.Snapshot
 	Entries   []*pb.Entry // dense, the first one at most one behind the snapshot
 }
+
+// Formed tells whether the log is that of a raft node.
+func (s *State) Formed() bool { return s.Snapshot != nil }
 
 // CorruptError is damage that a crash does not explain: the log cannot be used.
 type CorruptError struct {
@@ -118,7 +123,7 @@ func unsealBytes(b []byte) ([]byte, error) {
 // Check says what is wrong with a loaded state: entries must be dense and follow the snapshot, and nothing committed
 // may be missing.
 func (s *State) Check(file string) error {
-	if s.RaftID == 0 {
+	if !s.Formed() {
 		return nil
 	}
 	at := s.Snapshot.GetMetadata().GetIndex()

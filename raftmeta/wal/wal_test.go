@@ -518,3 +518,30 @@ func TestStateCheck(t *testing.T) {
 func write(hs *pb.HardState, es []*pb.Entry, sync bool) wal.Write {
 	return wal.Write{HardState: hs, Entries: es, Sync: sync}
 }
+
+func TestLeadersSnapshotReplacesTheLog(t *testing.T) {
+	each(t, func(t *testing.T, l wal.Log, reopen func(wal.Log) wal.Log) {
+		form(t, l)
+		must(t, l.Save(write(hard(2, 1), entries(2, 2, 6), true)))
+		must(t, l.Save(wal.Write{HardState: hard(3, 20), Snapshot: snapshot(20, 3), Entries: entries(3, 21, 22), Sync: true}))
+		must(t, l.SaveSnapshot(snapshot(5, 2))) // was being written meanwhile
+		want(t, reopen(l), `id 7, term 3 vote 7 commit 20, snapshot 20/3 "the state at 20" voters [7], 21/3 22/3`)
+	})
+}
+
+func TestDrawnIdStays(t *testing.T) {
+	each(t, func(t *testing.T, l wal.Log, reopen func(wal.Log) wal.Log) {
+		if s := load(t, l); s.RaftID != 0 || s.Formed() {
+			t.Fatalf("a new log: %+v", s)
+		}
+		must(t, l.Draw(7))
+		l = reopen(l)
+		if s := load(t, l); s.RaftID != 7 || s.Formed() {
+			t.Fatalf("after the draw: %+v", s)
+		}
+		form(t, l)
+		if s := load(t, reopen(l)); s.RaftID != 7 || !s.Formed() {
+			t.Fatalf("after forming: %+v", s)
+		}
+	})
+}

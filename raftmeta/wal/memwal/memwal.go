@@ -79,6 +79,14 @@ func (l *Log) Load() (s wal.State, err error) {
 	return s, err
 }
 
+// Draw implements wal.Log.
+func (l *Log) Draw(raftID uint64) error {
+	return l.locked(func() error {
+		l.written.RaftID = raftID
+		return nil
+	})
+}
+
 // Form implements wal.Log.
 func (l *Log) Form(raftID uint64, hs *pb.HardState, snap *pb.Snapshot) error {
 	return l.locked(func() error {

@@ -1,0 +1,425 @@
+package broker
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/streambus/streambus/broker/peer"
+	"github.com/streambus/streambus/raftmeta"
+	"github.com/streambus/streambus/raftmeta/control"
+	"github.com/streambus/streambus/raftmeta/follow"
+	"github.com/streambus/streambus/raftmeta/image"
+)
+
+// buildBinary builds the command once for a test.
+func buildBinary(t *testing.T) string {
+	t.Helper()
+	bin := filepath.Join(t.TempDir(), "streambus")
+	build := exec.Command("go", "build", "-o", bin, "../cmd/streambus")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("building: %v\n%s", err, out)
+	}
+	return bin
+}
+
+// processes is a cluster of real processes on this machine, each broker and
+// controller. Nodes are numbered from 1.
+type processes struct {
+	t      *testing.T
+	bin    string
+	voters string
+	nodes  []*process
+}
+
+type process struct {
+	id          int32
+	data        string
+	port        string // for clients
+	controllers string
+	admin       string
+
+	mu   sync.Mutex // guards the following
+	stop func(os.Signal) *os.ProcessState
+	pid  int
+	out  *startWatch
+}
+
+func startCluster(t *testing.T, n int) *processes {
+	t.Helper()
+	c := &processes{t: t, bin: buildBinary(t)}
+	var voters []string
+	for i := range n {
+		p := &process{id: int32(i + 1), data: t.TempDir(), port: freePort(t), controllers: freePort(t), admin: freePort(t)}
+		c.nodes = append(c.nodes, p)
+		voters = append(voters, fmt.Sprintf("%d@127.0.0.1:%s", p.id, p.controllers))
+	}
+	c.voters = strings.Join(voters, ",")
+	for _, p := range c.nodes {
+		c.launch(p)
+	}
+	for _, p := range c.nodes {
+		c.started(p)
+	}
+	return c
+}
+
+func (c *processes) launch(p *process) {
+	c.t.Helper()
+	cmd := exec.Command(c.bin, "serve", "--data-dir", p.data, "--admin-listen", "127.0.0.1:"+p.admin,
+		"--listeners", fmt.Sprintf("PLAINTEXT://127.0.0.1:%s,CONTROLLER://127.0.0.1:%s", p.port, p.controllers),
+		"--set", fmt.Sprint("node.id=", p.id), "--set", "controller.quorum.voters="+c.voters, "--set", "controller.listener.names=CONTROLLER")
+	out := &startWatch{started: make(chan struct{})}
+	cmd.Stderr = out
+	if err := cmd.Start(); err != nil {
+		c.t.Fatal(err)
+	}
+	exited := make(chan struct{})
+	go func() { cmd.Wait(); close(exited) }()
+	c.t.Cleanup(func() { cmd.Process.Kill(); <-exited })
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.out, p.pid = out, cmd.Process.Pid
+	p.stop = func(s os.Signal) *os.ProcessState {
+		cmd.Process.Signal(s)
+		<-exited
+		return cmd.ProcessState
+	}
+}
+
+func (c *processes) started(p *process) {
+	c.t.Helper()
+	select {
+	case <-p.out.started:
+	case <-time.After(patience):
+		c.t.Fatalf("node %d has not started:\n%s", p.id, p.out.text())
+	}
+}
+
+func (p *process) signal(s os.Signal) *os.ProcessState {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.stop(s)
+}
+
+func (p *process) pause()  { syscall.Kill(p.pid, syscall.SIGSTOP) }
+func (p *process) resume() { syscall.Kill(p.pid, syscall.SIGCONT) }
+
+func (p *process) addr() string { return "127.0.0.1:" + p.port }
+
+func (c *processes) addresses() []peer.Address {
+	var all []peer.Address
+	for _, p := range c.nodes {
+		all = append(all, peer.Address{Node: p.id, Addr: "127.0.0.1:" + p.controllers})
+	}
+	return all
+}
+
+// clusterID asks the nodes which cluster they are.
+func (c *processes) clusterID() string {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
+	defer cancel()
+	a, err := peer.SayHello(ctx, c.addresses()[0].Addr, testPeer, "")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return a.ClusterID
+}
+
+// active is the node that leads the quorum, nil for none that is known.
+func (c *processes) active(ctx context.Context) *process {
+	for i, at := range c.addresses() {
+		ctx, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+		a, err := peer.SayHello(ctx, at.Addr, testPeer, "")
+		cancel()
+		if err == nil && a.Leads {
+			return c.nodes[i]
+		}
+	}
+	return nil
+}
+
+var testPeer = peer.Config{
+	ClientID: "test", DialTimeout: time.Second, WriteTimeout: 5 * time.Second, AnswerTimeout: time.Minute,
+	MaxInFlight: 16, MaxAnswerBytes: 256 << 20,
+}
+
+// as is a node of the test, which asks the controllers for things as brokers do.
+func (c *processes) as(node int32, cluster string) *peer.Controllers {
+	x := &peer.Controllers{Node: node, Incarnation: newUUID(), ClusterID: cluster, Addresses: c.addresses, Dial: testPeer}
+	c.t.Cleanup(x.Close)
+	return x
+}
+
+// The predecessor's five operations, again and again, while the controller that
+// decides is killed or paused: with clients that ask again none fails, none is
+// lost, and what was answered with success is seen at every broker that answers.
+func TestMetadataUnderFaults(t *testing.T) {
+	span := 40 * time.Second
+	if s := os.Getenv("STREAMBUS_FAULTS_SECONDS"); s != "" {
+		n, err := strconv.Atoi(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		span = time.Duration(n) * time.Second
+	}
+	c := startCluster(t, 3)
+	f := &faults{t: t, c: c, cluster: c.clusterID()}
+	ctx, cancel := context.WithTimeout(t.Context(), span)
+	defer cancel()
+	var workers sync.WaitGroup
+	for i := range 4 {
+		workers.Go(func() { f.work(ctx, int32(i)) })
+	}
+	f.disturb(ctx, span)
+	workers.Wait()
+	f.check()
+}
+
+// faults is one run.
+type faults struct {
+	t       *testing.T
+	c       *processes
+	cluster string
+
+	done    [5]atomic.Int64 // operations by kind that succeeded
+	reads   atomic.Int64
+	mu      sync.Mutex // guards the following
+	last    time.Time  // an operation that changes something succeeded
+	gaps    []gap
+	topics  map[string]int32 // partitions as acknowledged
+	faults  []string
+	faultAt []time.Time
+}
+
+type gap struct {
+	from time.Time
+	took time.Duration
+}
+
+var operations = [...]string{"register broker", "create topic", "create partitions", "update leader", "update ISR"}
+
+// disturb kills and pauses in turn.
+func (f *faults) disturb(ctx context.Context, span time.Duration) {
+	rng := rand.New(rand.NewPCG(9, 9))
+	for i := 0; ; i++ {
+		wait := time.NewTimer(3*time.Second + rand.N(time.Second))
+		select {
+		case <-ctx.Done():
+			wait.Stop()
+			return
+		case <-wait.C:
+		}
+		p := f.c.active(ctx)
+		if p == nil {
+			continue
+		}
+		f.note(fmt.Sprintf("node %d ", p.id) + []string{"killed", "paused"}[i%2])
+		if i%2 == 0 {
+			p.signal(os.Kill)
+			f.c.launch(p)
+			f.c.started(p)
+			continue
+		}
+		p.pause()
+		wait.Reset(time.Second + time.Duration(rng.IntN(3000))*time.Millisecond)
+		<-wait.C
+		p.resume()
+	}
+}
+
+func (f *faults) note(what string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.faults, f.faultAt = append(f.faults, what), append(f.faultAt, time.Now())
+}
+
+func (f *faults) succeeded(kind int) {
+	f.done[kind].Add(1)
+	now := time.Now()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if took := now.Sub(f.last); !f.last.IsZero() && took > 300*time.Millisecond {
+		f.gaps = append(f.gaps, gap{f.last, took})
+	}
+	f.last = now
+}
+
+// work runs the five operations until ctx ends.
+func (f *faults) work(ctx context.Context, id int32) {
+	controllers := f.c.as(1000+id, f.cluster)
+	view := raftmeta.NewView()
+	following, stop := context.WithCancel(context.Background())
+	defer stop()
+	go view.Follow(following, f.cluster, controllers.Units, func(follow.Change) {}, func(uint64, bool) {})
+	submit := func(kind int, cmd control.Command) (any, bool) {
+		try, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		o := controllers.Submit(try, []control.Request{{Actor: "test", Cause: operations[kind], Awaited: true, Command: cmd}})[0]
+		if o.Err != nil {
+			f.t.Errorf("worker %d: %s: %v", id, operations[kind], o.Err)
+			return nil, false
+		}
+		f.succeeded(kind)
+		if err := view.Wait(try, o.Index); err != nil {
+			f.t.Errorf("worker %d: the metadata does not come to index %d: %v", id, o.Index, err)
+			return nil, false
+		}
+		return o.Reply, true
+	}
+	for n := int32(0); ctx.Err() == nil; n++ {
+		submit(0, &control.RegisterBroker{
+			ID: 10_000 + id*1000 + n%500, Incarnation: newUUID(), Dirs: []image.UUID{newUUID()}, PreviousBrokerEpoch: -1,
+			Listeners: []image.Endpoint{{Name: "PLAINTEXT", Host: "127.0.0.1", Port: 1}},
+		})
+		name := fmt.Sprintf("w%d-%d", id, n)
+		topicID := newUUID()
+		if _, ok := submit(1, &control.CreateTopic{Name: name, ID: topicID, Partitions: 3, ReplicationFactor: min(3, f.usable(view))}); !ok {
+			continue
+		}
+		f.seen(ctx, name, 3)
+		if _, ok := submit(2, &control.CreatePartitions{Topic: name, Count: 5}); ok {
+			f.seen(ctx, name, 5)
+		}
+		f.remember(name, 5)
+		f.shrink(view, topicID, submit)
+	}
+}
+
+// usable is how many brokers can take a replica.
+func (f *faults) usable(view *raftmeta.View) int16 {
+	n := int16(0)
+	for _, b := range view.Image().Brokers() {
+		if b.Active() {
+			n++
+		}
+	}
+	return max(n, 1)
+}
+
+func (f *faults) remember(name string, partitions int32) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.topics == nil {
+		f.topics = map[string]int32{}
+	}
+	f.topics[name] = partitions
+}
+
+// shrink takes the ISR of a partition down to its leader, as the leader would,
+// and elects.
+func (f *faults) shrink(view *raftmeta.View, topic image.UUID, submit func(int, control.Command) (any, bool)) {
+	img := view.Image()
+	t, ok := img.TopicByID(topic)
+	if !ok {
+		return
+	}
+	p, _ := t.Partition(0)
+	leader, ok := img.Broker(p.Leader)
+	if !ok || len(p.ISR) < 2 {
+		return
+	}
+	submit(4, alterISR(topic, 0, p, leader, []int32{p.Leader}))
+	submit(3, electPreferred(t.Name, 1))
+}
+
+// seen reads a topic at every broker that answers at once: one that does not show
+// it shows what was true before the change that was answered.
+func (f *faults) seen(ctx context.Context, name string, partitions int) {
+	for _, p := range f.c.nodes {
+		req := kmsg.NewPtrMetadataRequest()
+		req.Version, req.AllowAutoTopicCreation = 9, false
+		q := kmsg.NewMetadataRequestTopic()
+		q.Topic = &name
+		req.Topics = append(req.Topics, q)
+		resp, err := exchange(p.addr(), req, 2*time.Second)
+		if err != nil {
+			continue // it was killed, or is paused
+		}
+		f.reads.Add(1)
+		row := resp.(*kmsg.MetadataResponse).Topics[0]
+		if row.ErrorCode != 0 || len(row.Partitions) < partitions {
+			f.t.Errorf("node %d shows %s with error %d and %d of %d partitions after the success", p.id, name, row.ErrorCode, len(row.Partitions), partitions)
+		}
+	}
+}
+
+// check looks at what is left at the end.
+func (f *faults) check() {
+	for kind, name := range operations {
+		f.t.Logf("%-18s %6d", name, f.done[kind].Load())
+		if f.done[kind].Load() == 0 {
+			f.t.Errorf("no operation %q succeeded", name)
+		}
+	}
+	f.t.Logf("%d reads after a success, %d faults", f.reads.Load(), len(f.faults))
+	for _, g := range f.gaps {
+		what := "nothing"
+		for i, at := range f.faultAt {
+			if at.After(g.from.Add(-time.Second)) && at.Before(g.from.Add(g.took)) {
+				what = f.faults[i]
+			}
+		}
+		f.t.Logf("nothing succeeded for %s around: %s", g.took.Round(time.Millisecond), what)
+	}
+	for _, p := range f.c.nodes {
+		req := kmsg.NewPtrMetadataRequest()
+		req.Version = 9
+		resp, err := exchange(p.addr(), req, patience)
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		found := map[string]int{}
+		for _, row := range resp.(*kmsg.MetadataResponse).Topics {
+			found[*row.Topic] = len(row.Partitions)
+		}
+		for name, n := range f.topics {
+			if found[name] != int(n) {
+				f.t.Errorf("node %d has %d partitions of %s, %d were acknowledged", p.id, found[name], name, n)
+			}
+		}
+	}
+}
+
+// exchange asks a node one thing over a connection of its own.
+func exchange(addr string, req kmsg.Request, within time.Duration) (kmsg.Response, error) {
+	nc, err := net.DialTimeout("tcp", addr, within)
+	if err != nil {
+		return nil, err
+	}
+	defer nc.Close()
+	nc.SetDeadline(time.Now().Add(within))
+	if _, err := nc.Write(kmsg.NewRequestFormatter(kmsg.FormatterClientID("test")).AppendRequest(nil, req, 7)); err != nil {
+		return nil, err
+	}
+	var head [8]byte
+	if _, err := io.ReadFull(nc, head[:]); err != nil {
+		return nil, err
+	}
+	body := make([]byte, binary.BigEndian.Uint32(head[:])-4)
+	if _, err := io.ReadFull(nc, body); err != nil {
+		return nil, err
+	}
+	resp := req.ResponseKind()
+	if resp.IsFlexible() {
+		body = body[1:]
+	}
+	return resp, resp.ReadFrom(body)
+}

@@ -1,0 +1,224 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/streambus/streambus/broker/peer"
+	"github.com/streambus/streambus/raftmeta"
+	"github.com/streambus/streambus/raftmeta/control"
+	"github.com/streambus/streambus/raftmeta/image"
+	"github.com/streambus/streambus/raftmeta/liveness"
+)
+
+const (
+	// beatTime is what a heartbeat waits for its answer: then the controller is
+	// taken for gone, and another is tried.
+	beatTime = 500 * time.Millisecond
+	// currentTime is what an answer waits for the index that it has to show.
+	currentTime = 200 * time.Millisecond
+)
+
+// session is this broker's standing with the controllers: it registers, sends
+// heartbeats, and knows whether the image may be answered from.
+type session struct {
+	controllers *peer.Controllers
+	view        *raftmeta.View
+	log         *slog.Logger
+	broker      control.RegisterBroker
+	actor       string
+	stale       atomic.Uint64 // answers that were given from an image that may be old
+
+	wake chan struct{} // holds a token when a heartbeat is due before its time
+
+	mu       sync.Mutex // guards the following
+	lease    liveness.Lease
+	epoch    int64
+	ready    bool
+	stopping bool
+	in       chan struct{} // closed once the broker is not fenced
+	out      chan struct{} // closed once nobody needs it any more
+}
+
+func newSession(c *peer.Controllers, v *raftmeta.View, log *slog.Logger, b control.RegisterBroker) *session {
+	return &session{
+		controllers: c, view: v, log: log, broker: b, actor: fmt.Sprintf("broker %d", b.ID),
+		wake: make(chan struct{}, 1), in: make(chan struct{}), out: make(chan struct{}),
+	}
+}
+
+// register makes the broker known, and returns when the image that knows it is
+// applied here. While another process may be alive under its id it waits: such
+// a one is found gone, or its session ends.
+func (s *session) register(ctx context.Context) error {
+	for told := false; ; {
+		cmd := s.broker
+		o := s.controllers.Submit(ctx, []control.Request{{Actor: s.actor, Cause: "it started", Command: &cmd}})[0]
+		r, refused := errors.AsType[*control.Refusal](o.Err)
+		if refused && r.Code == control.DuplicateBrokerRegistration && ctx.Err() == nil {
+			if !told {
+				told = true
+				s.log.Warn("waiting to register", "reason", r.Message)
+			}
+			select {
+			case <-time.After(100 * time.Millisecond):
+				continue
+			case <-ctx.Done():
+			}
+		}
+		if o.Err != nil {
+			return fmt.Errorf("the broker could not register with the controller: %w", o.Err)
+		}
+		if err := s.view.Wait(ctx, o.Index); err != nil {
+			return fmt.Errorf("the broker is registered, and its metadata did not come as far: %w", err)
+		}
+		return s.registered()
+	}
+}
+
+func (s *session) registered() error {
+	me, ok := s.view.Image().Broker(s.broker.ID)
+	if !ok || me.Incarnation != s.broker.Incarnation {
+		return fmt.Errorf("another process has registered as broker %d: give one of the two another node.id", s.broker.ID)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.epoch = me.Epoch
+	return nil
+}
+
+// setReady says that clients can be served.
+func (s *session) setReady() {
+	s.mu.Lock()
+	s.ready = true
+	s.mu.Unlock()
+	s.hurry()
+}
+
+func (s *session) hurry() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// shown is told of every image that is answered from.
+func (s *session) shown(index uint64, awaited bool) {
+	if !awaited {
+		return
+	}
+	s.mu.Lock()
+	s.lease.Applied(index)
+	s.mu.Unlock()
+	s.hurry()
+}
+
+// run sends heartbeats until ctx ends, or this process has no place in the
+// cluster any more.
+func (s *session) run(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-timer.C:
+		case <-s.wake:
+		case <-ctx.Done():
+			return nil
+		}
+		if err := s.beat(ctx); err != nil {
+			return err
+		}
+		s.mu.Lock()
+		next := s.lease.Next()
+		s.mu.Unlock()
+		timer.Reset(max(0, time.Until(next)))
+	}
+}
+
+func (s *session) beat(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, beatTime)
+	defer cancel()
+	sent := time.Now()
+	s.mu.Lock()
+	h := liveness.Heartbeat{
+		Node: s.broker.ID, Incarnation: s.broker.Incarnation, Epoch: s.epoch, Applied: s.view.Image().Index(),
+		WantFence: !s.ready, WantShutdown: s.stopping,
+	}
+	s.lease.Sent(sent, h.Applied)
+	s.mu.Unlock()
+	reply, err := s.controllers.Heartbeat(ctx, h)
+	switch {
+	case errors.Is(err, liveness.ErrStale), errors.Is(err, liveness.ErrNotRegistered):
+		return fmt.Errorf("this broker must stop: %w", err)
+	case err != nil:
+		s.log.Debug("a heartbeat was not answered", "error", err)
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lease.Granted(sent, reply.Lease)
+	if !reply.Fenced {
+		closeOnce(s.in)
+	}
+	if reply.ShouldShutDown {
+		closeOnce(s.out)
+	}
+	return nil
+}
+
+// closeOnce is called with a lock held.
+func closeOnce(c chan struct{}) {
+	select {
+	case <-c:
+	default:
+		close(c)
+	}
+}
+
+// current is the image that answers may be given from: one that holds every
+// change that was answered with success anywhere. If no controller can be reached
+// it is the newest there is, and that is counted.
+func (s *session) current(ctx context.Context) *image.Image {
+	s.mu.Lock()
+	holds := s.lease.Holds(time.Now())
+	s.mu.Unlock()
+	if holds {
+		return s.view.Image()
+	}
+	ctx, cancel := context.WithTimeout(ctx, currentTime)
+	defer cancel()
+	index, err := s.controllers.Current(ctx)
+	if err == nil {
+		err = s.view.Wait(ctx, index)
+	}
+	if err != nil {
+		s.stale.Add(1)
+	}
+	return s.view.Image()
+}
+
+// leave gives the broker's partitions to others, and returns when nobody needs
+// it any more, or ctx ends. A broker that is alone has nobody to give them to.
+func (s *session) leave(ctx context.Context) {
+	others := false
+	for _, x := range s.view.Image().Brokers() {
+		others = others || x.ID != s.broker.ID && !x.Fenced
+	}
+	if !others {
+		return
+	}
+	s.mu.Lock()
+	s.stopping = true
+	s.mu.Unlock()
+	s.hurry()
+	select {
+	case <-s.out:
+	case <-ctx.Done():
+		s.log.Warn("this broker stops before its partitions are led by others", "reason", context.Cause(ctx))
+	}
+}

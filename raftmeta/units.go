@@ -1,0 +1,79 @@
+package raftmeta
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/streambus/streambus/raftmeta/follow"
+)
+
+// Units waits for committed units after an index and returns some, at least one; or a snapshot, when that index is too
+// old for the units that are kept.
+func (c *Controller) Units(ctx context.Context, after uint64, maxBytes int) (follow.Batch, error) {
+	for {
+		c.mu.Lock()
+		img, news := c.img, c.news
+		var batch follow.Batch
+		if after >= c.base {
+			batch.Units = unitsAfter(c.units, after, maxBytes)
+		}
+		c.mu.Unlock()
+		switch {
+		case len(batch.Units) > 0:
+			return batch, nil
+		case after < img.Index():
+			batch.Snapshot = img.Encode()
+			return batch, nil
+		}
+		// A follower may be ahead: it pulls from whoever is there, and this controller may be behind another. Whether it
+		// is of this cluster at all, it learns from the first unit that does not follow.
+		select {
+		case <-news:
+		case <-ctx.Done():
+			return batch, ctx.Err()
+		case <-c.stopped:
+			return batch, errStopped
+		}
+	}
+}
+
+func unitsAfter(units []follow.Unit, after uint64, maxBytes int) []follow.Unit {
+	var out []follow.Unit
+	for _, u := range units {
+		if u.Index <= after {
+			continue
+		}
+		if maxBytes -= len(u.Bytes); maxBytes < 0 && len(out) > 0 {
+			break
+		}
+		out = append(out, u)
+	}
+	return out
+}
+
+// ReadIndex returns the index that holds everything that was answered anywhere before the call.
+func (c *Controller) ReadIndex(ctx context.Context) (uint64, error) {
+	answers := make(chan Outcome, 1)
+	err := c.do(ctx, func() {
+		if err := c.core.ReadIndex(reader(answers)); err != nil {
+			answers <- Outcome{Err: err}
+		}
+	})
+	if err != nil {
+		return 0, err
+	}
+	select {
+	case o := <-answers:
+		if o.Err != nil {
+			return 0, fmt.Errorf("reading the metadata: %w", o.Err)
+		}
+		return o.Index, nil
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	case <-c.stopped:
+		return 0, errStopped
+	}
+}
+
+// reader leads the answer to a ReadIndex back to it.
+type reader chan<- Outcome
