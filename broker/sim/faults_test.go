@@ -30,7 +30,13 @@ func (w *world) disturb() {
 	add(p.crash, "crashes while writing", func() { w.crashWhileWriting(c) })
 	add(p.pause, "pauses of controllers", func() { w.pause(&c.process, 5*sec) })
 	add(p.brokerFaults, "crashes of brokers", func() { w.crashBroker(b) })
-	add(p.brokerFaults, "pauses of brokers", func() { w.pause(&b.process, 3*sec) })
+	add(p.brokerFaults, "stops of brokers", func() {
+		if b.up && b.epoch > 0 && !b.stopping {
+			b.stopping = true
+			b.w.tell("%s wants to stop", b.name)
+		}
+	})
+	add(p.brokerFaults, "pauses of brokers", func() { w.pause(&b.process, 12*sec) })
 	add(p.partitions, "partitions", w.partition)
 	add(p.partitions, "one-way cuts", func() {
 		a, b := w.anyone(), w.anyone()

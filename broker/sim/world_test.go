@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -174,7 +175,20 @@ func (w *world) broken(format string, args ...any) {
 }
 
 func (w *world) story() string {
-	return strings.Join(w.log[max(0, len(w.log)-150):], "\n")
+	lines := slices.Clone(w.log[max(0, len(w.log)-150):])
+	for _, c := range w.controllers {
+		if !c.up {
+			lines = append(lines, c.name+" is down")
+			continue
+		}
+		lines = append(lines, fmt.Sprintf("%s: %+v, active %v, %d waiting, writes %v, image %d",
+			c.name, c.core.Status(), c.core.Active(), c.core.Waiting(), c.writing != nil, c.core.Image().Index()))
+	}
+	for _, b := range w.brokers {
+		lines = append(lines, fmt.Sprintf("%s: up %v, image %d, epoch %d, holds a lease %v, last asked controller %d",
+			b.name, b.up, b.img.Index(), b.epoch, b.lease.Holds(b.clock()), b.hint+1))
+	}
+	return strings.Join(lines, "\n")
 }
 
 // process is what controllers and brokers have in common: it has its own clock,

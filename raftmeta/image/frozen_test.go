@@ -28,7 +28,7 @@ func TestUnitOfFormat1Opens(t *testing.T) {
 		t.Fatalf("unit %+v", u)
 	}
 	for i, want := range []Record{
-		&OperationRecord{Operation: Operation{Node: NoNode}, Actor: "me", Cause: "a test"},
+		&OperationRecord{Actor: "me", Cause: "a test"},
 		&ClusterRecord{ClusterID: "cluster", Level: 1, Tags: tags},
 		&VoterRecord{Voter: Voter{RaftID: 1<<63 | 5, NodeID: 1}, Tags: tags},
 		&BrokerRecord{ID: 1, Incarnation: uuid(1), Listeners: []Endpoint{{"PLAIN", "host", 9092}, {"X", "::1", 65535}}, Rack: "r",

@@ -82,7 +82,7 @@ func (l *Log) Load() (s wal.State, err error) {
 // Draw implements wal.Log.
 func (l *Log) Draw(raftID uint64) error {
 	return l.locked(func() error {
-		l.written.RaftID = raftID
+		l.durable.RaftID = raftID
 		return nil
 	})
 }
