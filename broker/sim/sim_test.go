@@ -19,9 +19,9 @@ import (
 )
 
 // simulate runs a world of faults for so many seconds, heals it, and sees it go on.
-func simulate(t *testing.T, seed uint64, seconds int64) *world {
+func simulate(t *testing.T, seed uint64, seconds int64) (w *world) {
 	cryptotest.SetGlobalRandom(t, seed) // raft draws its election time-outs from there
-	w := newWorld(t, seed)
+	w = newWorld(t, seed)
 	defer func() {
 		if p := recover(); p != nil {
 			w.broken("panic: %v\n%s", p, debug.Stack())
