@@ -33,6 +33,7 @@ const (
 type controller struct {
 	process
 	raftID uint64
+	node   int32
 	disk   *memwal.Log
 	core   *quorum.Core
 	office *liveness.Tracker
@@ -85,6 +86,9 @@ func (c *controller) start() {
 	c.mirror.load(&s)
 	w.tell("%s starts: snapshot %d, last %d", c.name, s.Snapshot.GetMetadata().GetIndex(), c.mirror.last())
 	c.in(time.Duration(w.chance.Int64N(int64(tick))), "tick", c.tick)
+	if c.raftID > 1000 {
+		c.join()
+	}
 	c.turn()
 }
 
@@ -363,7 +367,7 @@ func (c *controller) supervise() {
 	for _, b := range e.Probe {
 		c.probe(b)
 	}
-	if asked := c.demand(e); asked {
+	if asked := c.demand(e); c.reconcile() || asked {
 		c.at(c.w.now, "demand", func() { c.input(func() {}) })
 	}
 	if at := c.when(e.Wake); !e.Wake.IsZero() && (c.wake <= c.w.now || at < c.wake) {

@@ -29,6 +29,7 @@ func (w *world) disturb() {
 	add(p.crash, "crashes of controllers", func() { w.crashController(c) })
 	add(p.crash, "crashes while writing", func() { w.crashWhileWriting(c) })
 	add(p.pause, "pauses of controllers", func() { w.pause(&c.process, 5*sec) })
+	add(p.wipes && w.chance.IntN(3) == 0, "wipes", func() { w.wipe(c) })
 	add(p.brokerFaults, "crashes of brokers", func() { w.crashBroker(b) })
 	add(p.brokerFaults, "stops of brokers", func() {
 		if b.up && b.epoch > 0 && !b.stopping {

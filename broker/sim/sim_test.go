@@ -34,7 +34,7 @@ func simulate(t *testing.T, seed uint64, seconds int64) (w *world) {
 	}
 	for i := range voters {
 		id := voters[i].RaftID
-		c := &controller{process: w.newProcess(fmt.Sprintf("controller %d", id)), raftID: id, disk: memwal.New()}
+		c := &controller{process: w.newProcess(fmt.Sprintf("controller %d", id)), raftID: id, node: voters[i].NodeID, disk: memwal.New()}
 		hs, snap := quorum.Genesis(clusterID, voters...)
 		if i == 0 {
 			img, err := image.DecodeImage(snap.GetData())
@@ -165,7 +165,7 @@ var mustHappen = []string{
 	"crashes of brokers", "pauses of brokers", "partitions", "one-way cuts", "messages lost", "messages twice", "slow links",
 	"stalls of a sync", "forced elections", "snapshots installed", "snapshots to brokers", "compactions", "units of several entries",
 	"topics of 10,000 partitions", "repeats", "unknown outcomes asked again", "leases", "deaths proved", "successes", "refusals",
-	"fences", "unfences", "controlled shutdowns", "orderly stops", "partition changes", "reads", "histories checked",
+	"wiped disks", "members replaced", "fences", "unfences", "controlled shutdowns", "orderly stops", "partition changes", "reads", "histories checked",
 }
 
 func table(stats map[string]int) string {

@@ -48,6 +48,7 @@ type world struct {
 	oracle      *oracle
 	stats       map[string]int
 	healed      bool
+	wiped       uint64 // disks
 	failure     string
 	log         []string // the newest steps, told with a failure
 }
@@ -63,6 +64,7 @@ type plan struct {
 	elections        bool
 	slow             bool
 	deathProofs      bool
+	wipes            bool
 	snapshotEvery    int // units
 	keepEntries      uint64
 	big              bool
@@ -81,7 +83,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 	most := func() bool { return r.IntN(4) > 0 }
 	w.plan = plan{
 		controllers: []int{3, 3, 5}[r.IntN(3)], crash: most(), pause: most(), brokerFaults: most(), partitions: most(),
-		loss: most(), stalls: most(), elections: most(), slow: most(), deathProofs: most(),
+		loss: most(), stalls: most(), elections: most(), slow: most(), deathProofs: most(), wipes: most(),
 		snapshotEvery: 1 + r.IntN(30), keepEntries: uint64(r.IntN(20)), big: r.IntN(3) == 0,
 		opsPerSecond: 3 + r.IntN(20), diskMicroseconds: 100 + r.Int64N(5000),
 	}
