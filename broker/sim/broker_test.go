@@ -22,6 +22,8 @@ type broker struct {
 	img         *image.Image
 	lease       liveness.Lease
 	epoch       int64
+	before      int64 // epoch when it last stopped in order, -1 for none
+	stopping    bool
 	hint        int // the controller that was active last
 	pulling     uint64
 	beating     uint64
@@ -53,7 +55,7 @@ func (b *broker) start() {
 	b.life++
 	b.incarnation = b.w.uuid()
 	b.state, b.img, b.lease, b.epoch = follow.New(clusterID), image.Empty(), liveness.Lease{}, 0
-	b.seq, b.open, b.wait = 0, nil, nil
+	b.seq, b.open, b.wait, b.stopping = 0, nil, nil, false
 	b.hint = b.w.load.IntN(len(b.w.controllers))
 	b.w.tell("%s starts, incarnation %s", b.name, b.incarnation)
 	b.pull()
@@ -68,13 +70,33 @@ func (b *broker) crash() {
 	for _, o := range b.open {
 		o.end(unknown)
 	}
-	b.up, b.open, b.wait = false, nil, nil
+	b.up, b.open, b.wait, b.before = false, nil, nil, -1
+}
+
+// stopped is the end of an orderly stop.
+func (b *broker) stopped() {
+	epoch := b.epoch
+	b.w.stats["orderly stops"]++
+	b.crash()
+	b.before = epoch
+	b.w.after(b.w.chance.Int64N(2*sec), "start", func() {
+		if !b.up {
+			b.start()
+		}
+	})
 }
 
 func (b *broker) register() {
-	o := b.begin("register", &control.RegisterBroker{ID: b.node, Incarnation: b.incarnation, Dirs: []image.UUID{b.dir}}, false)
+	o := b.begin("register", &control.RegisterBroker{
+		ID: b.node, Incarnation: b.incarnation, Dirs: []image.UUID{b.dir}, Levels: image.OwnLevels, PreviousBrokerEpoch: b.before,
+	}, false)
 	o.deadline, o.mayBeEmpty = 1<<62, true
 	o.then = func() {
+		if r, ok := o.reply.(*control.BrokerProgress); ok && r.More {
+			b.w.stats["commands with more to do"]++
+			b.register()
+			return
+		}
 		if x, ok := b.img.Broker(b.node); ok && x.Incarnation == b.incarnation {
 			b.epoch = x.Epoch
 			b.beat()
@@ -149,7 +171,7 @@ func (b *broker) beat() {
 	n, life := b.beating, b.life
 	c := w.controllers[b.hint]
 	sent := b.clock()
-	h := liveness.Heartbeat{Node: b.node, Incarnation: b.incarnation, Epoch: b.epoch, Applied: b.img.Index()}
+	h := liveness.Heartbeat{Node: b.node, Incarnation: b.incarnation, Epoch: b.epoch, Applied: b.img.Index(), WantShutdown: b.stopping}
 	b.lease.Sent(sent, h.Applied)
 	answered := false
 	w.net.send(&b.process, &c.process, "heartbeat", func() {
@@ -180,6 +202,13 @@ func (b *broker) told(c *controller, sent time.Time, r liveness.Reply, err error
 	switch {
 	case err == nil:
 		b.heard++
+		if r.ShouldShutDown {
+			if n := b.img.Count(b.node, image.Leads); n > 0 {
+				b.w.broken("%s may stop, and leads %d partitions in its own image", b.name, n)
+			}
+			b.stopped()
+			return
+		}
 		if r.Lease > 0 {
 			b.w.stats["leases"]++
 			b.lease.Granted(sent, r.Lease)
@@ -267,10 +296,9 @@ func (o *op) attempt() {
 		w.stats["repeats"]++
 	}
 	again := func(d time.Duration) {
+		o.try++
 		b.in(d, "again", func() {
-			if o.try == try {
-				o.attempt()
-			}
+			o.attempt()
 		})
 	}
 	id := o.id
@@ -296,11 +324,10 @@ func (o *op) attempt() {
 					if o.try != try || o.outcome != pending || b.life != o.life {
 						return
 					}
-					o.try++
-					try = o.try
 					r, isRefusal := errors.AsType[*control.Refusal](a.Err)
 					switch {
 					case a.Err == nil:
+						o.try++
 						o.index, o.reply = a.Index, a.Reply
 						o.visible()
 					case isRefusal:

@@ -33,6 +33,7 @@ const (
 type controller struct {
 	process
 	raftID uint64
+	node   int32
 	disk   *memwal.Log
 	core   *quorum.Core
 	office *liveness.Tracker
@@ -85,6 +86,9 @@ func (c *controller) start() {
 	c.mirror.load(&s)
 	w.tell("%s starts: snapshot %d, last %d", c.name, s.Snapshot.GetMetadata().GetIndex(), c.mirror.last())
 	c.in(time.Duration(w.chance.Int64N(int64(tick))), "tick", c.tick)
+	if c.raftID > 1000 {
+		c.join()
+	}
 	c.turn()
 }
 
@@ -363,7 +367,7 @@ func (c *controller) supervise() {
 	for _, b := range e.Probe {
 		c.probe(b)
 	}
-	if asked := c.demand(e); asked {
+	if asked := c.demand(e); c.reconcile() || asked {
 		c.at(c.w.now, "demand", func() { c.input(func() {}) })
 	}
 	if at := c.when(e.Wake); !e.Wake.IsZero() && (c.wake <= c.w.now || at < c.wake) {
@@ -530,5 +534,34 @@ func (m *mirror) at(index uint64) (entry, bool) {
 
 func (c *controller) String() string { return fmt.Sprintf("%s (raft id %d)", c.name, c.raftID) }
 
-// demand proposes what the office asks for. Fencing has no commands yet.
-func (c *controller) demand(liveness.Effects) (asked bool) { return false }
+// demand proposes what the office asks for.
+func (c *controller) demand(e liveness.Effects) (asked bool) {
+	for _, f := range e.Fence {
+		c.w.tell("%s fences broker %d: %s", c.name, f.Node, f.Reason)
+		c.w.stats["fences"]++
+		c.own(f.Reason, &control.FenceBroker{ID: f.Node, Epoch: f.Epoch})
+	}
+	for _, b := range e.Unfence {
+		c.w.stats["unfences"]++
+		c.own("it is there", &control.UnfenceBroker{ID: b.Node, Epoch: b.Epoch})
+	}
+	for _, b := range e.Shutdown {
+		c.w.stats["controlled shutdowns"]++
+		c.own("it stops", &control.BeginControlledShutdown{ID: b.Node, Epoch: b.Epoch})
+	}
+	return len(e.Fence)+len(e.Unfence)+len(e.Shutdown) > 0
+}
+
+// own proposes a command of the controller itself, again as long as there is more
+// of it.
+func (c *controller) own(cause string, cmd control.Command) {
+	c.core.Enqueue(quorum.Proposal{
+		Request: control.Request{Actor: c.name, Cause: cause, Command: cmd},
+		Token: func(a quorum.Answer) {
+			if r, ok := a.Reply.(*control.BrokerProgress); ok && a.Err == nil && r.More {
+				c.w.stats["commands with more to do"]++
+				c.own(cause, cmd)
+			}
+		},
+	})
+}

@@ -29,8 +29,15 @@ func (w *world) disturb() {
 	add(p.crash, "crashes of controllers", func() { w.crashController(c) })
 	add(p.crash, "crashes while writing", func() { w.crashWhileWriting(c) })
 	add(p.pause, "pauses of controllers", func() { w.pause(&c.process, 5*sec) })
+	add(p.wipes && w.chance.IntN(3) == 0, "wipes", func() { w.wipe(c) })
 	add(p.brokerFaults, "crashes of brokers", func() { w.crashBroker(b) })
-	add(p.brokerFaults, "pauses of brokers", func() { w.pause(&b.process, 3*sec) })
+	add(p.brokerFaults, "stops of brokers", func() {
+		if b.up && b.epoch > 0 && !b.stopping {
+			b.stopping = true
+			b.w.tell("%s wants to stop", b.name)
+		}
+	})
+	add(p.brokerFaults, "pauses of brokers", func() { w.pause(&b.process, 12*sec) })
 	add(p.partitions, "partitions", w.partition)
 	add(p.partitions, "one-way cuts", func() {
 		a, b := w.anyone(), w.anyone()
@@ -77,7 +84,7 @@ func (w *world) anyone() *process {
 func (w *world) pause(p *process, most int64) {
 	d := 50*ms + w.chance.Int64N(most)
 	w.tell("%s pauses for %.1f s", p.name, float64(d)/1e9)
-	p.pausedUntil = max(p.pausedUntil, w.now+d)
+	p.pause(d)
 }
 
 func (w *world) crashController(c *controller) {
@@ -187,12 +194,14 @@ func (w *world) heal() {
 	w.net.heal()
 	for _, c := range w.controllers {
 		c.pausedUntil = 0
+		c.resume()
 		if !c.up {
 			c.start()
 		}
 	}
 	for _, b := range w.brokers {
 		b.pausedUntil = 0
+		b.resume()
 		if !b.up {
 			b.start()
 		}

@@ -1,7 +1,9 @@
 package sim
 
 // network carries messages between processes. It delays, and when the plan says
-// so it loses, repeats and cuts.
+// so it loses and cuts, and repeats what nodes may send twice. Requests are not
+// repeated: one that is asked again has its own answer, and what arrives over a
+// connection that its sender has given up is not read.
 type network struct {
 	world *world
 	cut   map[[2]*process]int // directed; how many faults cut it
@@ -30,7 +32,7 @@ func (n *network) send(from, to *process, what string, arrive, lost func()) {
 		return
 	}
 	copies := 1
-	if w.wire.IntN(1000) < n.twice {
+	if repeatable := what == "raft" || what == "heartbeat"; repeatable && w.wire.IntN(1000) < n.twice {
 		copies = 2
 		w.stats["messages twice"]++
 	}

@@ -21,7 +21,8 @@ import (
 //	I3  a leader has all that is committed   I10 healed, it goes on
 //	I4  term and vote survive a crash        I11 epochs never go down
 //	I5  applied <= committed <= last         I12 leader in ISR in replicas
-//	I6  equal state at equal index           I15 broker epochs grow
+//	I6  equal state at equal index           I13 who is fenced does not lead, nor enter an ISR
+//	                                         I15 broker epochs grow
 //	I7  nothing is vouched for before        I16 a topic is there with all its partitions
 //	    it is durable                        I17 brokers only move forward, over committed units
 //	                                         I18 topic ids are unique for ever
@@ -44,6 +45,7 @@ type oracle struct {
 	ops      map[opID]*op
 	order    []*op
 	applied  map[opID][]uint64
+	alone    bool   // the unit that is looked at has one operation
 	answered uint64 // the highest index of a success
 	seenBy   uint64 // the highest index of a success that every broker was to see first
 	blocks   map[int64]*op
@@ -192,9 +194,6 @@ func (o *oracle) unit(who string, index uint64, raw []byte) {
 		o.w.broken("%s: unit %d: %v", who, index, err)
 		return
 	}
-	if o.img == nil {
-		o.img, _ = image.Apply(image.Empty(), 1, nil)
-	}
 	if index <= o.img.Index() || u.Base != o.img.Index() {
 		o.w.broken("%s: unit %d was decided on %d, and follows %d", who, index, u.Base, o.img.Index())
 		return
@@ -213,6 +212,18 @@ func (o *oracle) records(index uint64, records []image.Record) {
 	o.img, _ = image.Apply(before, index, records)
 	o.images[index] = o.img
 	delete(o.images, index-2000)
+	operations := 0
+	for _, r := range records {
+		if _, ok := r.(*image.OperationRecord); ok {
+			operations++
+		}
+	}
+	o.alone = operations == 1
+	for _, b := range o.img.Brokers() {
+		if n := o.img.Count(b.ID, image.Leads); b.Fenced && n > 0 {
+			o.w.broken("I13: broker %d is fenced at index %d and leads %d partitions", b.ID, index, n)
+		}
+	}
 	var current *op
 	for _, r := range records {
 		switch r := r.(type) {
@@ -250,6 +261,7 @@ func (o *oracle) records(index uint64, records []image.Record) {
 				o.partition(index, nil, &r.Partitions[i])
 			}
 		case *image.PartitionChangeRecord:
+			o.w.stats["partition changes"]++
 			if t, ok := before.TopicByID(r.Topic); ok {
 				p, _ := t.Partition(r.Index)
 				o.partition(index, p, &r.Partition)
@@ -276,14 +288,34 @@ func (o *oracle) partition(index uint64, before, p *image.Partition) {
 		o.w.broken("I12: unit %d makes a partition %+v", index, *p)
 	}
 	if before == nil {
-		return
+		before = &image.Partition{Leader: image.NoLeader}
+	} else if o.epochsFell(before, p) {
+		o.w.broken("I11: unit %d makes %+v of %+v", index, *p, *before)
 	}
+	active := func(id int32) bool {
+		b, ok := o.img.Broker(id)
+		return ok && b.Active()
+	}
+	// What a command of this unit did an earlier one may have made possible, or a
+	// later one may undo, so the brokers are looked at behind all of them.
+	if o.alone && p.Leader != before.Leader && p.Leader != image.NoLeader && !active(p.Leader) {
+		o.w.broken("I13: unit %d makes broker %d a leader, which is fenced or stops", index, p.Leader)
+	}
+	for _, id := range p.ISR {
+		if o.alone && !slices.Contains(before.ISR, id) && id != p.Leader && !active(id) {
+			o.w.broken("I13: unit %d takes broker %d into an ISR, and it is fenced or stops", index, id)
+		}
+	}
+}
+
+func (o *oracle) epochsFell(before, p *image.Partition) bool {
 	switch {
 	case p.PartitionEpoch <= before.PartitionEpoch || p.LeaderEpoch < before.LeaderEpoch,
 		p.Leader != before.Leader && p.LeaderEpoch == before.LeaderEpoch,
 		p.LeaderEpoch-before.LeaderEpoch > p.PartitionEpoch-before.PartitionEpoch:
-		o.w.broken("I11: unit %d makes %+v of %+v", index, *p, *before)
+		return true
 	}
+	return false
 }
 
 // image looks at an image that somebody answers from. To encode a large one
@@ -291,7 +323,7 @@ func (o *oracle) partition(index uint64, before, p *image.Partition) {
 func (o *oracle) image(who string, img *image.Image, always bool) {
 	want, ok := o.images[img.Index()]
 	if !ok {
-		if img.Index() > 1 && (o.img == nil || img.Index() > o.img.Index()) {
+		if img.Index() > o.img.Index() {
 			o.w.broken("I17: %s is at index %d, which is no committed unit", who, img.Index())
 		}
 		return

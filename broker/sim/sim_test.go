@@ -19,9 +19,9 @@ import (
 )
 
 // simulate runs a world of faults for so many seconds, heals it, and sees it go on.
-func simulate(t *testing.T, seed uint64, seconds int64) *world {
+func simulate(t *testing.T, seed uint64, seconds int64) (w *world) {
 	cryptotest.SetGlobalRandom(t, seed) // raft draws its election time-outs from there
-	w := newWorld(t, seed)
+	w = newWorld(t, seed)
 	defer func() {
 		if p := recover(); p != nil {
 			w.broken("panic: %v\n%s", p, debug.Stack())
@@ -30,22 +30,28 @@ func simulate(t *testing.T, seed uint64, seconds int64) *world {
 	w.net.cut, w.net.slow = map[[2]*process]int{}, map[[2]*process]int64{}
 	var voters []image.Voter
 	for i := range w.plan.controllers {
-		voters = append(voters, image.Voter{RaftID: uint64(i + 1), NodeID: 100 + int32(i), Levels: image.OwnLevels})
+		voters = append(voters, image.Voter{RaftID: uint64(i + 1), NodeID: int32(100 + i), Levels: image.OwnLevels})
 	}
-	for i, v := range voters {
-		c := &controller{process: w.newProcess(fmt.Sprintf("controller %d", v.RaftID)), raftID: v.RaftID, disk: memwal.New()}
-		hs, snap := quorum.Stranger()
-		if i == 0 { // the others take their places
-			hs, snap = quorum.Genesis(clusterID, voters...)
+	for i := range voters {
+		id := voters[i].RaftID
+		c := &controller{process: w.newProcess(fmt.Sprintf("controller %d", id)), raftID: id, node: voters[i].NodeID, disk: memwal.New()}
+		hs, snap := quorum.Genesis(clusterID, voters...)
+		if i == 0 {
+			img, err := image.DecodeImage(snap.GetData())
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.oracle.img = img
+		} else { // one forms the cluster, the others learn of it
+			hs, snap = quorum.Stranger()
 		}
-		id := v.RaftID
 		if err := c.disk.Form(id, hs, snap); err != nil {
 			t.Fatal(err)
 		}
 		w.controllers = append(w.controllers, c)
 	}
 	for i := range int32(3) {
-		w.brokers = append(w.brokers, &broker{process: w.newProcess(fmt.Sprintf("broker %d", i)), node: i, dir: w.uuid()})
+		w.brokers = append(w.brokers, &broker{process: w.newProcess(fmt.Sprintf("broker %d", i)), node: i, before: -1, dir: w.uuid()})
 	}
 	for _, c := range w.controllers {
 		c.start()
@@ -66,6 +72,9 @@ func simulate(t *testing.T, seed uint64, seconds int64) *world {
 func (w *world) goOn() {
 	const election = int64(quorum.ElectionTicks) * int64(tick)
 	w.run(w.now + 6*sec)
+	for _, b := range w.brokers {
+		b.stopping = false
+	}
 	b := w.brokers[0]
 	probe := b.begin("probe", &control.CreateTopic{Name: "probe", ID: w.uuid(), Partitions: 3, ReplicationFactor: 1}, true)
 	probe.deadline, probe.count, probe.name = 1<<62, 3, "probe"
@@ -156,7 +165,7 @@ var mustHappen = []string{
 	"crashes of brokers", "pauses of brokers", "partitions", "one-way cuts", "messages lost", "messages twice", "slow links",
 	"stalls of a sync", "forced elections", "snapshots installed", "snapshots to brokers", "compactions", "units of several entries",
 	"topics of 10,000 partitions", "repeats", "unknown outcomes asked again", "leases", "deaths proved", "successes", "refusals",
-	"reads", "histories checked",
+	"wiped disks", "members replaced", "fences", "unfences", "controlled shutdowns", "orderly stops", "partition changes", "reads", "histories checked",
 }
 
 func table(stats map[string]int) string {

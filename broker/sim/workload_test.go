@@ -44,7 +44,11 @@ func (w *world) work() {
 		b.configure(&control.AlterConfigs{Node: w.load.Int32N(4) - 1}, "log.retention.ms", fmt.Sprint(w.load.Int64N(1<<40)))
 	case n < 76:
 		b.begin("ids", &control.AllocateProducerIDs{BrokerID: b.node, BrokerEpoch: b.epoch, Count: 10}, false).attempt()
-	case n < 78 && w.plan.big:
+	case n < 82:
+		b.alterISR()
+	case n < 84:
+		b.begin("elect", &control.ElectLeaders{Unclean: w.load.IntN(3) == 0}, true).maybe().attempt()
+	case n < 86 && w.plan.big:
 		if big := fmt.Sprintf("big%d", w.load.IntN(4)); w.load.IntN(3) == 0 {
 			o := b.begin("delete", &control.DeleteTopic{Name: big}, true)
 			o.name = big
@@ -53,7 +57,7 @@ func (w *world) work() {
 			w.stats["topics of 10,000 partitions"]++
 			b.createTopic(big, control.MaxPartitionsPerCommand, 3)
 		}
-	case n < 79 && w.plan.big: // more than an entry holds
+	case n < 87 && w.plan.big: // more than an entry holds
 		b.configure(&control.AlterConfigs{Node: w.load.Int32N(3)}, "listeners", strings.Repeat(fmt.Sprintf("%08x", w.load.Uint32()), 50_000))
 	default:
 		b.read(name)
@@ -106,4 +110,38 @@ func (b *broker) read(name string) {
 			o.end(unknown)
 		}
 	})
+}
+
+// alterISR is a leader that tells who follows it, as far as it knows.
+func (b *broker) alterISR() {
+	var changes []control.ISRChange
+	for lp := range b.img.Partitions(b.node, image.Leads) {
+		if len(changes) == 20 {
+			break
+		}
+		change := control.ISRChange{
+			Topic: lp.Topic.ID, Partition: lp.Index, LeaderEpoch: lp.Partition.LeaderEpoch, PartitionEpoch: lp.Partition.PartitionEpoch,
+		}
+		for _, id := range lp.Partition.Replicas {
+			x, ok := b.img.Broker(id)
+			if id == b.node || ok && b.w.load.IntN(3) > 0 {
+				epoch := int64(-1)
+				if ok && b.w.load.IntN(4) > 0 {
+					epoch = x.Epoch
+				}
+				change.ISR = append(change.ISR, control.ISRMember{ID: id, Epoch: epoch})
+			}
+		}
+		changes = append(changes, change)
+	}
+	if len(changes) == 0 {
+		return
+	}
+	b.begin("isr", &control.AlterPartition{BrokerID: b.node, BrokerEpoch: b.epoch, Partitions: changes}, false).maybe().attempt()
+}
+
+// maybe says that success may mean that there was nothing to do.
+func (o *op) maybe() *op {
+	o.mayBeEmpty = true
+	return o
 }

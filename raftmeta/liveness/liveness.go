@@ -46,6 +46,9 @@ var (
 // again is after how long a change that was asked for and does not show in the image is asked for again.
 const again = time.Second
 
+// stuck is how long a broker that stops leads as much as before until it is taken for all that others can lead.
+const stuck = 250 * time.Millisecond
+
 // step is what a clock may jump when it is read.
 const step = time.Millisecond
 
@@ -131,9 +134,10 @@ type broker struct {
 	probe      bool
 	asked      ask
 	askedAt    time.Time
-	led        lastLed
-	fencedAt   uint64 // index of the image that showed it
-	why        string // gone
+	leads      int       // when last looked at while it stops
+	leadsSince time.Time // that many
+	fencedAt   uint64    // index of the image that showed it
+	why        string    // gone
 }
 
 type ask int
@@ -243,7 +247,7 @@ func (t *Tracker) Heartbeat(now time.Time, h Heartbeat) (Reply, error) {
 	b.wantStop = b.wantStop || h.WantShutdown
 	r := Reply{Fenced: b.fenced, CaughtUp: b.applied >= uint64(b.Epoch)}
 	if b.fenced {
-		r.ShouldShutDown = b.wantStop && t.seenByOthers(now, b)
+		r.ShouldShutDown = b.wantStop && t.seen(now, b)
 		return r, nil
 	}
 	if t.confirmed.IsZero() || b.superseded || h.Applied < t.floor {
@@ -259,10 +263,10 @@ func (t *Tracker) Heartbeat(now time.Time, h Heartbeat) (Reply, error) {
 	return r, nil
 }
 
-// seenByOthers tells whether no other broker sends clients to a fenced one any more.
-func (t *Tracker) seenByOthers(now time.Time, b *broker) bool {
+// seen tells whether no broker sends clients to a fenced one any more, itself included.
+func (t *Tracker) seen(now time.Time, b *broker) bool {
 	for _, x := range t.brokers {
-		if x != b && x.holds(now) && x.applied < b.fencedAt {
+		if (x == b || x.holds(now)) && x.applied < b.fencedAt {
 			return false
 		}
 	}
@@ -436,39 +440,26 @@ func (t *Tracker) want(now time.Time, b *broker, e *Effects) (ask, string) {
 		return askFence, fmt.Sprintf("no heartbeat for %s", silent.Round(step))
 	case b.wantFence:
 		return askFence, "it is not ready for clients"
-	case b.wantStop && b.led.any(t.img, b.Node):
-		return askShutdown, ""
 	case b.wantStop:
-		return askFence, "it stops, and leads nothing any more"
+		return t.stop(now, b, e)
 	}
 	return askNothing, ""
 }
 
-// lastLed is a partition that a broker was found to lead: looking at it again answers most questions.
-type lastLed struct {
-	topic     image.UUID
-	partition int32
-	nothing   uint64 // index of an image in which the broker led nothing
-}
-
-// any tells whether a node leads a partition.
-func (l *lastLed) any(img *image.Image, node int32) bool {
-	if l.nothing == img.Index() {
-		return false
+// stop lets a broker go on to its end. What nobody else can lead it leads to the last, so that the number of what it leads
+// may stay above zero.
+func (t *Tracker) stop(now time.Time, b *broker, e *Effects) (ask, string) {
+	leads := t.img.Count(b.Node, image.Leads)
+	if leads == 0 {
+		return askFence, "it stops, and leads nothing any more"
 	}
-	if t, ok := img.TopicByID(l.topic); ok {
-		if p, ok := t.Partition(l.partition); ok && p.Leader == node {
-			return true
-		}
+	if x, ok := t.img.Broker(b.Node); leads != b.leads || !ok || !x.InControlledShutdown {
+		b.leads, b.leadsSince = leads, now
+		return askShutdown, ""
 	}
-	for t := range img.Topics() {
-		for i := range t.NumPartitions() {
-			if p, _ := t.Partition(i); p.Leader == node {
-				l.topic, l.partition = t.ID, i
-				return true
-			}
-		}
+	if last := b.leadsSince.Add(stuck); now.Before(last) {
+		e.wake(last)
+		return askShutdown, ""
 	}
-	l.nothing = img.Index()
-	return false
+	return askFence, fmt.Sprintf("it stops, and nobody else can lead %d of its partitions", leads)
 }

@@ -346,6 +346,7 @@ func TestControlledShutdown(t *testing.T) {
 	}
 	s.Image(s.now, led(imageOf(21, registrations(false, 2)...), 2, 2))
 	s.expect("fence 1/11: it stops, and leads nothing any more")
+	s.expect()
 	fenced := imageOf(23, registration{1, 1, 11, true}, registration{2, 2, 12, false})
 	s.Image(s.now, fenced)
 	if r := s.beat(1, 23); r.ShouldShutDown {
@@ -356,4 +357,22 @@ func TestControlledShutdown(t *testing.T) {
 		t.Fatal("it does not go")
 	}
 	s.expect()
+}
+
+// What nobody else can lead holds a broker up for a moment only.
+func TestControlledShutdownOfTheOnlyReplica(t *testing.T) {
+	s := newScript(t, false, 1)
+	s.expect("probe 1")
+	img := led(imageOf(20, registrations(false, 1)...), 1)
+	s.Image(s.now, img)
+	s.beat(1, 21, wantStop)
+	s.expect("shutdown 1/11")
+	img, _ = image.Apply(img, 22, []image.Record{&image.BrokerChangeRecord{ID: 1, Epoch: 11, InControlledShutdown: true}})
+	s.Image(s.now, img)
+	e := s.expect()
+	if want := s.now.Add(stuck); e.Wake != want {
+		t.Fatalf("wakes after %s", e.Wake.Sub(s.now))
+	}
+	s.wait(stuck)
+	s.expect("fence 1/11: it stops, and nobody else can lead 1 of its partitions")
 }

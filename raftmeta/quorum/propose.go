@@ -92,8 +92,9 @@ func (c *Core) evaluate(unit *image.Unit, now time.Time) []Answer {
 		if size > 0 && size+grown > maxEntry {
 			break // it is evaluated again, for a unit of its own
 		}
+		// What changed nothing says that all is as was asked for, which every broker is to show as well.
+		a.Awaited = a.Err == nil && c.waiting[n].Request.Awaited
 		if len(records) > 0 {
-			a.Awaited = c.waiting[n].Request.Awaited
 			unit.Awaited = unit.Awaited || a.Awaited
 			img, _ = image.Apply(img, c.image.Index()+1, records)
 			unit.Records = append(unit.Records, records...)
@@ -117,7 +118,6 @@ func decide(img *image.Image, p *Proposal, now time.Time) (Answer, []image.Recor
 		a.Err = err
 		return a, nil
 	} else if repeat != nil {
-		a.Awaited = q.Awaited
 		a.Reply, a.Err = control.DecodeReply(repeat.Reply)
 		return a, nil
 	}

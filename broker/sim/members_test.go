@@ -1,0 +1,106 @@
+package sim
+
+import (
+	"slices"
+	"time"
+
+	"github.com/streambus/streambus/raftmeta/control"
+	"github.com/streambus/streambus/raftmeta/image"
+	"github.com/streambus/streambus/raftmeta/quorum"
+	"github.com/streambus/streambus/raftmeta/wal/memwal"
+)
+
+// wipe replaces a controller's disk by an empty one, if all others are as they
+// should be. It comes back under another raft id and asks to be taken in.
+func (w *world) wipe(c *controller) {
+	for _, x := range w.controllers {
+		if !x.up || len(x.core.Image().Voters()) != len(w.controllers) || !slices.Equal(x.core.Members().Voters, w.raftIDs()) {
+			return
+		}
+	}
+	w.stats["wiped disks"]++
+	w.tell("%s loses its disk", c.name)
+	c.crash()
+	w.wiped++
+	c.raftID, c.disk = 1000+w.wiped, memwal.New()
+	hs, snap := quorum.Stranger()
+	if err := c.disk.Form(c.raftID, hs, snap); err != nil {
+		w.broken("%v", err)
+	}
+	w.after(w.chance.Int64N(2*sec), "start", func() {
+		if !c.up {
+			c.start()
+		}
+	})
+}
+
+func (w *world) raftIDs() []uint64 {
+	var ids []uint64
+	for _, c := range w.controllers {
+		ids = append(ids, c.raftID)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// join asks whoever is in office to take this controller in, until it votes.
+func (c *controller) join() {
+	if slices.Contains(c.core.Members().Voters, c.raftID) {
+		return
+	}
+	voter := image.Voter{RaftID: c.raftID, NodeID: c.node, Levels: image.OwnLevels}
+	for _, to := range c.w.controllers {
+		if to == c {
+			continue
+		}
+		c.w.net.send(&c.process, &to.process, "join", func() {
+			to.input(func() {
+				if _, known := to.core.Image().Voter(voter.RaftID); to.office != nil && !known {
+					to.own("it lost its disk", &control.PutVoter{Voter: voter})
+				}
+			})
+		}, nil)
+	}
+	c.in(300*time.Millisecond, "join", c.join)
+}
+
+// reconcile brings the members to what the image says, one step at a time, and
+// tells whether it asked for one.
+func (c *controller) reconcile() bool {
+	voters, m := c.core.Image().Voters(), c.core.Members()
+	if m.Joint {
+		return false
+	}
+	newest := func(v image.Voter) bool {
+		return !slices.ContainsFunc(voters, func(x image.Voter) bool { return x.NodeID == v.NodeID && x.Since > v.Since })
+	}
+	in := func(v image.Voter) bool {
+		return slices.Contains(m.Voters, v.RaftID) || slices.Contains(m.Learners, v.RaftID)
+	}
+	change := func(what quorum.Change) bool { return c.core.ChangeMembers(what) == nil }
+	for _, v := range voters {
+		switch {
+		case !newest(v) && !in(v):
+			if c.core.Waiting() > 0 {
+				return false // it may have been asked for
+			}
+			c.own("its node votes under another raft id", &control.RemoveVoter{RaftID: v.RaftID})
+			return true
+		case !newest(v) || slices.Contains(m.Voters, v.RaftID):
+		case !in(v):
+			return change(quorum.Change{AddLearner: []uint64{v.RaftID}})
+		case slices.ContainsFunc(c.core.Progress(), func(p quorum.Progress) bool { return p.RaftID == v.RaftID && p.Active && p.Match > 0 }):
+			what := quorum.Change{Promote: []uint64{v.RaftID}}
+			for _, old := range voters {
+				if old.NodeID == v.NodeID && old.RaftID != v.RaftID && in(old) {
+					what.Remove = append(what.Remove, old.RaftID)
+				}
+			}
+			if change(what) {
+				c.w.stats["members replaced"]++
+				return true
+			}
+		}
+	}
+	return false
+}
