@@ -340,6 +340,7 @@ func (b *Broker) Run(ctx context.Context) error {
 		b.log.Info("started", "cluster", b.identity.ClusterID, "took", time.Since(b.begun))
 	} else if ctx.Err() == nil {
 		stopParts()
+		b.closeListeners()
 		return errors.Join(err, g.Wait(), b.Close())
 	}
 	stop()
@@ -351,6 +352,9 @@ func (b *Broker) Run(ctx context.Context) error {
 	case <-failed.Done():
 	}
 	drain, cancel := context.WithTimeout(failed, drainTime)
+	if b.isReady() != nil { // nobody was served, so nobody waits for an answer
+		cancel()
+	}
 	b.handOver(drain)        // 1. others lead what this node led
 	b.closeListeners()       // 2. no further connections
 	b.fetcher.Close()        // 3. waiting fetches get what there is

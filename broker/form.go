@@ -220,31 +220,49 @@ func (b *Broker) reachable() []peer.Address {
 }
 
 // takePlace sees to it that the quorum knows this controller, which may have
-// come with an empty directory in the place of another of its node id.
+// come with an empty directory in the place of another of its node id. Until the
+// leader has told it, it learns from the others where they are.
 func (b *Broker) takePlace(ctx context.Context) error {
 	for {
-		if _, known := b.view.Image().Voter(b.quorum.raftID); known {
+		img := b.quorum.controller.Image()
+		if _, known := img.Voter(b.quorum.raftID); known {
 			return nil
 		}
 		answers, _ := b.ask(ctx)
-		if slices.ContainsFunc(answers, func(a peer.HelloAnswer) bool {
-			return slices.ContainsFunc(a.Controllers, func(v image.Voter) bool { return v.RaftID == b.quorum.raftID })
-		}) {
-			return nil
+		var controllers []image.Voter
+		for _, a := range answers {
+			if len(a.Controllers) > len(controllers) && a.ClusterID == b.identity.ClusterID {
+				controllers = a.Controllers
+			}
 		}
-		try, cancel := context.WithTimeout(ctx, registerTime)
-		o := b.controllers.Submit(try, []control.Request{{
-			Actor: fmt.Sprintf("controller %d", b.cfg.NodeID()), Cause: "its directory is new", Command: &control.PutVoter{Voter: b.voter()},
-		}})[0]
-		cancel()
-		if r, refused := errors.AsType[*control.Refusal](o.Err); refused {
-			b.log.Error("this node is no controller of the cluster, and waits to become one", "reason", r.Message)
-			return nil
+		if len(img.Voters()) == 0 {
+			b.quorum.members(controllers)
 		}
-		if o.Err == nil || ctx.Err() != nil {
+		if len(controllers) > 0 && !slices.ContainsFunc(controllers, func(v image.Voter) bool { return v.RaftID == b.quorum.raftID }) {
+			if b.askForPlace(ctx) {
+				return nil
+			}
+		}
+		select {
+		case <-time.After(askPause):
+		case <-ctx.Done():
 			return nil
 		}
 	}
+}
+
+// askForPlace is true when the answer is final.
+func (b *Broker) askForPlace(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, registerTime)
+	defer cancel()
+	o := b.controllers.Submit(ctx, []control.Request{{
+		Actor: fmt.Sprintf("controller %d", b.cfg.NodeID()), Cause: "its directory is new", Command: &control.PutVoter{Voter: b.voter()},
+	}})[0]
+	if r, refused := errors.AsType[*control.Refusal](o.Err); refused {
+		b.log.Error("this node is no controller of the cluster; it waits to be added, or to be given another process.roles", "reason", r.Message)
+		return true
+	}
+	return false
 }
 
 // findController asks the node at some endpoints who it is.

@@ -41,7 +41,7 @@ type session struct {
 	epoch    int64
 	ready    bool
 	stopping bool
-	in       chan struct{} // closed once the broker is not fenced
+	in       chan struct{} // closed once the controllers count on the broker
 	out      chan struct{} // closed once nobody needs it any more
 }
 
@@ -112,13 +112,27 @@ func (s *session) hurry() {
 
 // shown is told of every image that is answered from.
 func (s *session) shown(index uint64, awaited bool) {
-	if !awaited {
-		return
-	}
 	s.mu.Lock()
-	s.lease.Applied(index)
+	if awaited {
+		s.lease.Applied(index)
+	}
+	if me, ok := s.view.Image().Broker(s.broker.ID); ok && me.Epoch == s.epoch && me.Active() && !isClosed(s.in) {
+		close(s.in)
+		awaited = true // it may have a lease from now on
+	}
 	s.mu.Unlock()
-	s.hurry()
+	if awaited {
+		s.hurry()
+	}
+}
+
+func isClosed(c chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }
 
 // run sends heartbeats until ctx ends, or this process has no place in the
@@ -165,22 +179,10 @@ func (s *session) beat(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lease.Granted(sent, reply.Lease)
-	if !reply.Fenced {
-		closeOnce(s.in)
-	}
-	if reply.ShouldShutDown {
-		closeOnce(s.out)
+	if reply.ShouldShutDown && !isClosed(s.out) {
+		close(s.out)
 	}
 	return nil
-}
-
-// closeOnce is called with a lock held.
-func closeOnce(c chan struct{}) {
-	select {
-	case <-c:
-	default:
-		close(c)
-	}
 }
 
 // current is the image that answers may be given from: one that holds every

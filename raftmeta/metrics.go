@@ -26,7 +26,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
 		readies:  prometheus.NewCounter(prometheus.CounterOpts{Name: "streambus_raft_ready_total", Help: "Steps that raft asked to be made durable."}),
 		advances: prometheus.NewCounter(prometheus.CounterOpts{Name: "streambus_raft_advance_total", Help: "Steps that were made durable and applied; equal to the above when idle."}),
-		dropped:  prometheus.NewCounter(prometheus.CounterOpts{Name: "streambus_raft_dropped_total", Help: "Messages of other controllers that were dropped since this one was busy; they are sent again."}),
+		dropped:  prometheus.NewCounter(prometheus.CounterOpts{Name: "streambus_raft_refused_total", Help: "Messages of other controllers that were not taken since this one was busy; they are sent again."}),
 		waiting:  gauge("streambus_raft_waiting", "Commands that wait for their outcome."),
 		syncSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "streambus_raft_sync_seconds", Help: "Time of one durable write of the raft log.",

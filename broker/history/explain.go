@@ -57,6 +57,22 @@ func explain(before, after *image.Image, r image.Record) []Change {
 			state = "fenced until it has caught up"
 		}
 		return broker(r.ID, "registered with epoch %d, %s", after.Index(), state)
+	case *image.BrokerChangeRecord:
+		state := "unfenced"
+		switch {
+		case r.Fenced:
+			state = "fenced"
+		case r.InControlledShutdown:
+			state = "on its way out"
+		}
+		return broker(r.ID, "%s", state)
+	case *image.BrokerRemovalRecord:
+		return broker(r.ID, "unregistered")
+	case *image.ELRClearRecord:
+		if r.Topic.IsZero() {
+			return cluster("eligible replicas of all topics are forgotten, since min.insync.replicas has changed")
+		}
+		return topic(nameOf(after, r.Topic), "eligible replicas are forgotten, since min.insync.replicas has changed")
 	case *image.BrokerConfigsRecord:
 		if r.Node == image.EveryBroker {
 			return cluster("settings of all brokers: %s", settings(r.Configs))

@@ -175,7 +175,7 @@ func (c *Controllers) submitOnce(ctx context.Context, attempt int, requests []co
 	}
 	c.learn(to, a.Error)
 	if a.Error != nil {
-		return failed(a.Error.err())
+		return failed(a.Error.whole())
 	}
 	if len(a.Outcomes) != len(requests) {
 		return failed(fmt.Errorf("%w: controller %s answers %d of %d requests", raftmeta.ErrUnknown, to.Addr, len(a.Outcomes), len(requests)))
@@ -232,7 +232,7 @@ func (c *Controllers) heartbeatOnce(ctx context.Context, attempt int, h liveness
 		return liveness.Reply{}, lost(err)
 	}
 	c.learn(to, a.Error)
-	return a.Reply, a.Error.err()
+	return a.Reply, a.Error.whole()
 }
 
 // Units is a raftmeta.Source: the controller of this process, or any other.

@@ -196,6 +196,15 @@ func (f *Failure) err() error {
 	return errors.New(f.Message)
 }
 
+// whole is the error of a request that was not taken at all. Without a name it
+// says that this node cannot answer, where another may.
+func (f *Failure) whole() error {
+	if f != nil && f.Kind == "" {
+		return fmt.Errorf("%w: %s", ErrNoController, f.Message)
+	}
+	return f.err()
+}
+
 func (f *Failure) kind() string {
 	if f == nil {
 		return ""
