@@ -286,7 +286,7 @@ func (f *faults) work(ctx context.Context, id int32) {
 	}
 	for n := int32(0); ctx.Err() == nil; n++ {
 		submit(0, &control.RegisterBroker{
-			ID: 10_000 + id*1000 + n%500, Incarnation: newUUID(), Dirs: []image.UUID{newUUID()}, PreviousBrokerEpoch: -1,
+			ID: 10_000 + id*1000 + n%500, Incarnation: newUUID(), Dirs: []image.UUID{newUUID()}, PreviousBrokerEpoch: -1, Levels: image.OwnLevels,
 			Listeners: []image.Endpoint{{Name: "PLAINTEXT", Host: "127.0.0.1", Port: 1}},
 		})
 		name := fmt.Sprintf("w%d-%d", id, n)
