@@ -3,7 +3,6 @@ package broker
 import (
 	"context"
 	"crypto/rand"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -87,6 +86,9 @@ type Broker struct {
 // New opens the data directory and binds the listeners. Nothing is served yet.
 // Close must be called if Run is not.
 func New(cfg *config.Config, disk Disk, log *slog.Logger) (_ *Broker, err error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
 	b := &Broker{
 		cfg: cfg, fs: disk.FS, log: log, incarnation: newUUID(), metrics: prometheus.NewRegistry(), view: raftmeta.NewView(),
 		begun: time.Now(), ready: make(chan struct{}),
@@ -222,6 +224,9 @@ func (b *Broker) routes() map[int16]server.Handler {
 		Unpacking:   make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1)),
 		Propose:     b.propose,
 		Usage:       b.usage,
+		Quorum:      func(ctx context.Context) (raftmeta.Info, error) { return b.controllers.Info(ctx) },
+
+		FindController: b.findController,
 		NewTopicID:  newUUID,
 		ProducerIDs: ids.take,
 	}
@@ -254,6 +259,11 @@ func (b *Broker) whoAmI() peer.HelloAnswer {
 		b.quorum.introduce(&a)
 	}
 	return a
+}
+
+// activeController tells whether this node is the active controller.
+func (b *Broker) activeController() bool {
+	return b.quorum != nil && b.quorum.formed.Load() && b.quorum.controller.Active()
 }
 
 // propose returns when what came of the commands is applied on this broker:
@@ -378,7 +388,7 @@ func (b *Broker) start(ctx context.Context, g *errgroup.Group, parts context.Con
 	}
 	b.session = newSession(b.controllers, b.view, b.log, control.RegisterBroker{
 		ID: b.cfg.NodeID(), Incarnation: b.incarnation, Listeners: b.endpoints, Rack: b.cfg.Get("broker.rack"),
-		Dirs: []image.UUID{b.identity.DirectoryID},
+		Dirs: []image.UUID{b.identity.DirectoryID}, Levels: image.OwnLevels, PreviousBrokerEpoch: -1,
 	})
 	g.Go(func() error { return b.replicas.Run(parts) })
 	g.Go(func() error {

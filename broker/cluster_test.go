@@ -336,8 +336,10 @@ func (f *faults) shrink(view *raftmeta.View, topic image.UUID, submit func(int, 
 	if !ok || len(p.ISR) < 2 {
 		return
 	}
-	submit(4, alterISR(topic, 0, p, leader, []int32{p.Leader}))
-	submit(3, electPreferred(t.Name, 1))
+	submit(4, &control.AlterPartition{BrokerID: leader.ID, BrokerEpoch: leader.Epoch, Partitions: []control.ISRChange{{
+		Topic: topic, LeaderEpoch: p.LeaderEpoch, PartitionEpoch: p.PartitionEpoch, ISR: []control.ISRMember{{ID: leader.ID, Epoch: -1}},
+	}}})
+	submit(3, &control.ElectLeaders{Partitions: []control.TopicPartition{{Topic: t.Name, Partition: 1}}})
 }
 
 // seen reads a topic at every broker that answers at once: one that does not show

@@ -59,7 +59,7 @@ func (b *Broker) enter(ctx context.Context) error {
 
 // voter is this node as a controller.
 func (b *Broker) voter() image.Voter {
-	return image.Voter{RaftID: b.quorum.raftID, NodeID: b.cfg.NodeID(), DirectoryID: b.identity.DirectoryID, Endpoints: b.quorum.endpoints}
+	return image.Voter{RaftID: b.quorum.raftID, NodeID: b.cfg.NodeID(), DirectoryID: b.identity.DirectoryID, Endpoints: b.quorum.endpoints, Levels: image.OwnLevels}
 }
 
 func (b *Broker) formCluster(voters ...image.Voter) error {
@@ -134,7 +134,7 @@ func (b *Broker) founders(answers []peer.HelloAnswer) (voters []image.Voter, com
 			return nil, false
 		}
 		voters = append(voters, image.Voter{
-			RaftID: answers[at].RaftID, NodeID: v.NodeID, DirectoryID: answers[at].DirectoryID,
+			RaftID: answers[at].RaftID, NodeID: v.NodeID, DirectoryID: answers[at].DirectoryID, Levels: answers[at].Levels,
 			Endpoints: []image.Endpoint{{Name: b.cfg.ControllerListenerName(), Host: v.Host, Port: v.Port}},
 		})
 	}
@@ -245,6 +245,20 @@ func (b *Broker) takePlace(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// findController asks the node at some endpoints who it is.
+func (b *Broker) findController(ctx context.Context, node int32, dir image.UUID, at []image.Endpoint) (image.Voter, error) {
+	a, err := b.hello(ctx, net.JoinHostPort(at[0].Host, fmt.Sprint(at[0].Port)))
+	switch {
+	case err != nil:
+		return image.Voter{}, err
+	case a.NodeID != node || a.DirectoryID != dir || a.RaftID == 0:
+		return image.Voter{}, fmt.Errorf("node %d with directory %s answers there, and is asked for as controller %d with directory %s", a.NodeID, a.DirectoryID, node, dir)
+	case a.ClusterID != b.identity.ClusterID:
+		return image.Voter{}, fmt.Errorf("the node there is of cluster %q, not of cluster %s: start it with controller.quorum.bootstrap.servers of this one", a.ClusterID, b.identity.ClusterID)
+	}
+	return image.Voter{RaftID: a.RaftID, NodeID: node, DirectoryID: dir, Endpoints: at, Levels: a.Levels}, nil
 }
 
 // identify reads whose the directory is.

@@ -47,7 +47,7 @@ type state struct {
 }
 
 func newState(b *Broker, connLimit int) *state {
-	s := &state{node: b.cfg.NodeID(), image: b.view.Image, active: b.controller.Active, replicas: b.replicas, dir: b.dir, connLimit: connLimit}
+	s := &state{node: b.cfg.NodeID(), image: b.view.Image, active: b.activeController, replicas: b.replicas, dir: b.dir, connLimit: connLimit}
 	desc := func(to **prometheus.Desc, name, help string, labels ...string) {
 		*to = prometheus.NewDesc(name, help, labels, nil)
 		s.descs = append(s.descs, *to)

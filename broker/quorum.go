@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -32,6 +33,7 @@ const (
 	nodeConns      = 4096
 	nodeIdle       = 10 * time.Minute
 	probeTime      = 200 * time.Millisecond
+	snapshotTime   = 5 * time.Minute
 )
 
 // quorumNode is this node's part of the quorum: the raft log, the controller,
@@ -118,7 +120,7 @@ func (q *quorumNode) serve(g *errgroup.Group, ctx context.Context) {
 
 // introduce says what a hello says of a controller.
 func (q *quorumNode) introduce(a *peer.HelloAnswer) {
-	a.RaftID = q.raftID
+	a.RaftID, a.Levels = q.raftID, image.OwnLevels
 	if !q.formed.Load() {
 		return
 	}
@@ -131,11 +133,12 @@ func (q *quorumNode) introduce(a *peer.HelloAnswer) {
 func (q *quorumNode) open() (err error) {
 	q.transport = transport.New(transport.Config{
 		Self: q.raftID, ClusterID: q.b.identity.ClusterID, Logger: q.b.log, Registerer: q.b.metrics,
-		Dial:         q.dial,
+		Dial: q.dial, SnapshotTimeout: snapshotTime,
 		Unreachable:  func(id uint64) { q.controller.Unreachable(id) },
-		SnapshotDone: func(id uint64, ok bool) { q.controller.SnapshotSent(id, ok) },
+		// It may be called by the loop of the controller itself.
+		SnapshotDone: func(id uint64, ok bool) { go q.controller.SnapshotSent(id, ok) },
 	})
-	q.receiver = transport.NewReceiver(q.b.identity.ClusterID, q.raftID)
+	q.receiver = transport.NewReceiver(q.raftID, q.b.identity.ClusterID)
 	q.controller, err = raftmeta.Open(raftmeta.Config{
 		NodeID: q.b.cfg.NodeID(), ClusterID: q.b.identity.ClusterID, Logger: q.b.log, Registerer: q.b.metrics,
 		Session: q.b.cfg.Millis("broker.session.timeout.ms"),
@@ -209,12 +212,12 @@ func (s stream) Send(ctx context.Context, frame []byte) error {
 	return s.conn.Send(ctx, protocol.KeyRaft, nil, frame)
 }
 
-func (s stream) Call(ctx context.Context, header any, data []byte) ([]byte, error) {
-	answer, _, err := s.conn.Call(ctx, protocol.KeyRaftSnapshot, header, data)
+func (s stream) Call(ctx context.Context, header, data []byte) ([]byte, error) {
+	answer, _, err := s.conn.Call(ctx, protocol.KeyRaftSnapshot, json.RawMessage(header), data)
 	return answer, err
 }
 
-func (s stream) Close() error { return s.conn.Close() }
+func (s stream) Close() { s.conn.Close() }
 
 // closed looks whether another controller's process is gone, whose connection
 // ended: if it led, another can lead within moments.

@@ -71,6 +71,9 @@ func (s *session) register(ctx context.Context) error {
 			case <-ctx.Done():
 			}
 		}
+		if p, ok := o.Reply.(*control.BrokerProgress); ok && p.More {
+			continue // its former self had a part in more partitions than one unit changes
+		}
 		if o.Err != nil {
 			return fmt.Errorf("the broker could not register with the controller: %w", o.Err)
 		}

@@ -86,7 +86,9 @@ func TestStartsThatAreRefused(t *testing.T) {
 		{map[string]string{"log.segment.bytes": "1"}, "at least 1048576"},
 		{map[string]string{"streambus.flush": "never"}, "ack, os"},
 		{map[string]string{"authorizer.class.name": "x"}, "authorizer.class.name"},
-		{map[string]string{"process.roles": "broker"}, "broker,controller"},
+		{map[string]string{"process.roles": "broker"}, "nothing says where the controllers are"},
+		{map[string]string{"process.roles": "both"}, "a node is broker, controller, or both"},
+		{map[string]string{"controller.quorum.voters": "7@127.0.0.1:9093"}, "does not have node 1"},
 	} {
 		if got := startError(t, data, c.settings); !strings.Contains(got, c.want) {
 			t.Errorf("%v: %s", c.settings, got)

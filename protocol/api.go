@@ -35,6 +35,7 @@ const (
 	KeySubmit       int16 = 20003 // commands for the active controller
 	KeyHeartbeat    int16 = 20004 // a broker tells the active controller that it lives
 	KeyHello        int16 = 20005 // who are you
+	KeyQuorum       int16 = 20006 // where the quorum stands
 )
 
 // Side is whom a listener is for. An API that is not served on a listener's
@@ -133,6 +134,7 @@ var apis = []API{
 	{Key: KeySubmit, on: forControllers, bulk: true, shape: nodeShape},
 	{Key: KeyHeartbeat, on: forControllers, shape: nodeShape},
 	{Key: KeyHello, on: forControllers, shape: nodeShape},
+	{Key: KeyQuorum, on: forControllers, shape: nodeShape},
 }
 
 // APIs lists what is served on one side, by key.
@@ -178,7 +180,7 @@ func (a *API) Name() string { return Name(a.Key) }
 
 var nodeNames = map[int16]string{
 	KeyRaft: "Raft", KeyRaftSnapshot: "RaftSnapshot", KeyFetchUnits: "FetchUnits",
-	KeySubmit: "Submit", KeyHeartbeat: "Heartbeat", KeyHello: "Hello",
+	KeySubmit: "Submit", KeyHeartbeat: "Heartbeat", KeyHello: "Hello", KeyQuorum: "Quorum",
 }
 
 // Name is the name of the API with this key, "Unknown" if neither Kafka nor

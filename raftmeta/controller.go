@@ -18,6 +18,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/streambus/streambus/raftmeta/control"
 	"github.com/streambus/streambus/raftmeta/follow"
 	"github.com/streambus/streambus/raftmeta/image"
 	"github.com/streambus/streambus/raftmeta/liveness"
@@ -184,6 +185,11 @@ func (c *Controller) Run(ctx context.Context) error {
 	defer wake.Stop()
 	c.turned = time.Now()
 	c.tellMembers()
+	if c.core.Alone() {
+		c.core.Enqueue(quorum.Proposal{Request: control.Request{
+			Actor: c.name(), Cause: "this release runs the cluster alone", Command: &control.FormCluster{ClusterID: c.cfg.ClusterID},
+		}})
+	}
 	for {
 		if err := c.settle(); err != nil {
 			return err

@@ -16,6 +16,7 @@ import (
 	"github.com/streambus/streambus/raftmeta/control"
 	"github.com/streambus/streambus/raftmeta/follow"
 	"github.com/streambus/streambus/raftmeta/image"
+	"github.com/streambus/streambus/raftmeta/liveness"
 	"github.com/streambus/streambus/raftmeta/quorum"
 	"github.com/streambus/streambus/raftmeta/wal"
 	"github.com/streambus/streambus/raftmeta/wal/memwal"
@@ -53,6 +54,7 @@ func openWith(t *testing.T, log wal.Log, snapshotBytes int) *raftmeta.Controller
 	c, err := raftmeta.Open(raftmeta.Config{
 		NodeID: 1, ClusterID: cluster, Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
 		SnapshotBytes: snapshotBytes, Members: func([]image.Voter) {},
+		Probe: func(context.Context, *image.Broker) (liveness.Finding, image.UUID) { return liveness.NoAnswer, image.UUID{} },
 		Send: func(m quorum.Message) { t.Errorf("a node that is alone sends %+v", m) },
 	}, log)
 	if err != nil {
@@ -184,13 +186,14 @@ func TestSubmitThatIsNotWaitedForIsUnknown(t *testing.T) {
 	cancel()
 	for range 50 { // whether the command is handed over or not
 		o := submit(ctx, c, topic(1))[0]
-		if !errors.Is(o.Err, raftmeta.ErrUnknown) || !errors.Is(o.Err, context.Canceled) {
+		// Handed over it is unknown, and otherwise surely not done.
+		if !errors.Is(o.Err, raftmeta.ErrUnknown) && !errors.Is(o.Err, raftmeta.ErrNotLeader) || !errors.Is(o.Err, context.Canceled) {
 			t.Fatalf("outcome %+v", o)
 		}
 	}
 }
 
-func TestStoppedControllerAnswersUnknown(t *testing.T) {
+func TestStoppedControllerAnswers(t *testing.T) {
 	c := open(t, memwal.New())
 	view, stop := run(t, c)
 	index := mustSubmit(t, c, register())
@@ -199,7 +202,7 @@ func TestStoppedControllerAnswersUnknown(t *testing.T) {
 	}
 	stop()
 	for range 50 {
-		if o := submit(t.Context(), c, topic(1))[0]; !errors.Is(o.Err, raftmeta.ErrUnknown) {
+		if o := submit(t.Context(), c, topic(1))[0]; !errors.Is(o.Err, raftmeta.ErrUnknown) && !errors.Is(o.Err, raftmeta.ErrNotLeader) {
 			t.Fatalf("outcome %+v", o)
 		}
 	}

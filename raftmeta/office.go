@@ -89,11 +89,12 @@ func (c *Controller) supervise() time.Duration {
 	asked := false
 	ask := func(cause string, cmd control.Command) {
 		asked = true
-		c.core.Enqueue(quorum.Proposal{Request: control.Request{Actor: c.name(), Cause: cause, Command: cmd}})
+		r := control.Request{Actor: c.name(), Cause: cause, Command: cmd}
+		c.core.Enqueue(quorum.Proposal{Token: step{r}, Request: r})
 	}
 	for _, f := range e.Fence {
 		c.cfg.Logger.Warn("a broker is fenced", "broker", f.Node, "reason", f.Reason)
-		ask(f.Reason, &control.FenceBroker{ID: f.Node, Epoch: f.Epoch})
+		ask(f.Reason, &control.FenceBroker{ID: f.Node, Epoch: f.Epoch, Reason: f.Reason})
 	}
 	for _, b := range e.Unfence {
 		ask("it is there and has caught up", &control.UnfenceBroker{ID: b.Node, Epoch: b.Epoch})
@@ -111,6 +112,16 @@ func (c *Controller) supervise() time.Duration {
 		return idle
 	}
 	return max(0, e.Wake.Sub(now))
+}
+
+// step is the token of a command about a broker that may take more than one unit.
+type step struct{ request control.Request }
+
+// goOn gives a command again that is not through.
+func (c *Controller) goOn(s step, a quorum.Answer) {
+	if p, ok := a.Reply.(*control.BrokerProgress); ok && p.More && c.office != nil {
+		c.core.Enqueue(quorum.Proposal{Token: s, Request: s.request})
+	}
 }
 
 func (c *Controller) name() string { return fmt.Sprintf("controller %d", c.cfg.NodeID) }

@@ -28,6 +28,8 @@ func (c *Controller) answer(answers []quorum.Answer) {
 			t.answers <- numbered{t.n, o}
 		case reader:
 			t <- o
+		case step:
+			c.goOn(t, a)
 		case confirmation:
 			if a.Err == nil && c.office != nil {
 				c.office.Confirmed(t.asked)

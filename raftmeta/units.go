@@ -3,9 +3,13 @@ package raftmeta
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/streambus/streambus/raftmeta/follow"
 )
+
+// catchUp is how long the active controller may lack what another has.
+const catchUp = time.Second
 
 // Units waits for committed units after an index and returns some, at least one; or a snapshot, when that index is too
 // old for the units that are kept.
@@ -25,10 +29,16 @@ func (c *Controller) Units(ctx context.Context, after uint64, maxBytes int) (fol
 			batch.Snapshot = img.Encode()
 			return batch, nil
 		}
-		// A follower may be ahead: it pulls from whoever is there, and this controller may be behind another. Whether it
-		// is of this cluster at all, it learns from the first unit that does not follow.
+		// A follower may be ahead: it pulls from whoever is there, and this controller may be behind another. But nobody is
+		// ahead of the active one for longer than it takes to apply what it has told others.
+		var doubt <-chan time.Time
+		if after > img.Index() && c.Active() {
+			doubt = time.After(catchUp)
+		}
 		select {
 		case <-news:
+		case <-doubt:
+			return batch, fmt.Errorf("metadata up to index %d is wanted and %d is committed: the follower is of another cluster, or the controllers have lost data", after, img.Index())
 		case <-ctx.Done():
 			return batch, ctx.Err()
 		case <-c.stopped:

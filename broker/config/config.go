@@ -150,6 +150,9 @@ func (c *Config) Warnings() []string {
 			all = append(all, fmt.Sprintf("%s: %s=%s is accepted and makes no difference here", c.values[name].where, name, c.values[name].text))
 		}
 	}
+	if w := c.shortSession(); w != "" {
+		all = append(all, w)
+	}
 	return all
 }
 

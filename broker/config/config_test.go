@@ -83,7 +83,24 @@ func TestWrongValues(t *testing.T) {
 		{"auto.create.topics.enable", "yes", "must be true or false"},
 		{"log.segment.bytes", "1", "must be at least 1048576"},
 		{"log.dirs", "/a,/b", "one directory is served, not 2"},
-		{"process.roles", "broker", "broker,controller"},
+		{"process.roles", "", "a node is broker, controller, or both: broker,controller"},
+		{"process.roles", "broker,zookeeper", "a node is broker, controller, or both"},
+		{"process.roles", "broker,broker", "a node is broker, controller, or both"},
+		{"controller.listener.names", "", "a name is needed"},
+		{"controller.quorum.voters", "1", `invalid value 1 for configuration controller.quorum.voters: "1" is not of the form id@host:port`},
+		{"controller.quorum.voters", "1@h:1,x@h:2", `"x@h:2": the id of a node must be a number from 0 to 2147483647`},
+		{"controller.quorum.voters", "-1@h:1", "must be a number from 0"},
+		{"controller.quorum.voters", "2147483648@h:1", "must be a number from 0"},
+		{"controller.quorum.voters", "1@h", `"1@h": "h" is not of the form host:port`},
+		{"controller.quorum.voters", "1@:9093", `":9093" is not of the form host:port`},
+		{"controller.quorum.voters", "1@h:0", `"1@h:0": the port must be a number from 1 to 65535`},
+		{"controller.quorum.voters", "1@h:65536", "the port must be a number from 1 to 65535"},
+		{"controller.quorum.voters", "1@0.0.0.0:9093", "0.0.0.0 is no address that others can connect to"},
+		{"controller.quorum.voters", "1@a:1,2@b:1,1@c:1", `"1@c:1": node 1 is given twice`},
+		{"controller.quorum.voters", "1@a:1,2@a:1", `"2@a:1": node 1 has the same address`},
+		{"controller.quorum.bootstrap.servers", "h:1,h", `"h": "h" is not of the form host:port`},
+		{"controller.quorum.bootstrap.servers", "h:x", "the port must be a number from 1 to 65535"},
+		{"broker.heartbeat.interval.ms", "0", "must be at least 1"},
 		{"authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer", "authorizer.class.name"},
 		{"listeners", "9092", "NAME://host:port"},
 		{"log.retention.hours", "1.5", "not a number"},
@@ -280,6 +297,12 @@ func FuzzProperties(f *testing.F) {
 		if ls, err := c.Listeners(); err == nil {
 			c.Endpoints(ls)
 		}
+		if c.Validate() == nil && c.IsController() && !c.isAlone() {
+			if _, ok, err := c.ControllerListener(); !ok || err != nil {
+				t.Fatalf("a controller of a quorum without a listener: %v", err)
+			}
+		}
+		c.ControllerListenerName()
 		for _, e := range c.Entries() {
 			if e.Value != "" || e.Key.Default != "" {
 				if err := e.Key.Check(e.Value); err != nil {

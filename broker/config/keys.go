@@ -1,7 +1,6 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -37,12 +36,17 @@ const (
 // first part acts, the second is accepted, shown, and makes no difference.
 var own = []Key{
 	readOnly(image.NewKey("node.id", image.Int, "1", image.AtLeast(0), "The number of this node in its cluster.")),
-	readOnly(image.NewKey("process.roles", image.List, "broker,controller", bothRoles, "What this process is: broker and controller, for now always both.")),
+	readOnly(image.NewKey("process.roles", image.List, "broker,controller", someRoles, "What this node is: broker, controller, or both.")),
 	readOnly(image.NewKey("broker.rack", image.Text, "", nil, "The rack that this broker stands in.")),
 	readOnly(image.NewKey("log.dirs", image.List, "data", oneDirectory, "The directory that holds everything this node keeps.")),
 	readOnly(image.NewKey("listeners", image.List, "PLAINTEXT://127.0.0.1:9092", listenerList, "Where clients connect, as NAME://host:port. Without a host on all interfaces.")),
 	readOnly(image.NewKey("advertised.listeners", image.List, "", listenerList, "What clients are told to connect to, where that is not the listeners themselves.")),
-	readOnly(image.NewKey("controller.listener.names", image.List, "", nil, "Which listeners are the controller's.")),
+	readOnly(image.NewKey("controller.listener.names", image.List, "CONTROLLER", someNames, "Which listeners are for controllers. The first is the one that brokers use.")),
+	readOnly(image.NewKey("controller.quorum.voters", image.List, "", voterList, "The controllers that form a cluster, as id@host:port,... The same on every node. Without it a node is alone, or finds the others by controller.quorum.bootstrap.servers.")),
+	readOnly(image.NewKey("controller.quorum.bootstrap.servers", image.List, "", serverList, "Where to find controllers, as host:port,...")),
+	readOnly(image.NewKey("broker.heartbeat.interval.ms", image.Int, "2000", image.AtLeast(1), "How often a broker tells the controller that it lives.")),
+	readOnly(image.NewKey("broker.session.timeout.ms", image.Int, "9000", image.AtLeast(1), "After how much silence a broker is fenced.")),
+	readOnly(image.NewKey("controlled.shutdown.enable", image.Boolean, "true", nil, "Whether a broker that stops gives away its leaders first.")),
 	readOnly(image.NewKey("listener.security.protocol.map", image.Text, "PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL", nil, "The security protocol of each listener, by its name.")),
 	readOnly(image.NewKey("streambus.admin.listen", image.Text, "127.0.0.1:9644", nil, "host:port of metrics and health over HTTP.")),
 	readOnly(image.NewKey("streambus.disk.min.free.bytes", image.Long, "-1", image.AtLeast(-1), "Below so much free space records are refused; -1 stands for 1 GiB or 5 % of the disk, whichever is smaller.")),
@@ -66,8 +70,6 @@ var own = []Key{
 
 	readOnly(image.NewKey("broker.id", image.Int, "-1", nil, "The former name of node.id, which counts where that is not set.")),
 	readOnly(image.NewKey("log.dir", image.Text, "", nil, "The former name of log.dirs, which counts where that is not set.")),
-	readOnly(image.NewKey("controller.quorum.voters", image.List, "", nil, "The controllers. This node is alone.").Inert()),
-	readOnly(image.NewKey("controller.quorum.bootstrap.servers", image.List, "", nil, "Where to find the controllers. This node is alone.").Inert()),
 	readOnly(image.NewKey("inter.broker.listener.name", image.Text, "", nil, "The listener that brokers use among themselves.").Inert()),
 	readOnly(image.NewKey("security.inter.broker.protocol", image.Text, "PLAINTEXT", nil, "The protocol that brokers use among themselves.").Inert()),
 	readOnly(image.NewKey("super.users", image.Text, "", nil, "Users that an authorizer lets do everything.").Inert()),
@@ -86,7 +88,6 @@ var own = []Key{
 	readOnly(image.NewKey("auto.leader.rebalance.enable", image.Boolean, "true", nil, "Whether leaders go back to preferred replicas by themselves.").Inert()),
 	readOnly(image.NewKey("leader.imbalance.check.interval.seconds", image.Long, "300", image.AtLeast(1), "How often that is looked at.").Inert()),
 	readOnly(image.NewKey("leader.imbalance.per.broker.percentage", image.Int, "10", nil, "How uneven leaders may be.").Inert()),
-	readOnly(image.NewKey("controlled.shutdown.enable", image.Boolean, "true", nil, "Whether a broker that stops gives away its leaders first.").Inert()),
 	readOnly(image.NewKey("log.flush.scheduler.interval.ms", image.Long, maxLong, nil, "How often Kafka looks for logs to flush.").Inert()),
 	readOnly(image.NewKey("log.flush.offset.checkpoint.interval.ms", image.Int, "60000", nil, "How often Kafka writes recovery points.").Inert()),
 	readOnly(image.NewKey("log.cleaner.enable", image.Boolean, "true", nil, "Whether compacted topics are compacted.").Inert()),
@@ -105,8 +106,6 @@ var own = []Key{
 	readOnly(image.NewKey("replica.socket.receive.buffer.bytes", image.Int, "65536", nil, "Receive buffer of a follower.").Inert()),
 	readOnly(image.NewKey("replica.selector.class", image.Text, "", nil, "How a consumer's replica is chosen.").Inert()),
 	readOnly(image.NewKey("replica.high.watermark.checkpoint.interval.ms", image.Long, "5000", nil, "How often high watermarks are written.").Inert()),
-	readOnly(image.NewKey("broker.heartbeat.interval.ms", image.Int, "2000", nil, "How often a broker tells the controller that it lives.").Inert()),
-	readOnly(image.NewKey("broker.session.timeout.ms", image.Int, "9000", nil, "After how much silence a broker is fenced.").Inert()),
 	readOnly(image.NewKey("offsets.topic.num.partitions", image.Int, "50", image.AtLeast(1), "Partitions of the topic of committed offsets.").Inert()),
 	readOnly(image.NewKey("offsets.topic.replication.factor", image.Short, "3", image.AtLeast(1), "Replicas of the topic of committed offsets.").Inert()),
 	readOnly(image.NewKey("offsets.topic.segment.bytes", image.Int, "104857600", image.AtLeast(1), "Segments of the topic of committed offsets.").Inert()),
@@ -183,15 +182,6 @@ func mustFind(name string) *Key {
 		panic("config: " + name + " is not in the table of settings")
 	}
 	return k
-}
-
-func bothRoles(v string) error {
-	roles := image.Items(v)
-	slices.Sort(roles)
-	if !slices.Equal(roles, []string{"broker", "controller"}) {
-		return errors.New("a node is broker and controller at once: broker,controller")
-	}
-	return nil
 }
 
 func oneDirectory(v string) error {

@@ -18,9 +18,11 @@ func (l Listener) Addr() string { return net.JoinHostPort(l.Host, l.Port) }
 
 func (l Listener) String() string { return l.Name + "://" + l.Addr() }
 
-// Listeners are those that clients connect to. The controller's are left out:
-// a node alone talks to itself without one.
+// Listeners are those that clients connect to: none on a node that is no broker.
 func (c *Config) Listeners() ([]Listener, error) {
+	if !c.IsBroker() {
+		return nil, nil
+	}
 	listeners, err := c.clientListeners("listeners")
 	if err == nil && len(listeners) == 0 {
 		err = fmt.Errorf("listeners=%s has no listener for clients", c.Get("listeners"))
@@ -35,25 +37,38 @@ func (c *Config) clientListeners(key string) ([]Listener, error) {
 	}
 	var clients []Listener
 	for _, l := range all {
-		if slices.Contains(image.Items(c.Get("controller.listener.names")), l.Name) {
+		if c.isForControllers(l) {
 			continue
 		}
-		if p := c.securityProtocol(l.Name); p != "PLAINTEXT" {
-			return nil, fmt.Errorf("%s: %s is a listener of the protocol %s, and only PLAINTEXT is served; give its name a protocol in listener.security.protocol.map if that is what it is", key, l, p)
+		if err := c.plaintext(key, l); err != nil {
+			return nil, err
 		}
 		clients = append(clients, l)
 	}
 	return clients, nil
 }
 
-// securityProtocol is what listener.security.protocol.map says, or the name.
-func (c *Config) securityProtocol(name string) string {
+// plaintext refuses a listener of another protocol.
+func (c *Config) plaintext(key string, l Listener) error {
+	if p := c.securityProtocol(l); p != "PLAINTEXT" {
+		return fmt.Errorf("%s: %s is a listener of the protocol %s, and only PLAINTEXT is served; give its name a protocol in listener.security.protocol.map if that is what it is", key, l, p)
+	}
+	return nil
+}
+
+// securityProtocol is what listener.security.protocol.map says, or the name. As
+// in Apache Kafka listeners for controllers are PLAINTEXT where nobody has set
+// the map.
+func (c *Config) securityProtocol(l Listener) string {
 	for _, pair := range image.Items(c.Get("listener.security.protocol.map")) {
-		if n, protocol, _ := strings.Cut(pair, ":"); n == name {
+		if n, protocol, _ := strings.Cut(pair, ":"); n == l.Name {
 			return protocol
 		}
 	}
-	return name
+	if _, set := c.values["listener.security.protocol.map"]; !set && c.isForControllers(l) {
+		return "PLAINTEXT"
+	}
+	return l.Name
 }
 
 // parseListeners reads Kafka's NAME://host:port,... form. An empty host means

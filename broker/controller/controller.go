@@ -9,9 +9,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/streambus/streambus/broker/peer"
 	"github.com/streambus/streambus/protocol"
@@ -113,7 +116,8 @@ func (h *Handlers) raft(ctx context.Context, r *protocol.Request, done func(*pro
 		h.refuse(r, done, errNotFormed)
 		return
 	}
-	from, messages, err := c.receiver.Deliver(r.Body.(*protocol.NodeRequest).Data)
+	frame := slices.Clone(r.Body.(*protocol.NodeRequest).Data) // the messages outlive the request
+	from, messages, err := c.receiver.Deliver(frame)
 	if err != nil {
 		h.refuse(r, done, err)
 		return
@@ -123,6 +127,39 @@ func (h *Handlers) raft(ctx context.Context, r *protocol.Request, done func(*pro
 		c.controller.Receive(m)
 	}
 	done(nil)
+}
+
+// snapshot takes a piece of a snapshot from the leader.
+func (h *Handlers) snapshot(_ context.Context, r *protocol.Request, done func(*protocol.Response)) {
+	c := h.cluster.Load()
+	if c == nil {
+		h.refuse(r, done, errNotFormed)
+		return
+	}
+	q := r.Body.(*protocol.NodeRequest)
+	next, whole, err := c.receiver.Chunk(q.Header, q.Data)
+	if err != nil {
+		h.refuse(r, done, err)
+		return
+	}
+	if whole != nil {
+		c.controller.ReceiveSnapshot(whole.Meta, whole.Data)
+	}
+	resp := q.ResponseKind().(*protocol.NodeResponse)
+	resp.Header = transport.Ack(next)
+	done(&protocol.Response{Body: resp})
+}
+
+// apiVersions lists what this listener serves.
+func (h *Handlers) apiVersions(_ context.Context, r *protocol.Request, done func(*protocol.Response)) {
+	resp := kmsg.NewPtrApiVersionsResponse()
+	if req, understood := r.Body.(*kmsg.ApiVersionsRequest); understood {
+		resp.SetVersion(req.Version)
+	} else {
+		resp.ErrorCode = int16(protocol.UnsupportedVersion)
+	}
+	resp.ApiKeys = protocol.Versions(protocol.Controllers)
+	done(&protocol.Response{Body: resp})
 }
 
 func (h *Handlers) units(ctx context.Context, r *protocol.Request, done func(*protocol.Response)) {

@@ -13,6 +13,7 @@ import (
 	"github.com/streambus/streambus/broker/fetch"
 	"github.com/streambus/streambus/broker/replica"
 	"github.com/streambus/streambus/protocol"
+	"github.com/streambus/streambus/raftmeta"
 	"github.com/streambus/streambus/raftmeta/control"
 	"github.com/streambus/streambus/raftmeta/image"
 )
@@ -44,6 +45,11 @@ type Broker struct {
 	Usage func() Usage
 	// NewTopicID draws a topic id that was never used.
 	NewTopicID func() image.UUID
+	// Quorum is where the quorum stands, as the active controller sees it.
+	Quorum func(ctx context.Context) (raftmeta.Info, error)
+	// FindController asks the node at some endpoints who it is; it must be a
+	// controller of this id and directory.
+	FindController func(ctx context.Context, node int32, dir image.UUID, at []image.Endpoint) (image.Voter, error)
 	// ProducerIDs hands out producer ids, each once for ever.
 	ProducerIDs func(ctx context.Context) (int64, error)
 

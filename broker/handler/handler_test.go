@@ -99,7 +99,7 @@ func (n *node) topic(name string, partitions int32, configs map[string]string) i
 	n.t.Helper()
 	n.ids++
 	id := image.UUID{0: 2, 15: byte(n.ids)}
-	if o := n.propose(context.Background(), &control.CreateTopic{Name: name, ID: id, Partitions: partitions, ReplicationFactor: 1, Configs: configs}); o[0].Err != nil {
+	if o := n.propose(context.Background(), "test", "test", &control.CreateTopic{Name: name, ID: id, Partitions: partitions, ReplicationFactor: 1, Configs: configs}); o[0].Err != nil {
 		n.t.Fatal(o[0].Err)
 	}
 	return id
@@ -303,7 +303,7 @@ func from(name string, id image.UUID, partition int32, offset int64, epoch int32
 func TestFetch(t *testing.T) {
 	n := newNode(t, vfs.NewMem())
 	id := n.topic("t", 1, nil)
-	n.propose(t.Context(), &control.RegisterBroker{ID: 1, Incarnation: image.UUID{2}, Levels: image.OwnLevels, Unfenced: true, Dirs: []image.UUID{{9}},
+	n.propose(t.Context(), "test", "test", &control.RegisterBroker{ID: 1, Incarnation: image.UUID{2}, Levels: image.OwnLevels, Unfenced: true, Dirs: []image.UUID{{9}},
 		Listeners: []image.Endpoint{{Name: "PLAINTEXT", Host: "here", Port: 9092}}}) // epoch 1
 	answer[*kmsg.ProduceResponse](n, produce(9, -1, into("t", id, 0, batchtest.Values("a", "b", "c").Encode())))
 	versions(t, protocol.KeyFetch, func(t *testing.T, v int16) {
@@ -479,7 +479,7 @@ func TestLoopbackIsNotForOthers(t *testing.T) {
 	} {
 		for name, req := range map[string]kmsg.Request{"Metadata": metadataOf(12), "DescribeCluster": kmsg.NewPtrDescribeClusterRequest()} {
 			n := newNode(t, vfs.NewMem())
-			o := n.propose(t.Context(), &control.RegisterBroker{ID: 1, Incarnation: image.UUID{2}, Levels: image.OwnLevels, Unfenced: true, Dirs: []image.UUID{{9}},
+			o := n.propose(t.Context(), "test", "test", &control.RegisterBroker{ID: 1, Incarnation: image.UUID{2}, Levels: image.OwnLevels, Unfenced: true, Dirs: []image.UUID{{9}},
 				Listeners: []image.Endpoint{{Name: "PLAINTEXT", Host: c.host, Port: 9092}, {Name: "OTHER", Host: c.host, Port: 9093}}})
 			if o[0].Err != nil {
 				t.Fatal(o[0].Err)

@@ -234,7 +234,7 @@ func (c *FenceBroker) Eval(m *image.Image, _ time.Time) (Result, error) {
 	if b.Fenced {
 		return Result{Reply: &BrokerProgress{}}, nil
 	}
-	return takenOut(m, b, &image.BrokerChangeRecord{ID: b.ID, Epoch: b.Epoch, Fenced: true, InControlledShutdown: b.InControlledShutdown}, noBroker)
+	return takenOut(m, b, &image.BrokerChangeRecord{ID: b.ID, Epoch: b.Epoch, Fenced: true}, noBroker)
 }
 
 // takenOut is a step of taking a broker out, of which last is the end.

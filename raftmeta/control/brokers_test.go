@@ -294,6 +294,9 @@ func TestLargeNodeComesBack(t *testing.T) {
 			t.Fatalf("%d steps", n)
 		}
 	}
+	forgotten, _ := steps(t, start, &UnregisterBroker{1}, func(*image.Image, *BrokerProgress) {})
+	back, _ := steps(t, forgotten, &RegisterBroker{ID: 1, Incarnation: id(9), Levels: image.OwnLevels, Dirs: []image.UUID{id(101)}, Unfenced: true}, func(*image.Image, *BrokerProgress) {})
+	all(back)
 	img, _ := steps(t, start, &FenceBroker{ID: 1, Epoch: epoch(start, 1)}, func(*image.Image, *BrokerProgress) {})
 	if img.NumLeaderless() != 12_000 {
 		t.Fatalf("%d without a leader", img.NumLeaderless())
@@ -305,5 +308,32 @@ func TestLargeNodeComesBack(t *testing.T) {
 	})
 	if all(img); n != 3 {
 		t.Fatalf("%d steps", n)
+	}
+}
+
+// Who is eligible under two in sync falls behind where one is enough, and is not eligible from the moment on that it is.
+func TestEligibilityEndsWithItsRule(t *testing.T) {
+	min := func(n string) []ConfigChange { return []ConfigChange{{Key: "min.insync.replicas", Value: n}} }
+	img := apply(t, cluster(t, 2), &AlterConfigs{Node: image.EveryBroker, Changes: min("2")})
+	img = apply(t, img, &CreateTopic{Name: "t", ID: id(1), Assignments: on(1, 2)})
+	img = apply(t, img, &CreateTopic{Name: "u", ID: id(2), Assignments: on(1, 2)})
+	img = fence(t, img, 2)
+	for name, c := range map[string]struct {
+		change *AlterConfigs
+		t, u   string
+	}{
+		"of the topic":    {&AlterConfigs{Topic: "t", Changes: min("1")}, "1/0 [1] []", "1/0 [1] [2]"},
+		"of all brokers":  {&AlterConfigs{Node: image.EveryBroker, Changes: min("1")}, "1/0 [1] []", "1/0 [1] []"},
+		"of one":          {&AlterConfigs{Node: 1, Changes: min("1")}, "1/0 [1] [2]", "1/0 [1] [2]"},
+		"another setting": {&AlterConfigs{Topic: "t", Changes: []ConfigChange{{Key: "retention.ms", Value: "1"}}}, "1/0 [1] [2]", "1/0 [1] [2]"},
+	} {
+		next := apply(t, img, c.change)
+		if a, b := state(t, next, "t", 0), state(t, next, "u", 0); a != c.t || b != c.u {
+			t.Errorf("%s: %s and %s, want %s and %s", name, a, b, c.t, c.u)
+		}
+	}
+	down := apply(t, fence(t, img, 1), &AlterConfigs{Topic: "t", Changes: min("1")})
+	if got := state(t, down, "t", 0); got != "-1/1 [1] [2]" { // nobody leads, so nobody falls behind
+		t.Error(got)
 	}
 }

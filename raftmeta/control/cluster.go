@@ -2,7 +2,7 @@ package control
 
 import (
 	"fmt"
-	"reflect"
+	"slices"
 	"time"
 
 	"github.com/streambus/streambus/raftmeta/image"
@@ -37,8 +37,12 @@ func (c *FormCluster) Eval(m *image.Image, _ time.Time) (Result, error) {
 	return Result{Records: records}, nil
 }
 
-// PutVoter makes a controller known, or says where it can be reached now. Who votes, raft knows.
-type PutVoter struct{ Voter image.Voter }
+// PutVoter makes a controller known, or says where it can be reached now. Who votes, raft knows. A raft id that is new
+// belongs to a node that is a controller already, and has lost its directory; unless New takes another node in.
+type PutVoter struct {
+	Voter image.Voter
+	New   bool
+}
 
 // Eval implements Command.
 func (c *PutVoter) Eval(m *image.Image, _ time.Time) (Result, error) {
@@ -48,8 +52,16 @@ func (c *PutVoter) Eval(m *image.Image, _ time.Time) (Result, error) {
 		return refuse(InvalidRequest, "a controller without a raft id")
 	case known && old.NodeID != c.Voter.NodeID:
 		return refuse(DuplicateVoter, "raft id %d belongs to node %d, not to node %d: it is drawn once per directory and never used again", old.RaftID, old.NodeID, c.Voter.NodeID)
-	case known && reflect.DeepEqual(*old, c.Voter):
+	case known && slices.Equal(old.Endpoints, c.Voter.Endpoints) && old.Levels == c.Voter.Levels:
 		return Result{}, nil
+	}
+	twice := slices.ContainsFunc(m.Voters(), func(v image.Voter) bool { return v.NodeID == c.Voter.NodeID })
+	switch {
+	case known:
+	case c.New && twice:
+		return refuse(DuplicateVoter, "node %d is a controller already", c.Voter.NodeID)
+	case !c.New && !twice:
+		return refuse(VoterNotFound, "node %d is no controller of this cluster: add it first", c.Voter.NodeID)
 	}
 	return Result{Records: []image.Record{&image.VoterRecord{Voter: c.Voter}}}, nil
 }
@@ -61,6 +73,9 @@ type RemoveVoter struct{ RaftID uint64 }
 func (c *RemoveVoter) Eval(m *image.Image, _ time.Time) (Result, error) {
 	if _, known := m.Voter(c.RaftID); !known {
 		return refuse(VoterNotFound, "no controller has raft id %d", c.RaftID)
+	}
+	if len(m.Voters()) == 1 {
+		return refuse(InvalidRequest, "the last controller cannot be removed")
 	}
 	return Result{Records: []image.Record{&image.VoterRemovalRecord{RaftID: c.RaftID}}}, nil
 }

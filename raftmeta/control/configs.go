@@ -71,10 +71,24 @@ func (c *AlterConfigs) Eval(m *image.Image, _ time.Time) (Result, error) {
 	if c.ValidateOnly || slices.Equal(next, current) {
 		return Result{}, nil
 	}
+	var records []image.Record
+	clear := &image.ELRClearRecord{}
 	if topic != nil {
-		return Result{Records: []image.Record{&image.TopicConfigsRecord{Topic: topic.ID, Configs: next}}}, nil
+		clear.Topic = topic.ID
+		records = append(records, &image.TopicConfigsRecord{Topic: topic.ID, Configs: next})
+	} else {
+		records = append(records, &image.BrokerConfigsRecord{Node: c.Node, Configs: next})
 	}
-	return Result{Records: []image.Record{&image.BrokerConfigsRecord{Node: c.Node, Configs: next}}}, nil
+	if (topic != nil || c.Node == image.EveryBroker) && !same(current, next, "min.insync.replicas") {
+		records = append(records, clear)
+	}
+	return Result{Records: records}, nil
+}
+
+func same(a, b []image.Setting, key string) bool {
+	i, inA := findSetting(a, key)
+	j, inB := findSetting(b, key)
+	return inA == inB && (!inA || a[i].Value == b[j].Value)
 }
 
 func findSetting(settings []image.Setting, key string) (int, bool) {

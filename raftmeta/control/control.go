@@ -62,6 +62,7 @@ const (
 	ElectionNotNeeded
 	PreferredLeaderNotAvailable
 	EligibleLeadersNotAvailable
+	NewLeaderElected
 	DuplicateVoter
 	VoterNotFound
 	Superseded

@@ -81,14 +81,15 @@ type turn struct {
 // settle is the next state of a partition, after Kafka's PartitionChangeBuilder, and whether it differs.
 //
 // The leader is, in this order: the one there is, the first replica in sync, the first that is eligible, the one there is
-// although it is about to stop, the last one in sync, and where the topic allows it the first that is there. Who is eligible (ELR) holds everything that was acknowledged,
-// as KIP-966 has it: while fewer than min.insync.replicas are in sync nothing more is acknowledged, so those who leave then
-// do not fall behind.
+// although it is about to stop, the last one that is left, and where the topic allows it the first that is there. Who is
+// eligible (ELR) holds everything that was acknowledged, as KIP-966 has it: while fewer than min.insync.replicas are in sync
+// nothing more is acknowledged, so those who leave then do not fall behind.
 //
-// Kafka empties the ISR of a partition that nobody can lead, and remembers the last leader. Here the last ones in sync stay
-// in the ISR without leading, also those that came back and may have lost something: that they are the last is what has to
-// be remembered, and whoever asks for the partition is shown which broker it takes to have it back. Where no member of the
-// ISR can lead it counts as empty, therefore. There is no state of recovery after an unclean election: no broker acts on it.
+// Kafka moves the last ones in sync to the ELR when they go, and where that gets empty too it remembers the last leader. Here
+// they stay in the ISR without leading: whoever asks for the partition is shown which brokers it takes to have it back. Where
+// no member of the ISR can lead, it counts as empty therefore. The last one of both sets stays even if it came back and may
+// have lost something, as nobody else is known to have more; while another is left in them, that one is waited for. There
+// is no state of recovery after an unclean election: no broker acts on it.
 func (t turn) settle(p *image.Partition) (next image.Partition, changed bool) {
 	next = *p
 	able := func(id int32) bool { return canLead(t.after, p, id) }
@@ -116,14 +117,18 @@ func (t turn) settle(p *image.Partition) (next image.Partition, changed bool) {
 		next.Leader, next.ISR = leader, []int32{leader}
 	} else if !slices.Contains(next.ISR, p.Leader) || !canStay(t.after, p) {
 		if len(next.ISR) == 0 {
-			next.ISR = p.ISR
-			next.ELR = without(next.ELR, p.ISR...)
+			next.ISR = without(p.ISR, t.lost)
+			next.ELR = without(next.ELR, next.ISR...)
 		}
-		var unclean bool
-		if next.Leader, ok = first(next.ISR); !ok && t.rules.unclean {
-			if next.Leader, unclean = first(p.Replicas); unclean {
-				next.ISR, next.ELR = []int32{next.Leader}, nil
-			}
+		if len(next.ISR)+len(next.ELR) == 0 { // the one that was lost is the last
+			next.ISR, next.ELR = p.ISR, p.ELR
+		}
+		leader, ok := first(append(slices.Clone(next.ISR), next.ELR...))
+		if !ok && t.rules.unclean {
+			leader, ok = first(p.Replicas)
+		}
+		if next.Leader = leader; ok {
+			next.ISR, next.ELR = []int32{leader}, nil
 		}
 	}
 	if next.Leader != image.NoLeader && len(next.ISR) >= t.rules.minISR {

@@ -71,7 +71,8 @@ type ISRMember struct {
 // AlteredPartitions is the reply, in the order asked.
 type AlteredPartitions struct{ Partitions []AlteredPartition }
 
-// AlteredPartition is the state of a partition after the change, or why there was none.
+// AlteredPartition is the state of a partition after the change, or why there was none. With [NewLeaderElected], as in Kafka,
+// it has both: the change was made, and the sender does not lead any more.
 type AlteredPartition struct {
 	Topic          image.UUID
 	Partition      int32
@@ -119,6 +120,9 @@ func (c *AlterPartition) alter(s *pending, change *ISRChange) AlteredPartition {
 	next, changed := turn{after: s.m, rules: rulesOf(s.m, t), isr: isr, lost: noBroker}.settle(p)
 	if changed {
 		s.change(t, change.Partition, &next)
+	}
+	if next.Leader != c.BrokerID { // the sender is about to stop, and now there is another that can lead
+		answer.Refusal = failure(NewLeaderElected, "the ISR is %v, and broker %d leads", next.ISR, next.Leader)
 	}
 	answer.Leader, answer.LeaderEpoch, answer.PartitionEpoch, answer.ISR = next.Leader, next.LeaderEpoch, next.PartitionEpoch, next.ISR
 	return answer
@@ -178,7 +182,11 @@ func (c *AlterPartition) ineligible(m *image.Image, x ISRMember) string {
 // ElectLeaders elects leaders anew: the preferred ones, or where nobody leads also one that may lack acknowledged records.
 // Each partition is answered for itself.
 type ElectLeaders struct {
-	Unclean    bool
+	Unclean bool
+	// Leaderless is for the controller itself, without Partitions: all that nobody leads get a leader by the rules of their
+	// topics. It is due when a topic comes to allow unclean elections, and when a controller takes office: the one before may
+	// have unfenced a broker and not gone on. Partitions that stay without one are not in the reply.
+	Leaderless bool
 	Partitions []TopicPartition // at most MaxChanges; nil for all, that many at a time
 	// From is where to go on with all partitions: the Next of the reply before.
 	From image.Place
@@ -216,19 +224,27 @@ func (c *ElectLeaders) Eval(m *image.Image, _ time.Time) (Result, error) {
 		return Result{Records: s.records, Reply: reply}, nil
 	}
 	all := m.NotPreferredFrom(c.From)
-	if c.Unclean {
+	if c.Unclean || c.Leaderless {
 		all = m.LeaderlessFrom(c.From)
 	}
+	looked := 0
 	for next, lp := range all {
-		if reply.More = len(reply.Partitions) == MaxChanges; reply.More {
+		if reply.More = len(reply.Partitions) == MaxChanges || looked == maxLooked; reply.More {
 			break
 		}
 		tp := TopicPartition{lp.Topic.Name, lp.Index}
-		reply.Partitions = append(reply.Partitions, ElectedLeader{tp, c.elect(s, tp)})
+		refusal := c.elect(s, tp)
+		if refusal == nil || !c.Leaderless {
+			reply.Partitions = append(reply.Partitions, ElectedLeader{tp, refusal})
+		}
 		reply.Next = next
+		looked++
 	}
 	return Result{Records: s.records, Reply: reply}, nil
 }
+
+// maxLooked bounds the partitions that one ElectLeaders looks at and does not answer for.
+const maxLooked = 10 * MaxChanges
 
 // elect is Kafka's ReplicationControlManager.electLeader.
 func (c *ElectLeaders) elect(s *pending, tp TopicPartition) *Refusal {
@@ -240,11 +256,11 @@ func (c *ElectLeaders) elect(s *pending, tp TopicPartition) *Refusal {
 	switch {
 	case !ok:
 		return failure(UnknownPartition, "No such partition as %s-%d", tp.Topic, tp.Partition)
-	case c.Unclean && p.Leader != image.NoLeader, !c.Unclean && p.Leader == p.Replicas[0]:
+	case (c.Unclean || c.Leaderless) && p.Leader != image.NoLeader, !c.Unclean && p.Leader == p.Replicas[0]:
 		return failure(ElectionNotNeeded, "Leader election not needed for topic partition.")
 	}
 	r := rulesOf(s.m, t)
-	r.unclean = c.Unclean
+	r.unclean = c.Unclean || c.Leaderless && r.unclean
 	next, _ := turn{after: s.m, rules: r, isr: p.ISR, lost: noBroker, preferred: !c.Unclean}.settle(p)
 	switch {
 	case next.Leader != p.Leader:

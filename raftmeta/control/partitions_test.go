@@ -19,6 +19,8 @@ func TestAlterPartition(t *testing.T) {
 	})
 	stopping := apply(t, img, &BeginControlledShutdown{ID: 3, Epoch: epoch(img, 3)})
 	gone := apply(t, img, &UnregisterBroker{3})
+	leaving := change(t, img, "t", 0, func(p *image.Partition) { p.ISR, p.ELR = []int32{1}, nil })
+	leaving = apply(t, leaving, &BeginControlledShutdown{ID: 1, Epoch: epoch(img, 1)})
 	member := func(id int32) ISRMember { return ISRMember{id, epoch(img, id)} }
 	ask := ISRChange{Topic: id(1), LeaderEpoch: 5, PartitionEpoch: 9, ISR: []ISRMember{member(1), member(2)}}
 	with := func(edit func(*ISRChange)) ISRChange {
@@ -55,6 +57,7 @@ func TestAlterPartition(t *testing.T) {
 		"stopping":             {stopping, 1, with(func(x *ISRChange) { x.ISR = []ISRMember{member(1), member(3)} }), IneligibleReplica, "shutting down"},
 		"gone":                 {gone, 1, with(func(x *ISRChange) { x.PartitionEpoch, x.ISR = 10, []ISRMember{member(1), member(3)} }), IneligibleReplica, "not registered"},
 		"earlier incarnation":  {img, 1, with(func(x *ISRChange) { x.ISR = []ISRMember{member(1), {2, epoch(img, 2) - 1}} }), IneligibleReplica, "epoch"},
+		"itself stopping":      {leaving, 1, with(func(x *ISRChange) { x.PartitionEpoch, x.ISR = 10, []ISRMember{member(1), member(3)} }), NewLeaderElected, "broker 3 leads"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, err := (&AlterPartition{BrokerID: c.sender, BrokerEpoch: epoch(c.img, c.sender), Partitions: []ISRChange{c.ask}}).Eval(c.img, time.Time{})
@@ -63,7 +66,7 @@ func TestAlterPartition(t *testing.T) {
 			}
 			got := r.Reply.(*AlteredPartitions).Partitions[0]
 			if c.code != 0 {
-				if got.Refusal == nil || got.Refusal.Code != c.code || !strings.Contains(got.Refusal.Message, c.want) || r.Records != nil {
+				if got.Refusal == nil || got.Refusal.Code != c.code || !strings.Contains(got.Refusal.Message, c.want) || (r.Records != nil) != (c.code == NewLeaderElected) {
 					t.Fatalf("answer %+v %v, records %v", got, got.Refusal, r.Records)
 				}
 				return
@@ -135,6 +138,8 @@ func TestElectLeaders(t *testing.T) {
 		"none":          {img, ElectLeaders{Partitions: []TopicPartition{}}, "[]", nil},
 		"unclean":       {down, ElectLeaders{Unclean: true, Partitions: named(0, 3)}, fmt.Sprint([]Code{ElectionNotNeeded, 0}), []string{3: "1/2 [1] []"}},
 		"all unclean":   {down, ElectLeaders{Unclean: true}, fmt.Sprint([]Code{0}), []string{3: "1/2 [1] []"}},
+		"leaderless":    {down, ElectLeaders{Leaderless: true}, "[]", []string{3: "-1/1 [3] []"}},
+		"allowed":       {apply(t, down, &AlterConfigs{Topic: "t", Changes: []ConfigChange{{Key: "unclean.leader.election.enable", Value: "true"}}}), ElectLeaders{Leaderless: true}, fmt.Sprint([]Code{0}), []string{"2/1 [1 2] []", 3: "1/2 [1] []"}},
 		"nobody there":  {fence(t, down, 1), ElectLeaders{Unclean: true, Partitions: named(3)}, fmt.Sprint([]Code{EligibleLeadersNotAvailable}), []string{3: "-1/1 [3] []"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -245,12 +250,12 @@ func TestFeatures(t *testing.T) {
 func TestVoters(t *testing.T) {
 	img := cluster(t, 1)
 	v := image.Voter{RaftID: 8, NodeID: 2, DirectoryID: id(3), Endpoints: []image.Endpoint{{Name: "C", Host: "h", Port: 1}}, Levels: image.OwnLevels}
-	img = apply(t, img, &PutVoter{v})
-	if r, err := (&PutVoter{v}).Eval(img, time.Time{}); err != nil || r.Records != nil {
+	img = apply(t, img, &PutVoter{Voter: v, New: true})
+	if r, err := (&PutVoter{Voter: v, New: true}).Eval(img, time.Time{}); err != nil || r.Records != nil {
 		t.Fatalf("the same again: %v, %v", r.Records, err)
 	}
 	v.Endpoints = nil
-	img = apply(t, img, &PutVoter{v})
+	img = apply(t, img, &PutVoter{Voter: v, New: true})
 	if got, _ := img.Voter(8); len(got.Endpoints) > 0 || got.DirectoryID != id(3) || len(img.Voters()) != 2 {
 		t.Fatalf("voters %+v", img.Voters())
 	}

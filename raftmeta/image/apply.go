@@ -15,9 +15,8 @@ type builder struct {
 	topics map[*Topic]bool
 	blocks map[blockKey]bool
 
-	touched   map[touched]*touch // what flush writes
-	lastKey   touched
-	lastTouch *touch // of lastKey, nil for none
+	touched map[touched]*touch // what flush writes
+	recent  [8]recentTouch     // by broker
 }
 
 // blockKey names a block of a topic's partitions, or with -1-n its page n.

@@ -11,9 +11,12 @@
 //
 // # Formats
 //
-// A unit is: format byte, hash of the cluster id, operation id, actor, cause, base index, records, CRC. The base is the index of the
+// A unit is: format, hash of the cluster id, id, whether it is awaited, base index, records, CRC. The base is the index of the
 // image that the unit was decided on. Because one unit is in flight at a time, that is the unit before it in the log,
 // so the units form a chain and a gap cannot go unnoticed.
+//
+// A snapshot is everything in the image but for what follows from the rest: the ways to topics by name and id, and the index
+// from brokers to partitions. Formats and records of the release before are read, and written anew in the newest form.
 //
 // A record is: type, version, length, fields, tagged fields. Numbers are varints in their shortest form, so that equal
 // values have equal bytes. Tagged fields with unknown ids survive a round trip, and those of brokers and topics are

@@ -60,6 +60,12 @@ type touched struct {
 
 type touch struct{ was, is roles }
 
+// recentTouch spares the look into the map where neighbours change.
+type recentTouch struct {
+	key   touched
+	touch *touch // nil for none
+}
+
 // mark sets or clears what a partition means for those that have a part in it.
 func (b *builder) mark(slot, index int32, p *Partition, on bool) {
 	for _, id := range p.Replicas {
@@ -80,9 +86,10 @@ func (b *builder) mark(slot, index int32, p *Partition, on bool) {
 
 func (b *builder) markRole(id, slot, index int32, role Role, on bool) {
 	key := touched{id, placeOf(slot, index)}
-	t := b.lastTouch
-	if t == nil || b.lastKey != key {
-		if t = b.touched[key]; t == nil {
+	last := &b.recent[uint32(id)%uint32(len(b.recent))]
+	if last.touch == nil || last.key != key {
+		t := b.touched[key]
+		if t == nil {
 			t = &touch{}
 			if h, ok := b.img.holder(id); ok {
 				t.was, _ = h.places.Get(key.at)
@@ -90,8 +97,9 @@ func (b *builder) markRole(id, slot, index int32, role Role, on bool) {
 			}
 			b.touched[key] = t
 		}
-		b.lastKey, b.lastTouch = key, t
+		*last = recentTouch{key, t}
 	}
+	t := last.touch
 	if bit := uint64(1) << (index % 64); on {
 		t.is[role] |= bit
 	} else {
@@ -120,7 +128,7 @@ func (b *builder) flush() {
 		keys = keys[n:]
 	}
 	clear(b.touched)
-	b.lastTouch = nil
+	clear(b.recent[:])
 }
 
 func (b *builder) flushHolder(keys []touched) {

@@ -79,7 +79,7 @@ type Broker struct {
 	// Fenced says that the broker is not there, as far as anybody knows: it neither leads nor enters an ISR.
 	Fenced bool
 	// InControlledShutdown says that the broker is on its way out: it keeps what it leads for now, and gains nothing.
-	// It lasts until the broker is unfenced or registers again.
+	// It lasts until the broker is fenced or unfenced, or registers again.
 	InControlledShutdown bool
 
 	// dirs holds every directory the broker ever had. Places in it are written into partitions, so it only grows.

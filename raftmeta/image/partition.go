@@ -16,9 +16,9 @@ const NoDir = 0xff
 
 // Partition is the state of one partition. It lies in a block that images share, so nobody may change one.
 //
-// ISR and ELR are disjoint subsets of Replicas in the order of Replicas. Leader is in ISR or [NoLeader]. LeaderEpoch and
-// PartitionEpoch never go down; a change of leader raises both. When the last in-sync replica cannot lead it stays in ISR
-// without being the leader: it is the only one known to hold everything acknowledged.
+// ISR and ELR are disjoint subsets of Replicas in the order of Replicas, and not both empty. Leader is in ISR or [NoLeader].
+// LeaderEpoch and PartitionEpoch never go down; a change of leader raises both. When the last in-sync replica cannot lead it
+// stays in ISR without being the leader: it is the only one known to hold everything acknowledged.
 type Partition struct {
 	Replicas []int32
 	ISR      []int32 // usually all of Replicas, and then the same memory

@@ -29,6 +29,7 @@ const (
 	typeVoterRemoval    = 12
 	typeBrokerChange    = 13
 	typeBrokerRemoval   = 14
+	typeELRClear        = 15
 )
 
 // ClusterRecord names the cluster and finalizes its level.
@@ -121,6 +122,14 @@ type TopicConfigsRecord struct {
 	Tags    []Tag
 }
 
+// ELRClearRecord empties the ELRs of the partitions of a topic, or with no id of all topics, that have a leader. It goes with
+// a change of min.insync.replicas: who was eligible under the old value may fall behind under the new one. Where nobody
+// leads, nobody falls behind.
+type ELRClearRecord struct {
+	Topic UUID
+	Tags  []Tag
+}
+
 // BrokerConfigsRecord gives a broker, or with [EveryBroker] all of them, its dynamic settings, all of them.
 type BrokerConfigsRecord struct {
 	Node    int32
@@ -135,6 +144,7 @@ func (r *VoterRemovalRecord) id() recordID    { return recordID{typeVoterRemoval
 func (r *BrokerRecord) id() recordID          { return recordID{typeBroker, 1} }
 func (r *BrokerChangeRecord) id() recordID    { return recordID{typeBrokerChange, 0} }
 func (r *BrokerRemovalRecord) id() recordID   { return recordID{typeBrokerRemoval, 0} }
+func (r *ELRClearRecord) id() recordID        { return recordID{typeELRClear, 0} }
 func (r *TopicRecord) id() recordID           { return recordID{typeTopic, 0} }
 func (r *PartitionsRecord) id() recordID      { return recordID{typePartitions, 0} }
 func (r *PartitionChangeRecord) id() recordID { return recordID{typePartitionChange, 0} }
@@ -150,6 +160,7 @@ func (r *VoterRemovalRecord) tagged() []Tag    { return r.Tags }
 func (r *BrokerRecord) tagged() []Tag          { return r.Tags }
 func (r *BrokerChangeRecord) tagged() []Tag    { return r.Tags }
 func (r *BrokerRemovalRecord) tagged() []Tag   { return r.Tags }
+func (r *ELRClearRecord) tagged() []Tag        { return r.Tags }
 func (r *TopicRecord) tagged() []Tag           { return r.Tags }
 func (r *PartitionsRecord) tagged() []Tag      { return r.Tags }
 func (r *PartitionChangeRecord) tagged() []Tag { return r.Tags }
@@ -195,6 +206,8 @@ func (r *BrokerChangeRecord) appendFields(b []byte) []byte {
 func (r *BrokerRemovalRecord) appendFields(b []byte) []byte {
 	return appendNatural(appendNatural(b, r.ID), r.Epoch)
 }
+
+func (r *ELRClearRecord) appendFields(b []byte) []byte { return append(b, r.Topic[:]...) }
 
 func (r *TopicRecord) appendFields(b []byte) []byte {
 	b = appendString(b, r.Name)
@@ -321,6 +334,8 @@ func (r *reader) record() Record {
 		rec = &BrokerChangeRecord{ID: in.natural32(), Epoch: in.natural64(), Fenced: in.bool(), InControlledShutdown: in.bool(), Tags: in.tags()}
 	case recordID{typeBrokerRemoval, 0}:
 		rec = &BrokerRemovalRecord{ID: in.natural32(), Epoch: in.natural64(), Tags: in.tags()}
+	case recordID{typeELRClear, 0}:
+		rec = &ELRClearRecord{Topic: in.uuid(), Tags: in.tags()}
 	case recordID{typeTopic, 0}:
 		rec = &TopicRecord{Name: in.string(), ID: in.uuid(), Configs: in.settings(), Tags: in.tags()}
 	case recordID{typePartitions, 0}:
@@ -372,8 +387,8 @@ func (r *VoterRecord) replay(b *builder) {
 		b.img.voters[at].Since = b.index
 	case b.img.voters[at].NodeID != r.NodeID:
 		b.misfit(r, "raft id %d is bound to node %d already", r.RaftID, b.img.voters[at].NodeID)
-	default: // it can be reached elsewhere now
-		b.img.voters[at].Endpoints = r.Endpoints
+	default: // it can be reached elsewhere now, or is of another release
+		b.img.voters[at].Endpoints, b.img.voters[at].Levels = r.Endpoints, r.Levels
 	}
 }
 
@@ -488,6 +503,27 @@ func (r *TopicConfigsRecord) replay(b *builder) {
 	t.configs = r.Configs
 	for i := range t.count {
 		b.delta.changed(t, i)
+	}
+}
+
+func (r *ELRClearRecord) replay(b *builder) {
+	first, end := int32(0), b.img.topics.count()
+	if !r.Topic.IsZero() {
+		_, first = b.topic(r, r.Topic)
+		end = first + 1
+	}
+	for slot := first; slot < end; slot++ {
+		t := b.img.topics.at(slot)
+		for i := range t.count {
+			if p, _ := t.Partition(i); len(p.ELR) == 0 || p.Leader == NoLeader {
+				continue
+			}
+			t, _ = b.topic(r, t.ID)
+			p := &(*b.block(t, i/blockSize))[i%blockSize]
+			p.ELR = nil
+			p.PartitionEpoch++
+			b.delta.changed(t, i)
+		}
 	}
 }
 

@@ -46,36 +46,35 @@ func NewReceiver(self uint64, clusterID string) *Receiver {
 	return &Receiver{self: self, cluster: clusterID, pieces: pieces{by: map[uint64]*incoming{}}}
 }
 
-// Deliver returns the messages of a frame, in their order; they alias it. After an error nothing that the connection
+// Deliver returns who sent a frame, and its messages in their order; they alias it. After an error nothing that the connection
 // sends can be trusted: the caller closes it.
-func (r *Receiver) Deliver(frame []byte) ([][]byte, error) {
+func (r *Receiver) Deliver(frame []byte) (from uint64, messages [][]byte, err error) {
 	if len(frame) < 5 {
-		return nil, errDamaged
+		return 0, nil, errDamaged
 	}
 	if frame[0] != format {
-		return nil, fmt.Errorf("a frame of raft messages has format %d, and this node reads format %d: run the same version on all nodes", frame[0], format)
+		return 0, nil, fmt.Errorf("a frame of raft messages has format %d, and this node reads format %d: run the same version on all nodes", frame[0], format)
 	}
 	body, sum := frame[:len(frame)-4], binary.BigEndian.Uint32(frame[len(frame)-4:])
 	if crc32.Checksum(body, castagnoli) != sum {
-		return nil, errDamaged
+		return 0, nil, errDamaged
 	}
 	cluster, rest, ok := cutBytes(body[1:])
 	if !ok || len(rest) < 16 {
-		return nil, errDamaged
+		return 0, nil, errDamaged
 	}
-	from, to := binary.BigEndian.Uint64(rest), binary.BigEndian.Uint64(rest[8:])
-	if err := r.meant(string(cluster), from, to); err != nil {
-		return nil, err
+	from = binary.BigEndian.Uint64(rest)
+	if err := r.meant(string(cluster), from, binary.BigEndian.Uint64(rest[8:])); err != nil {
+		return from, nil, err
 	}
-	var messages [][]byte
 	for rest = rest[16:]; len(rest) > 0; {
 		var m []byte
 		if m, rest, ok = cutBytes(rest); !ok {
-			return nil, errDamaged
+			return from, nil, errDamaged
 		}
 		messages = append(messages, m)
 	}
-	return messages, nil
+	return from, messages, nil
 }
 
 // meant says whether what was sent is for this node of this cluster.

@@ -13,19 +13,19 @@ func TestDeliver(t *testing.T) {
 	r := NewReceiver(2, cluster)
 	sent := [][]byte{[]byte("one"), {}, []byte("three")}
 	frame := encodeFrame(cluster, 1, 2, sent)
-	got, err := r.Deliver(frame)
+	_, got, err := r.Deliver(frame)
 	if err != nil || fmt.Sprintf("%q", got) != `["one" "" "three"]` {
 		t.Fatalf("%q, %v", got, err)
 	}
 	for n := range frame {
-		if _, err := r.Deliver(frame[:n]); err == nil {
+		if _, _, err := r.Deliver(frame[:n]); err == nil {
 			t.Errorf("the first %d of %d bytes are taken", n, len(frame))
 		}
 	}
 	for bit := range 8 * len(frame) {
 		damaged := slices.Clone(frame)
 		damaged[bit/8] ^= 1 << (bit % 8)
-		if _, err := r.Deliver(damaged); err == nil {
+		if _, _, err := r.Deliver(damaged); err == nil {
 			t.Errorf("bit %d may change", bit)
 		}
 	}
@@ -44,7 +44,7 @@ func TestNotMeantForThisNode(t *testing.T) {
 		{2, encodeFrame(cluster, 2, 2, nil), "another node says that it is raft node 2, which is this one"},
 		{2, other, "a frame of raft messages has format 2, and this node reads format 1: run the same version on all nodes"},
 	} {
-		_, err := NewReceiver(c.self, cluster).Deliver(c.frame)
+		_, _, err := NewReceiver(c.self, cluster).Deliver(c.frame)
 		if err == nil || err.Error() != c.want {
 			t.Errorf("%v, want %s", err, c.want)
 		}
@@ -146,8 +146,8 @@ func TestNewerSnapshot(t *testing.T) {
 func FuzzDeliver(f *testing.F) {
 	f.Add(encodeFrame(cluster, 1, 2, [][]byte{[]byte("one"), []byte("two")}))
 	f.Fuzz(func(t *testing.T, frame []byte) {
-		if messages, err := NewReceiver(2, cluster).Deliver(frame); err == nil {
-			if again, err := NewReceiver(2, cluster).Deliver(encodeFrame(cluster, 1, 2, messages)); err != nil || fmt.Sprint(again) != fmt.Sprint(messages) {
+		if _, messages, err := NewReceiver(2, cluster).Deliver(frame); err == nil {
+			if _, again, err := NewReceiver(2, cluster).Deliver(encodeFrame(cluster, 1, 2, messages)); err != nil || fmt.Sprint(again) != fmt.Sprint(messages) {
 				t.Fatalf("%q, %q, %v", messages, again, err)
 			}
 		}

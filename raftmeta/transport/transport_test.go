@@ -124,7 +124,7 @@ func (n *network) dial(_ context.Context, p Peer) (Stream, error) {
 }
 
 func (n *network) deliver(p Peer, frame []byte) error {
-	messages, err := n.receiver.Deliver(frame)
+	_, messages, err := n.receiver.Deliver(frame)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,102 @@
+package control
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/streambus/streambus/raftmeta/image"
+)
+
+// nine is a cluster of nine brokers with so many topics of 1,000 partitions, three replicas each.
+func nine(b *testing.B, topics int) *image.Image {
+	b.Helper()
+	img := image.Empty()
+	do := func(c Command) {
+		r, err := c.Eval(img, time.Time{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		img, _ = image.Apply(img, img.Index()+1, r.Records)
+	}
+	do(&FormCluster{ClusterID: "c"})
+	for i := range int32(9) {
+		do(&RegisterBroker{ID: i, Incarnation: id(int(i)), Rack: string("abc"[i%3]), Dirs: []image.UUID{id(100 + int(i))}, Levels: image.OwnLevels, Unfenced: true})
+	}
+	for n := range topics {
+		do(&CreateTopic{Name: fmt.Sprint("topic-", n), ID: image.UUID{1, 2, byte(n >> 8), byte(n)}, Partitions: 1000, ReplicationFactor: 3})
+	}
+	return img
+}
+
+// BenchmarkFence takes out one of nine brokers, with all its steps evaluated, written, read and applied.
+func BenchmarkFence(b *testing.B) {
+	for _, topics := range []int{100, 1000} {
+		b.Run(fmt.Sprint(topics*1000), func(b *testing.B) {
+			start := nine(b, topics)
+			broker, _ := start.Broker(4)
+			for b.Loop() {
+				img, steps, leaders := start, 0, time.Duration(0)
+				began := time.Now()
+				for more := true; more; steps++ {
+					r, err := (&FenceBroker{ID: 4, Epoch: broker.Epoch}).Eval(img, time.Time{})
+					if err != nil {
+						b.Fatal(err)
+					}
+					u, err := image.DecodeUnit((&image.Unit{Records: r.Records}).Encode(1), 1)
+					if err != nil {
+						b.Fatal(err)
+					}
+					img, _ = image.Apply(img, img.Index()+1, u.Records)
+					p := r.Reply.(*BrokerProgress)
+					if more = p.More; p.Leads == 0 && leaders == 0 {
+						leaders = time.Since(began)
+					}
+				}
+				b.ReportMetric(float64(steps), "steps")
+				b.ReportMetric(float64(leaders)/1e6, "ms-to-move-leaders")
+			}
+		})
+	}
+}
+
+func BenchmarkCreateTopic10000(b *testing.B) {
+	for _, topics := range []int{0, 100, 1000} {
+		b.Run(fmt.Sprintf("beside %d", topics*1000), func(b *testing.B) {
+			start := nine(b, topics)
+			for b.Loop() {
+				r, err := (&CreateTopic{Name: "t", ID: id(1), Partitions: 10_000, ReplicationFactor: 3}).Eval(start, time.Time{})
+				if err != nil {
+					b.Fatal(err)
+				}
+				image.Apply(start, start.Index()+1, r.Records)
+			}
+		})
+	}
+}
+
+// BenchmarkAlterPartition is one change of an ISR, decided and applied.
+func BenchmarkAlterPartition(b *testing.B) {
+	for _, topics := range []int{1, 100, 1000} {
+		b.Run(fmt.Sprint(topics*1000), func(b *testing.B) {
+			img := nine(b, topics)
+			n := 0
+			for b.Loop() {
+				t, _ := img.Topic(fmt.Sprint("topic-", n*7919%topics))
+				i := int32(n * 104729 % 1000)
+				p, _ := t.Partition(i)
+				leader, _ := img.Broker(p.Leader)
+				x := ISRChange{Topic: t.ID, Partition: i, LeaderEpoch: p.LeaderEpoch, PartitionEpoch: p.PartitionEpoch}
+				for _, r := range p.Replicas[:3-(int(p.PartitionEpoch)+1)%2] {
+					x.ISR = append(x.ISR, ISRMember{r, -1})
+				}
+				r, err := (&AlterPartition{BrokerID: leader.ID, BrokerEpoch: leader.Epoch, Partitions: []ISRChange{x}}).Eval(img, time.Time{})
+				if err != nil || len(r.Records) != 1 {
+					b.Fatal(err, r.Reply)
+				}
+				img, _ = image.Apply(img, img.Index()+1, r.Records)
+				n++
+			}
+		})
+	}
+}
