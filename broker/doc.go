@@ -15,6 +15,7 @@
 //	  partition   pure  one partition: epochs, watermark, whom to wake
 //	  inspect           the files of a data directory in words; the tool of bug reports
 //	  adopt             topics of Apache Kafka's directories become this broker's
+//	  sim                 all cores on a simulated network, disk and clock; only tests
 //	raftmeta            shell: the goroutine that owns the raft node
 //	  quorum      pure  raft, units, barrier
 //	  follow      pure  committed units in, images out

@@ -299,7 +299,7 @@ func (c *Controller) compact(done snapshotDone) error {
 // else; an error of it ends the node.
 func (c *Controller) settle() error {
 	for {
-		c.answer(c.core.Propose(time.Now()))
+		c.hold(c.core.Propose(time.Now())) // repeats, and what changes nothing, are awaited too
 		p, ok, err := c.core.Ready()
 		if err != nil {
 			return err

@@ -251,7 +251,10 @@ func (c *controller) send(m quorum.Message) {
 			} else {
 				err = to.core.Step(m.Data)
 			}
-			if err != nil && !errors.Is(err, raft.ErrStepPeerNotFound) {
+			switch mine := to.raftID == m.To; {
+			case !mine && err == nil:
+				w.broken("%s took a message for raft id %d, which its lost disk had", to, m.To)
+			case mine && err != nil && !errors.Is(err, raft.ErrStepPeerNotFound):
 				w.broken("%s: a message from %s: %v", to.name, c.name, err)
 			}
 		})

@@ -3,6 +3,7 @@ package sim
 import (
 	"fmt"
 	"math"
+	"testing"
 	"time"
 
 	"github.com/anishathalye/porcupine"
@@ -127,3 +128,32 @@ func (w *world) histories() {
 
 // over tells whether nothing of an operation is under way any more.
 func (o *op) over(w *world) bool { return w.now > o.ended+10*sec }
+
+// The checker can tell: one stale read, or one change that both of two clients
+// made, and the history is refused.
+func TestHistoriesThatCannotBe(t *testing.T) {
+	at := func(from, to int64, o op) porcupine.Operation {
+		return porcupine.Operation{Input: &o, Call: from, Return: to}
+	}
+	create := op{kind: "create", count: 3, outcome: success}
+	exists := op{kind: "create", count: 3, outcome: refused, refusal: &control.Refusal{Code: control.TopicExists}}
+	lost := op{kind: "delete", outcome: unknown}
+	nothing := op{kind: "read", outcome: success}
+	for _, c := range []struct {
+		what    string
+		history []porcupine.Operation
+		want    bool
+	}{
+		{"one after the other", []porcupine.Operation{at(0, 1, nothing), at(2, 3, create), at(4, 5, exists)}, true},
+		{"a stale read", []porcupine.Operation{at(0, 1, create), at(2, 3, nothing)}, false},
+		{"a read beside", []porcupine.Operation{at(0, 3, create), at(1, 2, nothing)}, true},
+		{"created twice", []porcupine.Operation{at(0, 2, create), at(1, 3, create)}, false},
+		{"refused for no reason", []porcupine.Operation{at(0, 1, exists), at(2, 3, create)}, false},
+		{"perhaps deleted", []porcupine.Operation{at(0, 1, create), at(2, math.MaxInt64, lost), at(4, 5, create)}, true},
+		{"perhaps not deleted", []porcupine.Operation{at(0, 1, create), at(2, math.MaxInt64, lost), at(4, 5, exists)}, true},
+	} {
+		if got := porcupine.CheckOperations(topicModel, c.history); got != c.want {
+			t.Errorf("%s: %v", c.what, got)
+		}
+	}
+}
