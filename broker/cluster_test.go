@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -273,6 +274,9 @@ func (f *faults) work(ctx context.Context, id int32) {
 		try, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
 		o := controllers.Submit(try, []control.Request{{Actor: "test", Cause: operations[kind], Awaited: true, Command: cmd}})[0]
+		if r, refused := errors.AsType[*control.Refusal](o.Err); refused && r.Code == control.StaleBrokerEpoch {
+			return nil, false // the leader in whose name it was asked has been started anew
+		}
 		if o.Err != nil {
 			f.t.Errorf("worker %d: %s: %v", id, operations[kind], o.Err)
 			return nil, false
@@ -286,7 +290,7 @@ func (f *faults) work(ctx context.Context, id int32) {
 	}
 	for n := int32(0); ctx.Err() == nil; n++ {
 		submit(0, &control.RegisterBroker{
-			ID: 10_000 + id*1000 + n%500, Incarnation: newUUID(), Dirs: []image.UUID{newUUID()}, PreviousBrokerEpoch: -1, Levels: image.OwnLevels,
+			ID: 10_000 + id*1000 + n%20, Incarnation: newUUID(), Dirs: []image.UUID{newUUID()}, PreviousBrokerEpoch: -1, Levels: image.OwnLevels,
 			Listeners: []image.Endpoint{{Name: "PLAINTEXT", Host: "127.0.0.1", Port: 1}},
 		})
 		name := fmt.Sprintf("w%d-%d", id, n)

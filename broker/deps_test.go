@@ -18,18 +18,20 @@ const module = "github.com/streambus/streambus/"
 // layers says which packages of the module each package may import. A package
 // that is not here has no place yet.
 var layers = map[string]string{
-	"cmd/streambus":           "broker broker/adopt broker/config broker/inspect storage/vfs",
-	"broker":                  "broker/config broker/fetch broker/handler broker/replica broker/server protocol raftmeta raftmeta/control raftmeta/image raftmeta/wal storage storage/vfs",
+	"cmd/streambus":           "broker broker/adopt broker/config broker/history broker/inspect storage/vfs",
+	"broker":                  "broker/config broker/controller broker/fetch broker/handler broker/history broker/peer broker/replica broker/server protocol raftmeta raftmeta/control raftmeta/follow raftmeta/image raftmeta/liveness raftmeta/quorum raftmeta/transport raftmeta/wal storage storage/vfs",
+	"broker/controller":       "broker/peer protocol raftmeta raftmeta/control raftmeta/transport",
+	"broker/history":          "raftmeta/image storage/vfs",
 	"broker/server":           "protocol",
-	"broker/peer":             "protocol",
+	"broker/peer":             "protocol raftmeta raftmeta/control raftmeta/follow raftmeta/image raftmeta/liveness",
 	"broker/config":           "raftmeta/image",
-	"broker/handler":          "broker/config broker/fetch broker/partition broker/replica protocol raftmeta/control raftmeta/image storage/batch",
+	"broker/handler":          "broker/config broker/fetch broker/partition broker/replica protocol raftmeta raftmeta/control raftmeta/image storage/batch",
 	"broker/fetch":            "broker/replica protocol storage",
 	"broker/replica":          "broker/partition raftmeta/image storage storage/batch",
 	"broker/partition":        "raftmeta/image",
 	"broker/adopt":            "broker/inspect raftmeta/image storage storage/vfs",
 	"broker/inspect":          "raftmeta/image raftmeta/quorum raftmeta/wal storage storage/batch storage/vfs",
-	"raftmeta":                "raftmeta/control raftmeta/follow raftmeta/image raftmeta/quorum raftmeta/wal",
+	"raftmeta":                "raftmeta/control raftmeta/follow raftmeta/image raftmeta/liveness raftmeta/quorum raftmeta/wal",
 	"raftmeta/quorum":         "raftmeta/control raftmeta/image",
 	"raftmeta/follow":         "raftmeta/image",
 	"raftmeta/control":        "raftmeta/image",
@@ -47,7 +49,7 @@ var layers = map[string]string{
 
 // modules says which packages may use which module from outside.
 var modules = map[string]string{
-	"github.com/twmb/franz-go/pkg/kmsg":   "protocol broker/handler broker/fetch broker/peer cmd/streambus",
+	"github.com/twmb/franz-go/pkg/kmsg":   "protocol broker/controller broker/handler broker/fetch broker/peer cmd/streambus",
 	"github.com/twmb/franz-go/pkg/kgo":    "cmd/streambus",
 	"github.com/twmb/franz-go/pkg/kadm":   "cmd/streambus",
 	"github.com/twmb/franz-go/pkg/kerr":   "cmd/streambus",

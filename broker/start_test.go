@@ -50,6 +50,9 @@ func TestStartsThatAreRefused(t *testing.T) {
 	set(t, cfg, "streambus.admin.listen", "127.0.0.1:0")
 	set(t, cfg, "listeners", "PLAINTEXT://127.0.0.1:0")
 	b, err := New(cfg, Disk{FS: vfs.OS(), RaftLog: OpenRaftLog}, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	if err == nil {
+		err = b.enter(t.Context()) // the directory is node 1's from now on
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

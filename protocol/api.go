@@ -74,6 +74,7 @@ type API struct {
 	// off the lowest Produce version (KAFKA-18659).
 	Advertised int16
 	on         sides // where it is served
+	hidden     bool  // not told to clients, which have no use for it
 	flexible   int16 // first flexible version
 	bulk       bool  // a request may be as large as the listener takes any
 	shape      Shape
@@ -133,7 +134,7 @@ var apis = []API{
 	{Key: KeyFetchUnits, on: forControllers, shape: nodeShape},
 	{Key: KeySubmit, on: forControllers, bulk: true, shape: nodeShape},
 	{Key: KeyHeartbeat, on: forControllers, shape: nodeShape},
-	{Key: KeyHello, on: forControllers, shape: nodeShape},
+	{Key: KeyHello, on: forBoth, hidden: true, shape: nodeShape},
 	{Key: KeyQuorum, on: forControllers, shape: nodeShape},
 }
 
@@ -148,10 +149,13 @@ func APIs(side Side) []API {
 	return served
 }
 
-// Versions is the same as ApiVersions tells it.
+// Versions is the same as ApiVersions tells it: without what only nodes ask for.
 func Versions(side Side) []kmsg.ApiVersionsResponseApiKey {
 	var keys []kmsg.ApiVersionsResponseApiKey
 	for _, a := range APIs(side) {
+		if a.hidden && side == Clients {
+			continue
+		}
 		k := kmsg.NewApiVersionsResponseApiKey()
 		k.ApiKey, k.MinVersion, k.MaxVersion = a.Key, a.Advertised, a.Max
 		keys = append(keys, k)

@@ -780,7 +780,7 @@ func TestAPIVersions(t *testing.T) {
 			req := kmsg.NewPtrApiVersionsRequest()
 			req.Version, req.ClientSoftwareName, req.ClientSoftwareVersion = v, name, "1.0"
 			resp := answer[*kmsg.ApiVersionsResponse](n, req)
-			if code(resp.ErrorCode) != want || want == 0 && len(resp.ApiKeys) != len(protocol.APIs(protocol.Clients)) {
+			if code(resp.ErrorCode) != want || want == 0 && len(resp.ApiKeys) != len(protocol.Versions(protocol.Clients)) {
 				t.Errorf("%q: error %d, %d keys", name, resp.ErrorCode, len(resp.ApiKeys))
 			}
 			for _, k := range resp.ApiKeys {

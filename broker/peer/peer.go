@@ -196,6 +196,9 @@ func (c *Conn) version(key int16) (int16, error) {
 		}
 	}
 	theirs, ok := c.theirs[key]
+	if !ok && key == protocol.KeyHello { // listeners for clients answer it and do not say so
+		return 0, nil
+	}
 	if !ok {
 		return 0, fmt.Errorf("%s is not served there, and this node speaks %s of it: is that the address of a controller listener?", protocol.Name(key), ours)
 	}

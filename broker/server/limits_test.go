@@ -340,7 +340,7 @@ func TestServersOfBothSides(t *testing.T) {
 		c.ended()
 	}
 	c := b.connect(nil)
-	c.send(nodeFrame(protocol.KeyHello, 0))
+	c.send(nodeFrame(protocol.KeySubmit, 0))
 	c.ended()
 	for _, want := range []string{
 		"at most 9437184 are taken\"",

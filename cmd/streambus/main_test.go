@@ -184,7 +184,7 @@ func TestRefusals(t *testing.T) {
 		"below a file":         {serveArgs(filepath.Join(file, "data")), 1, "not a directory"},
 		"a directory in use":   {serveArgs(inUse), 1, "in use"},
 		"another node's":       {serveArgs(data, "--set", "node.id=2"), 1, "belongs to node 1"},
-		"another cluster's":    {serveArgs(mixed), 1, "it belongs to another cluster"},
+		"another cluster's":    {serveArgs(mixed), 1, "put together from two"},
 		"a port in use":        {[]string{"serve", "--data-dir", filepath.Join(base, "x"), "--listeners", "PLAINTEXT://" + taken.Addr().String(), "--admin-listen", "127.0.0.1:0"}, 1, "address already in use"},
 		"an admin port in use": {[]string{"serve", "--data-dir", filepath.Join(base, "y"), "--listeners", "PLAINTEXT://127.0.0.1:0", "--admin-listen", taken.Addr().String()}, 1, "admin listener"},
 	} {
