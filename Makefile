@@ -62,11 +62,16 @@ soak:
 		go test -run '^$$' -fuzz "^$$target$$" -fuzzminimizetime 1x -fuzztime $${STREAMBUS_FUZZ_TIME:-60s} $$package || exit 1; \
 	done
 
-# The simulator on seeds that nobody has tried: SEEDS of them, from a random one on.
+# The simulator on seeds that nobody has tried: SEEDS of them, from a random one on,
+# a share on each core.
 sim:
-	STREAMBUS_SIM_SEEDS=$${SEEDS:-2000} STREAMBUS_SIM_FIRST=$${FIRST:-$$(date +%s)} go test -count=1 -timeout 0 -run 'TestSim$$' -v ./broker/sim
+	go test -c -o bin/sim.test ./broker/sim
+	@cores=$$(nproc); seeds=$$(($${SEEDS:-1000} / cores)); first=$${FIRST:-$$(date +%s)}; running=; \
+	for i in $$(seq $$cores); do \
+		(cd broker/sim && GOGC=400 STREAMBUS_SIM_SEEDS=$$seeds STREAMBUS_SIM_FIRST=$$((first + (i - 1) * seeds)) ../../bin/sim.test -test.timeout 0 -test.run 'TestSim$$' -test.v) & \
+		running="$$running $$!"; \
+	done; \
+	failed=0; for shard in $$running; do wait $$shard || failed=1; done; exit $$failed
 
-# The simulator on a product that is broken on purpose, in one way after the other:
-# it must notice each.
 mutants:
-	broker/sim/mutants/run
+	broker/sim/mutants/run $(MUTANTS)

@@ -33,10 +33,8 @@ func (c *Controller) reconcile() {
 		return
 	}
 	for _, v := range voters {
-		if !newest(v, voters) && !takesPart(v, m) {
-			c.core.Enqueue(quorum.Proposal{Request: control.Request{
-				Actor: c.name(), Cause: "its node votes under another raft id", Command: &control.RemoveVoter{RaftID: v.RaftID},
-			}})
+		if !newest(v, voters) && !takesPart(v, m) && c.core.Waiting() == 0 { // once, not at every turn until it is done
+			c.ask("its node votes under another raft id", &control.RemoveVoter{RaftID: v.RaftID})
 		}
 	}
 }

@@ -25,6 +25,8 @@ func (c *Controller) take() {
 		c.offices, c.resign = context.WithCancel(context.Background())
 		c.cfg.Logger.Info("this node is the active controller", "term", c.core.Status().Term)
 		c.confirm()
+		// The predecessor may have ended between the steps of moving leaders.
+		c.ask("a new active controller looks for partitions without a leader", &control.ElectLeaders{Leaderless: true})
 	case active:
 		c.office.Image(time.Now(), c.core.Image())
 	case c.office != nil:
@@ -86,27 +88,21 @@ func (c *Controller) supervise() time.Duration {
 	for _, t := range e.Released {
 		c.answer([]quorum.Answer{t.(quorum.Answer)})
 	}
-	asked := false
-	ask := func(cause string, cmd control.Command) {
-		asked = true
-		r := control.Request{Actor: c.name(), Cause: cause, Command: cmd}
-		c.core.Enqueue(quorum.Proposal{Token: step{r}, Request: r})
-	}
 	for _, f := range e.Fence {
 		c.cfg.Logger.Warn("a broker is fenced", "broker", f.Node, "reason", f.Reason)
-		ask(f.Reason, &control.FenceBroker{ID: f.Node, Epoch: f.Epoch, Reason: f.Reason})
+		c.ask(f.Reason, &control.FenceBroker{ID: f.Node, Epoch: f.Epoch, Reason: f.Reason})
 	}
 	for _, b := range e.Unfence {
-		ask("it is there and has caught up", &control.UnfenceBroker{ID: b.Node, Epoch: b.Epoch})
+		c.ask("it is there and has caught up", &control.UnfenceBroker{ID: b.Node, Epoch: b.Epoch})
 	}
 	for _, b := range e.Shutdown {
-		ask("it stops", &control.BeginControlledShutdown{ID: b.Node, Epoch: b.Epoch})
+		c.ask("it stops", &control.BeginControlledShutdown{ID: b.Node, Epoch: b.Epoch})
 	}
 	for _, b := range e.Probe {
 		c.probe(b)
 	}
 	switch {
-	case asked:
+	case len(e.Fence)+len(e.Unfence)+len(e.Shutdown) > 0:
 		return 0
 	case e.Wake.IsZero():
 		return idle
@@ -114,13 +110,31 @@ func (c *Controller) supervise() time.Duration {
 	return max(0, e.Wake.Sub(now))
 }
 
-// step is the token of a command about a broker that may take more than one unit.
+// ask gives a command of the controller's own, which may take more than one unit.
+func (c *Controller) ask(cause string, cmd control.Command) {
+	r := control.Request{Actor: c.name(), Cause: cause, Command: cmd}
+	c.core.Enqueue(quorum.Proposal{Token: step{r}, Request: r})
+}
+
+// step is the token of such a command.
 type step struct{ request control.Request }
 
 // goOn gives a command again that is not through.
 func (c *Controller) goOn(s step, a quorum.Answer) {
-	if p, ok := a.Reply.(*control.BrokerProgress); ok && p.More && c.office != nil {
-		c.core.Enqueue(quorum.Proposal{Token: s, Request: s.request})
+	if c.office == nil {
+		return
+	}
+	switch reply := a.Reply.(type) {
+	case *control.BrokerProgress:
+		if reply.More {
+			c.ask(s.request.Cause, s.request.Command)
+		}
+	case *control.ElectedLeaders:
+		if cmd, ok := s.request.Command.(*control.ElectLeaders); ok && reply.More {
+			next := *cmd
+			next.From = reply.Next
+			c.ask(s.request.Cause, &next)
+		}
 	}
 }
 

@@ -136,10 +136,27 @@ func (r *raftReader) unit(index, term uint64, b []byte, replay bool) (err error)
 // words say what a record does.
 func (r *raftReader) words(rec image.Record) string {
 	switch x := rec.(type) {
+	case *image.OperationRecord:
+		text := fmt.Sprintf("%s, for %s:", x.Actor, x.Cause)
+		if x.Seq > 0 {
+			text += fmt.Sprintf(" operation %d of node %d, incarnation %s, done below %d, reply %s", x.Seq, x.Node, x.Incarnation, x.Done, x.Reply)
+		}
+		return text
 	case *image.ClusterRecord:
 		return fmt.Sprintf("the cluster is %s, its metadata.version %d", x.ClusterID, x.Level)
 	case *image.VoterRecord:
-		return fmt.Sprintf("raft id %d is node %d", x.RaftID, x.NodeID)
+		return fmt.Sprintf("raft id %d is node %d at %s", x.RaftID, x.NodeID, endpoints(x.Endpoints))
+	case *image.VoterRemovalRecord:
+		return fmt.Sprintf("raft id %d is no controller any more", x.RaftID)
+	case *image.BrokerChangeRecord:
+		return fmt.Sprintf("broker %d of epoch %d: fenced %t, in controlled shutdown %t", x.ID, x.Epoch, x.Fenced, x.InControlledShutdown)
+	case *image.BrokerRemovalRecord:
+		return fmt.Sprintf("broker %d of epoch %d is unregistered", x.ID, x.Epoch)
+	case *image.ELRClearRecord:
+		if x.Topic.IsZero() {
+			return "eligible replicas of all topics are forgotten"
+		}
+		return fmt.Sprintf("eligible replicas of topic %s are forgotten", r.topic(x.Topic))
 	case *image.BrokerRecord:
 		return fmt.Sprintf("broker %d registers as incarnation %s at %s, rack %q, directories %v, fenced %t", x.ID, x.Incarnation, endpoints(x.Listeners), x.Rack, x.Dirs, x.Fenced)
 	case *image.TopicRecord:

@@ -2,7 +2,7 @@ package sim
 
 import (
 	"fmt"
-	"hash/fnv"
+	"hash/crc32"
 	"slices"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -68,11 +68,9 @@ func newOracle(w *world) *oracle {
 	}
 }
 
-func hashOf(b []byte) uint64 {
-	h := fnv.New64a()
-	h.Write(b)
-	return h.Sum64()
-}
+func hashOf(b []byte) uint64 { return uint64(len(b))<<32 | uint64(crc32.Checksum(b, castagnoli)) }
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // restarted looks at what a controller's disk kept.
 func (o *oracle) restarted(c *controller, s *wal.State) {
@@ -328,7 +326,7 @@ func (o *oracle) image(who string, img *image.Image, always bool) {
 		}
 		return
 	}
-	if !always && img.NumPartitions() > 300 && o.w.wire.IntN(50) > 0 {
+	if n := img.NumPartitions(); !always && (n > 300 && o.w.wire.IntN(50) > 0 || n > 50 && o.w.wire.IntN(4) > 0) {
 		return
 	}
 	h, ok := o.hashes[img.Index()]
