@@ -212,23 +212,23 @@ func bindError(what, key string, err error) error {
 func (b *Broker) routes() map[int16]server.Handler {
 	ids := &producerIDs{allocate: b.allocateProducerIDs}
 	h := &handler.Broker{
-		NodeID:      b.cfg.NodeID(),
-		Config:      b.cfg,
-		Image:       b.view.Image,
-		Current:     func(ctx context.Context) *image.Image { return b.session.current(ctx) },
-		Replicas:    b.replicas,
-		Fetcher:     b.fetcher,
-		Now:         time.Now,
-		Log:         b.log,
-		CountError:  newErrorCounts(b.metrics).count,
-		Unpacking:   make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1)),
-		Propose:     b.propose,
-		Usage:       b.usage,
-		Quorum:      func(ctx context.Context) (raftmeta.Info, error) { return b.controllers.Info(ctx) },
+		NodeID:     b.cfg.NodeID(),
+		Config:     b.cfg,
+		Image:      b.view.Image,
+		Current:    func(ctx context.Context) *image.Image { return b.session.current(ctx) },
+		Replicas:   b.replicas,
+		Fetcher:    b.fetcher,
+		Now:        time.Now,
+		Log:        b.log,
+		CountError: newErrorCounts(b.metrics).count,
+		Unpacking:  make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1)),
+		Propose:    b.propose,
+		Usage:      b.usage,
+		Quorum:     func(ctx context.Context) (raftmeta.Info, error) { return b.controllers.Info(ctx) },
 
 		FindController: b.findController,
-		NewTopicID:  newUUID,
-		ProducerIDs: ids.take,
+		NewTopicID:     newUUID,
+		ProducerIDs:    ids.take,
 	}
 	routes := map[int16]server.Handler{}
 	for key, f := range h.Handlers() {

@@ -3,16 +3,18 @@
 //
 // # Packages
 //
-//	cmd/streambus       serve, config, version, health; topic, produce, consume;
-//	                    inspect, adopt
+//	cmd/streambus       serve, config, version, health, quorum, why; topic,
+//	                    produce, consume; inspect, adopt
 //	broker              builds the parts and runs them
 //	  config            the table of settings, and where their values come from
 //	  server            listeners, connections, ordered answers, dispatch
-//	  peer              client to another node: many calls under way, in order
 //	  handler           one file per API; errcode.go turns errors into codes
+//	  controller        the controller listener: what nodes ask each other
+//	  peer              client to another node; finds the active controller, asks again
 //	  fetch             sessions, passes of reads, waiting, the answer by hand
 //	  replica           shell: logs, flusher, retention, scrub, produce waits
 //	  partition   pure  one partition: epochs, watermark, whom to wake
+//	  history           what changed in the metadata, when, by whom, because of what
 //	  inspect           the files of a data directory in words; the tool of bug reports
 //	  adopt             topics of Apache Kafka's directories become this broker's
 //	  sim                 all cores on a simulated network, disk and clock; only tests
@@ -41,14 +43,37 @@
 //	what is dirty             storage.Dir's lock; syncing, the flusher goroutine
 //	a fetch session           its lock; its dirty list, one that partitions may take
 //	the raft node             the controller's goroutine
+//	who is alive              the same, while its node is the active controller
+//	the lease                 session's lock
 //	the image                 nobody: it never changes; View holds the newest
 //
 // Goroutines: one per connection (its reader) and one more while it writes; one
 // per connection to another node, one per peer of the quorum and snapshot to it;
 // per node the controller's loop, the follower of the committed units, the
-// flusher, the recovery points, retention, the scrub, one per listener, the
+// heartbeats, the flusher, the recovery points, retention, the scrub, one per listener, the
 // admin server. Nothing runs per partition, and a waiting fetch or produce holds
 // none.
+//
+// # How a node enters
+//
+// A node that was told of no other forms a cluster of itself. With
+// controller.quorum.voters the one with the lowest id forms the cluster, once all
+// are there and none belongs to one; the others take their places in it, and an
+// empty directory in the place of a lost one joins under a new raft id, learns,
+// and replaces its predecessor in the change that makes it a voter. Listeners
+// are served from the first moment, so that others find out who is there;
+// requests of clients wait until the broker is registered, has its logs open and
+// is not fenced.
+//
+// # One change of the metadata
+//
+// A handler makes commands; peer.Controllers gives them operation ids and brings
+// them to the active controller, here or elsewhere. There they wait for the unit
+// in flight, are evaluated together, and what they come to is one unit, one entry
+// of the raft log, one sync. Brokers pull it once it is committed. The answer
+// leaves the controller when every broker that holds a lease has applied the
+// unit, and this broker's when it has. What is lost on the way is asked for again
+// under its id and gets the first answer.
 //
 // # One produce request
 //
@@ -66,8 +91,11 @@
 // An answer to acks=1 or acks=all leaves after a sync that covers its records,
 // the names of the files they are in, and the metadata that gives the topic
 // its place. Topics with streambus.flush=os give that up, as their name says.
-// A change of metadata is answered with success when it is applied on the
-// broker that answers. A failed flush closes the data directory until the next
+// A change of metadata is answered with success when every broker that may
+// answer from its image has applied it: those that hold a lease, which the active
+// controller grants for a second with each heartbeat. A broker without one asks a
+// controller first. The outcome of a change is success, a refusal, or unknown. A
+// failed flush closes the data directory until the next
 // start: no later sync can tell what the failed one lost.
 //
 // # Bounds
@@ -81,6 +109,10 @@
 //	topics by one Metadata    1,000 created
 //	partitions by a request   10,000 created (CreateTopics, CreatePartitions)
 //	the admin listener        64 connections
+//	operations of a node      4,096 whose answers it has not confirmed
+//	to another node           64 connections with a call each; 4,096 messages of raft
+//	a snapshot of the image   256 MiB between controllers
+//	the history               128 MiB, streambus.history.retention.ms
 //	open files of logs        half of the limit, at most 8,192
 //	a scrape                  series of 1,000 topics and 1,000 partitions
 //	the log                   a line per kind, peer and minute
@@ -88,6 +120,35 @@
 // An idle connection has a goroutine and no buffer, some 3.5 KiB in all.
 //
 // # Decisions
+//
+// Nodes ask the active controller by one call of our own that carries commands,
+// not by Envelope and by Kafka's keys for each of them (AlterPartition,
+// BrokerRegistration, AllocateProducerIds). A command carries its operation id,
+// so asking another controller again is safe whatever it is, and it is byte for
+// byte what was asked first: a request of a client that is parsed again on
+// another image could come to something else.
+//
+// Between nodes the form is Kafka's frames, with keys from 20000 whose body is a
+// header of JSON and raw bytes: few messages, read by people when something is
+// wrong. What is large or frequent, raft's messages, units and snapshots, is in the
+// bytes.
+//
+// A controller whose cluster was formed by another begins with nothing, and the
+// leader sends it a snapshot. It may vote, since under its raft id it never
+// vouched for anything. So there is one way into a cluster, for its founders and
+// for those who come later.
+//
+// Hello is answered on every listener, and ApiVersions does not name it to
+// clients. A process that was started anew in the place of one that was killed
+// proves by it that the other is gone: nobody waits for a session to end.
+//
+// A lease counts from the last moment at which a majority confirmed the office
+// (raft's ReadIndex, every 100 ms): a controller that was deposed and has not
+// noticed cannot grant one that its successor does not know of.
+//
+// The history is written in words, when a unit is applied and the state before it
+// is at hand, not as the units themselves: it needs nothing to be read, and is
+// not needed for anything.
 //
 // A connection beyond a limit is closed at once. At max.connections Apache Kafka
 // stops accepting instead: connections then pile up in the kernel, beyond any

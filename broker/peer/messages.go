@@ -28,7 +28,7 @@ type HelloAnswer struct {
 	ClusterID   string // empty while the node belongs to none
 	DirectoryID image.UUID
 	// RaftID is that of a controller, 0 for a broker.
-	RaftID uint64 `json:",omitempty"`
+	RaftID uint64       `json:",omitempty"`
 	Levels image.Levels `json:",omitzero"` // of the metadata that it can read
 	// Formed tells whether the controller's log is that of a cluster. Until then
 	// it waits for one, or for the others to make one.
