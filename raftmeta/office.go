@@ -146,15 +146,15 @@ func (c *Controller) probe(b liveness.Broker) {
 	if !ok || x.Incarnation != b.Incarnation {
 		return
 	}
-	ctx, cancel := context.WithTimeout(c.offices, probeTime)
-	office := c.office
+	office, during := c.office, c.offices
+	ctx, cancel := context.WithTimeout(during, probeTime)
 	go func() {
 		defer cancel()
 		found, who := c.cfg.Probe(ctx, x)
 		if ctx.Err() != nil {
 			found = liveness.NoAnswer
 		}
-		_ = c.do(c.offices, func() { // an error says that the office is over
+		_ = c.do(during, func() { // an error says that the office is over
 			if c.office == office {
 				office.Probed(b.Node, b.Incarnation, found, who)
 			}
