@@ -121,6 +121,9 @@ type RegisterBroker struct {
 
 // Eval implements Command. Checks stand in the order of Kafka's ClusterControlManager.registerBroker.
 func (c *RegisterBroker) Eval(m *image.Image, _ time.Time) (Result, error) {
+	if c.ID < 0 {
+		return refuse(InvalidRegistration, "%d is no broker", c.ID)
+	}
 	old, known := m.Broker(c.ID)
 	if known && old.Incarnation == c.Incarnation {
 		s := &sweep{after: m}

@@ -48,6 +48,8 @@ type PutVoter struct {
 func (c *PutVoter) Eval(m *image.Image, _ time.Time) (Result, error) {
 	old, known := m.Voter(c.Voter.RaftID)
 	switch {
+	case c.Voter.NodeID < 0:
+		return refuse(InvalidRequest, "%d is no node", c.Voter.NodeID)
 	case c.Voter.RaftID == 0:
 		return refuse(InvalidRequest, "a controller without a raft id")
 	case known && old.NodeID != c.Voter.NodeID:

@@ -60,6 +60,9 @@ func DecodeRequest(b []byte) (Request, error) {
 	if err := strict(b, &in); err != nil {
 		return Request{}, fmt.Errorf("a request to the controller: %w", err)
 	}
+	if in.Operation.Node < 0 {
+		return Request{}, fmt.Errorf("a request to the controller: %d is no node", in.Operation.Node)
+	}
 	c, err := decode(in.Command, commandTypes)
 	if err != nil {
 		return Request{}, fmt.Errorf("a request to the controller: %w", err)

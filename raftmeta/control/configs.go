@@ -43,6 +43,9 @@ type AlterConfigs struct {
 
 // Eval implements Command.
 func (c *AlterConfigs) Eval(m *image.Image, _ time.Time) (Result, error) {
+	if c.Node < image.EveryBroker {
+		return refuse(InvalidConfig, "%d is no broker", c.Node)
+	}
 	current := m.BrokerConfigs(c.Node)
 	var topic *image.Topic
 	if c.Topic != "" {
