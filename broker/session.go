@@ -22,6 +22,11 @@ const (
 	beatTime = 500 * time.Millisecond
 	// currentTime is what an answer waits for the index that it has to show.
 	currentTime = 200 * time.Millisecond
+	// registerPause is between two tries to register, at first; it doubles. The
+	// former process of a node that was started anew is found gone within moments,
+	// which is nothing to tell of.
+	registerPause, longestPause = 2 * time.Millisecond, 100 * time.Millisecond
+	registerQuiet               = 500 * time.Millisecond
 )
 
 // session is this broker's standing with the controllers: it registers, sends
@@ -56,17 +61,19 @@ func newSession(c *peer.Controllers, v *raftmeta.View, log *slog.Logger, b contr
 // applied here. While another process may be alive under its id it waits: such
 // a one is found gone, or its session ends.
 func (s *session) register(ctx context.Context) error {
-	for told := false; ; {
+	begun, told, pause := time.Now(), false, registerPause
+	for {
 		cmd := s.broker
 		o := s.controllers.Submit(ctx, []control.Request{{Actor: s.actor, Cause: "it started", Command: &cmd}})[0]
 		r, refused := errors.AsType[*control.Refusal](o.Err)
 		if refused && r.Code == control.DuplicateBrokerRegistration && ctx.Err() == nil {
-			if !told {
+			if !told && time.Since(begun) > registerQuiet {
 				told = true
 				s.log.Warn("waiting to register", "reason", r.Message)
 			}
 			select {
-			case <-time.After(100 * time.Millisecond):
+			case <-time.After(pause):
+				pause = min(2*pause, longestPause)
 				continue
 			case <-ctx.Done():
 			}

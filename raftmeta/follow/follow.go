@@ -54,7 +54,8 @@ func (s *State) Step(b Batch) ([]Change, error) {
 		if err != nil {
 			return nil, err
 		}
-		if img.ClusterID() != s.cluster {
+		// The oldest logs begin with an image that names no cluster; their first unit does.
+		if img.ClusterID() != "" && img.ClusterID() != s.cluster {
 			return nil, fmt.Errorf("the metadata snapshot is of cluster %s, this node is of cluster %s: it has reached controllers of another cluster", img.ClusterID(), s.cluster)
 		}
 		if img.Index() < s.img.Index() {
