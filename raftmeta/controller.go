@@ -95,11 +95,14 @@ type Controller struct {
 	office  *liveness.Tracker // nil but on the active controller
 	offices context.Context   // ends with the office
 	resign  context.CancelFunc
-	turned  time.Time     // when the loop last came round
-	wrote   time.Duration // of this turn the log took
-	written int           // bytes of log since the last snapshot
-	stand   *time.Timer
-	members []image.Voter // as last told
+	// Commands of the office about brokers: which of them are asked for and not through, and the next steps of those.
+	underway map[about]bool
+	further  []step
+	turned   time.Time     // when the loop last came round
+	wrote    time.Duration // of this turn the log took
+	written  int           // bytes of log since the last snapshot
+	stand    *time.Timer
+	members  []image.Voter // as last told
 
 	mu    sync.Mutex // guards the following
 	img   *image.Image

@@ -54,7 +54,9 @@ func openWith(t *testing.T, log wal.Log, snapshotBytes int) *raftmeta.Controller
 	c, err := raftmeta.Open(raftmeta.Config{
 		NodeID: 1, ClusterID: cluster, Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
 		SnapshotBytes: snapshotBytes, Members: func([]image.Voter) {},
-		Probe: func(context.Context, *image.Broker) (liveness.Finding, image.UUID) { return liveness.NoAnswer, image.UUID{} },
+		Probe: func(context.Context, *image.Broker) (liveness.Finding, image.UUID) {
+			return liveness.NoAnswer, image.UUID{}
+		},
 		Send: func(m quorum.Message) { t.Errorf("a node that is alone sends %+v", m) },
 	}, log)
 	if err != nil {

@@ -23,6 +23,7 @@ func (c *Controller) take() {
 	case active && c.office == nil:
 		c.office = liveness.New(time.Now(), liveness.Config{Session: c.cfg.Session}, c.core.Image())
 		c.offices, c.resign = context.WithCancel(context.Background())
+		c.underway = map[about]bool{}
 		c.cfg.Logger.Info("this node is the active controller", "term", c.core.Status().Term)
 		c.confirm()
 	case active:
@@ -43,7 +44,7 @@ func (c *Controller) leave(answers []quorum.Answer) []quorum.Answer {
 		answers = append(answers, quorum.Answer{Token: t.(quorum.Answer).Token, Err: ErrUnknown})
 	}
 	c.resign()
-	c.office = nil
+	c.office, c.further, c.underway = nil, nil, nil
 	return answers
 }
 
@@ -87,10 +88,19 @@ func (c *Controller) supervise() time.Duration {
 		c.answer([]quorum.Answer{t.(quorum.Answer)})
 	}
 	asked := false
-	ask := func(cause string, cmd control.Command) {
+	enqueue := func(s step) {
 		asked = true
-		r := control.Request{Actor: c.name(), Cause: cause, Command: cmd}
-		c.core.Enqueue(quorum.Proposal{Token: step{r}, Request: r})
+		c.core.Enqueue(quorum.Proposal{Token: s, Request: s.request})
+	}
+	for _, s := range c.further {
+		enqueue(s)
+	}
+	c.further = nil
+	ask := func(cause string, cmd control.Command) {
+		if about := aboutOf(cmd); !c.underway[about] { // else its next step comes when this one is through
+			c.underway[about] = true
+			enqueue(step{about, control.Request{Actor: c.name(), Cause: cause, Command: cmd}})
+		}
 	}
 	for _, f := range e.Fence {
 		c.cfg.Logger.Warn("a broker is fenced", "broker", f.Node, "reason", f.Reason)
@@ -115,13 +125,40 @@ func (c *Controller) supervise() time.Duration {
 }
 
 // step is the token of a command about a broker that may take more than one unit.
-type step struct{ request control.Request }
+type step struct {
+	about   about
+	request control.Request
+}
 
-// goOn gives a command again that is not through.
-func (c *Controller) goOn(s step, a quorum.Answer) {
-	if p, ok := a.Reply.(*control.BrokerProgress); ok && p.More && c.office != nil {
-		c.core.Enqueue(quorum.Proposal{Token: s, Request: s.request})
+// about is what a command about a broker is, without its reasons.
+type about struct {
+	kind string
+	node int32
+}
+
+func aboutOf(cmd control.Command) about {
+	switch x := cmd.(type) {
+	case *control.FenceBroker:
+		return about{"fence", x.ID}
+	case *control.UnfenceBroker:
+		return about{"unfence", x.ID}
+	case *control.BeginControlledShutdown:
+		return about{"stop", x.ID}
+	default:
+		panic(fmt.Sprintf("%T is no command of the office", cmd))
 	}
+}
+
+// goOn has a command given again that is not through: in the next turn, so that everybody else has one before.
+func (c *Controller) goOn(s step, a quorum.Answer) {
+	if c.office == nil {
+		return
+	}
+	if p, ok := a.Reply.(*control.BrokerProgress); ok && p.More {
+		c.further = append(c.further, s)
+		return
+	}
+	delete(c.underway, s.about)
 }
 
 func (c *Controller) name() string { return fmt.Sprintf("controller %d", c.cfg.NodeID) }

@@ -25,13 +25,11 @@ import (
 	"github.com/streambus/streambus/raftmeta/liveness"
 	"github.com/streambus/streambus/raftmeta/quorum"
 	"github.com/streambus/streambus/raftmeta/wal"
-	"github.com/streambus/streambus/raftmeta/wal/memwal"
 )
 
 const (
 	scaleBrokers = 9
 	scaleTopic   = 10_000 // partitions of a topic
-	isrChanges   = 2_000
 )
 
 // BenchmarkScale is a controller with a real log, nine brokers that are no processes, and many partitions of three
@@ -68,7 +66,7 @@ func runScale(b *testing.B, partitions int) {
 	}
 	report(b, "create 10,000 partitions", millis(time.Since(begun))/float64(partitions/scaleTopic), "ms")
 	report(b, "memory, with log and units", float64(heap()-before)/float64(partitions), "B/partition")
-	s.alterISRs("durable")
+	s.alterISRs("durable", 2_000)
 	s.fail(0)
 	s.close(log)
 
@@ -88,22 +86,16 @@ func runScale(b *testing.B, partitions int) {
 	s.close(log)
 
 	log = openScaleLog(b, dir)
-	s = openScale(b, log, 0)
+	s = openScale(b, unwritten{log}, 0)
 	report(b, "start from a snapshot", millis(s.opened), "ms")
-	s.stop()
-	state, err := log.Load()
-	if err != nil {
-		b.Fatal(err)
-	}
+	s.alterISRs("not written", 20_000)
 	s.close(log)
-	mem := memwal.New()
-	if err := mem.Form(state.RaftID, state.HardState, state.Snapshot); err != nil {
-		b.Fatal(err)
-	}
-	s = openScale(b, mem, 0)
-	s.alterISRs("no log")
-	s.close(mem)
 }
+
+// unwritten is a log that keeps nothing of what is new: what is left then is the controller's own part.
+type unwritten struct{ wal.Log }
+
+func (unwritten) Save(wal.Write) error { return nil }
 
 // report makes a line of a figure.
 func report(b *testing.B, name string, value float64, unit string) {
@@ -114,6 +106,8 @@ func report(b *testing.B, name string, value float64, unit string) {
 }
 
 func broker(i int) image.UUID { return image.UUID{1, byte(i)} }
+
+func micros(d time.Duration) float64 { return d.Seconds() * 1e6 }
 
 func millis(d time.Duration) float64 { return d.Seconds() * 1000 }
 
@@ -236,27 +230,30 @@ func (s *scale) must(cmd control.Command) any {
 }
 
 // alterISRs has leaders drop a follower from an ISR and take it back, one partition at a time.
-func (s *scale) alterISRs(how string) {
+func (s *scale) alterISRs(how string, isrChanges int) {
 	img := s.c.Image()
-	topics := slices.Collect(img.Topics())
+	topics := slices.Collect(img.Topics())[:img.NumPartitions()/scaleTopic]
+	var whole []int32 // the ISR before the last one was dropped
 	used := processorTime(s.b)
 	begun := time.Now()
 	for n := range isrChanges {
-		t := topics[n/2*7919%len(topics)]
 		i := int32(n / 2 * 104729 % scaleTopic)
-		t, _ = s.c.Image().TopicByID(t.ID)
+		t, _ := s.c.Image().TopicByID(topics[n/2*7919%len(topics)].ID)
 		p, _ := t.Partition(i)
 		leader, _ := img.Broker(p.Leader)
 		x := control.ISRChange{Topic: t.ID, Partition: i, LeaderEpoch: p.LeaderEpoch, PartitionEpoch: p.PartitionEpoch}
-		for _, r := range p.Replicas {
-			if n%2 == 1 || r != p.Replicas[2] || r == p.Leader {
+		if n%2 == 0 {
+			whole = p.ISR
+		}
+		for _, r := range whole {
+			if n%2 == 1 || r == p.Leader || r != whole[len(whole)-1] {
 				x.ISR = append(x.ISR, control.ISRMember{ID: r, Epoch: -1})
 			}
 		}
 		s.must(&control.AlterPartition{BrokerID: leader.ID, BrokerEpoch: leader.Epoch, Partitions: []control.ISRChange{x}})
 	}
-	report(s.b, "one ISR change, "+how, float64(time.Since(begun).Microseconds())/isrChanges, "us")
-	report(s.b, "one ISR change, "+how+", CPU", float64((processorTime(s.b)-used).Microseconds())/isrChanges, "us")
+	report(s.b, "one ISR change, "+how, micros(time.Since(begun))/float64(isrChanges), "us")
+	report(s.b, "one ISR change, "+how+", CPU", micros(processorTime(s.b)-used)/float64(isrChanges), "us")
 }
 
 // fail ends the process of a broker: the controller finds that, and others lead what it led.
@@ -264,61 +261,79 @@ func (s *scale) fail(node int32) {
 	x, _ := s.c.Image().Broker(node)
 	s.refused.Store(node)
 	s.beside("a broker is fenced", func() {
-		begun := time.Now()
+		begun, used := time.Now(), processorTime(s.b)
 		s.c.BrokerClosed(node, x.Incarnation)
-		led := s.await(func(img *image.Image) bool { return img.Count(node, image.Leads) == 0 })
-		report(s.b, "leaders of a failed broker moved", millis(led.Sub(begun)), "ms")
-		fenced := s.await(func(img *image.Image) bool { x, _ := img.Broker(node); return x.Fenced })
-		report(s.b, "failed broker fenced", millis(fenced.Sub(begun)), "ms")
+		s.await(func(img *image.Image) bool { return img.Count(node, image.Leads) == 0 })
+		report(s.b, "leaders of a failed broker moved", millis(time.Since(begun)), "ms")
+		report(s.b, "leaders of a failed broker moved, CPU", millis(processorTime(s.b)-used), "ms")
+		s.await(func(img *image.Image) bool { x, _ := img.Broker(node); return x.Fenced })
+		report(s.b, "failed broker fenced", millis(time.Since(begun)), "ms")
+		report(s.b, "failed broker fenced, CPU", millis(processorTime(s.b)-used), "ms")
 	})
 }
 
 // await returns when the view has an image that is as asked.
-func (s *scale) await(done func(*image.Image) bool) time.Time {
+func (s *scale) await(done func(*image.Image) bool) {
 	for !done(s.view.Image()) {
 		if err := s.view.Wait(context.Background(), s.view.Image().Index()+1); err != nil {
 			s.b.Fatal(err)
 		}
 	}
-	return time.Now()
 }
 
-// beside reports how long others wait for the controller while something is done: the longest turn of its loop without
-// writes of the log, as the power of two above it, and the longest wait of a heartbeat, which has those in it.
+// beside reports how long others wait for the controller while something is done: a heartbeat every few milliseconds, and
+// the turns of its loop without writes of the log, as the powers of two above them. What a goroutine with nothing to do is
+// late is the machine's part in that.
 func (s *scale) beside(what string, do func()) {
 	before := s.turns()
+	ctx, cancel := context.WithCancel(context.Background())
+	var late, waited time.Duration
+	var all sync.WaitGroup
+	all.Go(func() {
+		every(ctx, func(due time.Time) { late = max(late, time.Since(due)) })
+	})
 	x, _ := s.c.Image().Broker(1)
-	over, ended := make(chan struct{}), make(chan time.Duration)
-	go func() {
-		longest := time.Duration(0)
-		for {
+	all.Go(func() {
+		every(ctx, func(time.Time) {
 			begun := time.Now()
-			_, err := s.c.Heartbeat(context.Background(), liveness.Heartbeat{Node: x.ID, Incarnation: x.Incarnation, Epoch: x.Epoch, Applied: s.view.Image().Index()})
-			longest = max(longest, time.Since(begun))
-			select {
-			case <-over:
-				ended <- longest
-				return
-			default:
+			_, err := s.c.Heartbeat(ctx, liveness.Heartbeat{Node: x.ID, Incarnation: x.Incarnation, Epoch: x.Epoch, Applied: s.view.Image().Index()})
+			if err == nil { // else the controller has stopped
+				waited = max(waited, time.Since(begun))
 			}
-			if err != nil { // it has stopped
-				<-over
-				ended <- longest
-				return
-			}
-		}
-	}()
+		})
+	})
 	do()
-	close(over)
-	report(s.b, "longest wait of a heartbeat while "+what, millis(<-ended), "ms")
-	most, last := 0.0, uint64(0)
+	cancel()
+	all.Wait()
+	report(s.b, "longest delay of an idle goroutine while "+what, millis(late), "ms")
+	report(s.b, "longest wait of a heartbeat while "+what, millis(waited), "ms")
 	after := s.turns()
-	for _, bound := range slices.Sorted(maps.Keys(after)) {
-		if n := after[bound] - before[bound]; n > last {
-			most, last = bound, n
+	bounds := slices.Sorted(maps.Keys(after))
+	total := after[math.Inf(1)] - before[math.Inf(1)]
+	for _, of := range []struct {
+		name string
+		rank uint64
+	}{{"p50", (total + 1) / 2}, {"p99", (total*99 + 99) / 100}, {"longest", total}} {
+		at := slices.IndexFunc(bounds, func(bound float64) bool { return after[bound]-before[bound] >= of.rank })
+		report(s.b, "turns while "+what+", "+of.name, bounds[at]*1000, "ms-or-less")
+	}
+}
+
+// every calls do every other millisecond until ctx ends, with the time at which the call was due.
+func every(ctx context.Context, do func(due time.Time)) {
+	const pause = 2 * time.Millisecond
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	for {
+		due := time.Now().Add(pause)
+		timer.Reset(pause)
+		select {
+		case <-timer.C:
+			do(due)
+		case <-ctx.Done():
+			return
 		}
 	}
-	report(s.b, "longest turn while "+what, most*1000, "ms-or-less")
 }
 
 // turns counts the turns of the loop that were no longer than a bound in seconds.
