@@ -22,6 +22,10 @@ const (
 	beatTime = 500 * time.Millisecond
 	// currentTime is what an answer waits for the index that it has to show.
 	currentTime = 200 * time.Millisecond
+	// firstPause is about what it takes to find out that the process before this
+	// one is gone, which every start after the first has to wait for.
+	firstPause = 2 * time.Millisecond
+	maxPause   = 100 * time.Millisecond
 )
 
 // session is this broker's standing with the controllers: it registers, sends
@@ -56,17 +60,19 @@ func newSession(c *peer.Controllers, v *raftmeta.View, log *slog.Logger, b contr
 // applied here. While another process may be alive under its id it waits: such
 // a one is found gone, or its session ends.
 func (s *session) register(ctx context.Context) error {
+	pause := firstPause
 	for told := false; ; {
 		cmd := s.broker
 		o := s.controllers.Submit(ctx, []control.Request{{Actor: s.actor, Cause: "it started", Command: &cmd}})[0]
 		r, refused := errors.AsType[*control.Refusal](o.Err)
 		if refused && r.Code == control.DuplicateBrokerRegistration && ctx.Err() == nil {
-			if !told {
+			if pause > maxPause && !told { // its former self is found gone sooner
 				told = true
 				s.log.Warn("waiting to register", "reason", r.Message)
 			}
 			select {
-			case <-time.After(100 * time.Millisecond):
+			case <-time.After(min(pause, maxPause)):
+				pause = min(2*pause, 2*maxPause)
 				continue
 			case <-ctx.Done():
 			}
