@@ -95,10 +95,14 @@ type Controller struct {
 	office  *liveness.Tracker // nil but on the active controller
 	offices context.Context   // ends with the office
 	resign  context.CancelFunc
-	turned  time.Time // when the loop last came round
-	written int       // bytes of log since the last snapshot
-	stand   *time.Timer
-	members []image.Voter // as last told
+	// Commands of the office about brokers: which of them are asked for and not through, and the next steps of those.
+	underway map[about]bool
+	further  []step
+	turned   time.Time     // when the loop last came round
+	wrote    time.Duration // of this turn the log took
+	written  int           // bytes of log since the last snapshot
+	stand    *time.Timer
+	members  []image.Voter // as last told
 
 	mu    sync.Mutex // guards the following
 	img   *image.Image
@@ -208,6 +212,8 @@ func (c *Controller) Run(ctx context.Context) error {
 		if !c.core.Alone() {
 			ticks = ticker.C
 		}
+		c.metrics.turnSeconds.Observe((time.Since(c.turned) - c.wrote).Seconds())
+		c.wrote = 0
 		select {
 		case f := <-c.inbox:
 			c.turn()
@@ -225,6 +231,7 @@ func (c *Controller) Run(ctx context.Context) error {
 				c.cfg.Logger.Debug("not standing for election", "error", err)
 			}
 		case done := <-snapshots:
+			c.turn()
 			writing = false
 			if err := c.compact(done); err != nil {
 				return err
@@ -315,8 +322,10 @@ func (c *Controller) settle() error {
 			return fmt.Errorf("the raft log cannot be written and this node must stop: %w", err)
 		}
 		c.saving.Store(0)
+		took := time.Since(begun)
+		c.wrote += took
 		if p.Sync {
-			c.metrics.syncSeconds.Observe(time.Since(begun).Seconds())
+			c.metrics.syncSeconds.Observe(took.Seconds())
 		}
 		done, err := c.core.Advance()
 		c.metrics.advances.Inc()

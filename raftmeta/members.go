@@ -33,7 +33,7 @@ func (c *Controller) reconcile() {
 		return
 	}
 	for _, v := range voters {
-		if !newest(v, voters) && !takesPart(v, m) && c.core.Waiting() == 0 { // once, not at every turn until it is done
+		if !newest(v, voters) && !takesPart(v, m) {
 			c.ask("its node votes under another raft id", &control.RemoveVoter{RaftID: v.RaftID})
 		}
 	}

@@ -12,7 +12,7 @@ import (
 type metrics struct {
 	readies, advances, dropped prometheus.Counter
 	waiting                    prometheus.Gauge
-	syncSeconds                prometheus.Histogram
+	syncSeconds, turnSeconds   prometheus.Histogram
 
 	term, commit, applied, unapplied, last, leader prometheus.Gauge
 	state                                          *prometheus.GaugeVec
@@ -32,6 +32,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "streambus_raft_sync_seconds", Help: "Time of one durable write of the raft log.",
 			Buckets: prometheus.ExponentialBuckets(100e-6, 2, 16),
 		}),
+		turnSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "streambus_raft_turn_seconds", Help: "Time of one turn of the controller's loop without writes of the raft log: everybody else waits for so long.",
+			Buckets: prometheus.ExponentialBuckets(20e-6, 2, 16),
+		}),
 		term:      gauge("kafka_server_raftmetrics_current_epoch", "The raft term."),
 		commit:    gauge("kafka_server_raftmetrics_high_watermark", "The last raft index that is committed."),
 		last:      gauge("kafka_server_raftmetrics_log_end_offset", "The last raft index in the log."),
@@ -42,7 +46,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "kafka_server_raftmetrics_current_state", Help: "1 for what the raft node is.",
 		}, []string{"current_state"}),
 	}
-	reg.MustRegister(m.readies, m.advances, m.dropped, m.waiting, m.syncSeconds, m.term, m.commit, m.applied, m.unapplied, m.last, m.leader, m.state)
+	reg.MustRegister(m.readies, m.advances, m.dropped, m.waiting, m.syncSeconds, m.turnSeconds, m.term, m.commit, m.applied, m.unapplied, m.last, m.leader, m.state)
 	return m
 }
 

@@ -23,6 +23,7 @@ func (c *Controller) take() {
 	case active && c.office == nil:
 		c.office = liveness.New(time.Now(), liveness.Config{Session: c.cfg.Session}, c.core.Image())
 		c.offices, c.resign = context.WithCancel(context.Background())
+		c.underway = map[about]bool{}
 		c.cfg.Logger.Info("this node is the active controller", "term", c.core.Status().Term)
 		c.confirm()
 		// The predecessor may have ended between the steps of moving leaders.
@@ -45,7 +46,7 @@ func (c *Controller) leave(answers []quorum.Answer) []quorum.Answer {
 		answers = append(answers, quorum.Answer{Token: t.(quorum.Answer).Token, Err: ErrUnknown})
 	}
 	c.resign()
-	c.office = nil
+	c.office, c.further, c.underway = nil, nil, nil
 	return answers
 }
 
@@ -88,6 +89,11 @@ func (c *Controller) supervise() time.Duration {
 	for _, t := range e.Released {
 		c.answer([]quorum.Answer{t.(quorum.Answer)})
 	}
+	for _, s := range c.further {
+		c.core.Enqueue(quorum.Proposal{Token: s, Request: s.request})
+	}
+	again := len(c.further) > 0
+	c.further = nil
 	for _, f := range e.Fence {
 		c.cfg.Logger.Warn("a broker is fenced", "broker", f.Node, "reason", f.Reason)
 		c.ask(f.Reason, &control.FenceBroker{ID: f.Node, Epoch: f.Epoch, Reason: f.Reason})
@@ -102,7 +108,7 @@ func (c *Controller) supervise() time.Duration {
 		c.probe(b)
 	}
 	switch {
-	case len(e.Fence)+len(e.Unfence)+len(e.Shutdown) > 0:
+	case again, len(e.Fence)+len(e.Unfence)+len(e.Shutdown) > 0:
 		return 0
 	case e.Wake.IsZero():
 		return idle
@@ -110,16 +116,42 @@ func (c *Controller) supervise() time.Duration {
 	return max(0, e.Wake.Sub(now))
 }
 
-// ask gives a command of the controller's own, which may take more than one unit.
+// ask gives a command of the controller's own, unless the same is under way: it may take many units, and its next step
+// comes when this one is through.
 func (c *Controller) ask(cause string, cmd control.Command) {
-	r := control.Request{Actor: c.name(), Cause: cause, Command: cmd}
-	c.core.Enqueue(quorum.Proposal{Token: step{r}, Request: r})
+	s := step{aboutOf(cmd), control.Request{Actor: c.name(), Cause: cause, Command: cmd}}
+	if !c.underway[s.about] {
+		c.underway[s.about] = true
+		c.core.Enqueue(quorum.Proposal{Token: s, Request: s.request})
+	}
 }
 
 // step is the token of such a command.
-type step struct{ request control.Request }
+type step struct {
+	about   about
+	request control.Request
+}
 
-// goOn gives a command again that is not through.
+// about is what a command is, without its reasons.
+type about struct {
+	kind string
+	node int32
+}
+
+func aboutOf(cmd control.Command) about {
+	switch x := cmd.(type) {
+	case *control.FenceBroker:
+		return about{"fence", x.ID}
+	case *control.UnfenceBroker:
+		return about{"unfence", x.ID}
+	case *control.BeginControlledShutdown:
+		return about{"stop", x.ID}
+	default:
+		return about{fmt.Sprintf("%T", cmd), -1}
+	}
+}
+
+// goOn has a command given again that is not through: in the next turn, so that everybody else has one before.
 func (c *Controller) goOn(s step, a quorum.Answer) {
 	if c.office == nil {
 		return
@@ -127,15 +159,19 @@ func (c *Controller) goOn(s step, a quorum.Answer) {
 	switch reply := a.Reply.(type) {
 	case *control.BrokerProgress:
 		if reply.More {
-			c.ask(s.request.Cause, s.request.Command)
+			c.further = append(c.further, s)
+			return
 		}
 	case *control.ElectedLeaders:
 		if cmd, ok := s.request.Command.(*control.ElectLeaders); ok && reply.More {
 			next := *cmd
 			next.From = reply.Next
-			c.ask(s.request.Cause, &next)
+			s.request.Command = &next
+			c.further = append(c.further, s)
+			return
 		}
 	}
+	delete(c.underway, s.about)
 }
 
 func (c *Controller) name() string { return fmt.Sprintf("controller %d", c.cfg.NodeID) }

@@ -1,8 +1,10 @@
 package raftmeta
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/streambus/streambus/raftmeta/follow"
@@ -49,10 +51,8 @@ func (c *Controller) Units(ctx context.Context, after uint64, maxBytes int) (fol
 
 func unitsAfter(units []follow.Unit, after uint64, maxBytes int) []follow.Unit {
 	var out []follow.Unit
-	for _, u := range units {
-		if u.Index <= after {
-			continue
-		}
+	first, _ := slices.BinarySearchFunc(units, after+1, func(u follow.Unit, index uint64) int { return cmp.Compare(u.Index, index) })
+	for _, u := range units[first:] {
 		if maxBytes -= len(u.Bytes); maxBytes < 0 && len(out) > 0 {
 			break
 		}

@@ -31,6 +31,7 @@ type bench struct {
 	scratch string // the files of the limits are
 	start   []figure
 	next    int
+	nodes   []*server.Server // a cluster beside the broker, once a row has asked for it
 }
 
 // starter starts a broker with its files in dir.
@@ -84,7 +85,13 @@ func (b *bench) firstAck() error {
 	return nil
 }
 
-func (b *bench) stop() error { return errors.Join(b.Stop(), os.RemoveAll(b.dir)) }
+func (b *bench) stop() error {
+	err := b.Stop()
+	for _, s := range b.nodes {
+		err = errors.Join(err, s.Stop())
+	}
+	return errors.Join(err, os.RemoveAll(b.dir))
+}
 
 // settle waits for what was written and removed before. Where the disk is told
 // of freed blocks, the sync after a large removal takes part in that.

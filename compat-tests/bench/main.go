@@ -59,12 +59,22 @@ type figure struct {
 }
 
 func rows(bin string) []row {
+	many := executable(bin)
 	return []row{
 		{"machine: loopback, 64 KiB writes", loopback, nil},
 		{"machine: loopback, 64 B there and back", pingPong, nil},
 		{"machine: fdatasync of 4 KiB appends", fdatasync, nil},
 		{"start, empty directory", started, bareStart(bin)},
 		{"resident memory, idle", resident, nil},
+		{"metadata, 1 node, 1 caller", many.changes(1, 1), logs(1, 1)},
+		{"metadata, 1 node, 64 callers", many.changes(1, 64), logs(1, 64)},
+		{"metadata, 3 nodes, 1 caller", many.changes(3, 1), logs(3, 1)},
+		{"metadata, 3 nodes, 64 callers", many.changes(3, 64), logs(3, 64)},
+		{"3 nodes, topic of 1 partition", many.seenEverywhere(1), nil},
+		{"3 nodes, topic of 1000 partitions", many.seenEverywhere(1000), nil},
+		{"3 nodes, topic of 10000 partitions", many.seenEverywhere(10_000), nil},
+		{"3 nodes, kill -9 of the active controller", many.controllerKilled, nil},
+		{"3 nodes, idle", many.idleCluster, nil},
 		{"produce 1 KiB, acks=all, durable", produce("ack", incompressible), received(true)},
 		{"produce 1 KiB, acks=all, os", produce("os", incompressible), received(false)},
 		{"produce 100 B, acks=all, durable", produce("ack", small), received(true)},

@@ -1,5 +1,6 @@
-// Package server runs the brokers that are compared, as processes of one node
-// on loopback: this project's, and Apache Kafka's from its published jars.
+// Package server runs the brokers that are compared, as processes on loopback:
+// this project's, of one node or several, and one node of Apache Kafka from its
+// published jars.
 package server
 
 import (
@@ -38,6 +39,7 @@ type Server struct {
 	Data    string    // its data directory
 	Started time.Time // when its process last was
 
+	ofMany  int // nodes of its cluster; 0 where it is alone
 	args    []string
 	cmd     *exec.Cmd
 	exited  chan struct{}
@@ -61,6 +63,51 @@ func StreamBus(ctx context.Context, bin, dir string, settings map[string]string)
 		s.args = append(s.args, "--set", k+"="+settings[k])
 	}
 	return s, s.Start(ctx)
+}
+
+// Cluster starts n nodes of the binary bin as one cluster, each of them broker
+// and controller, and returns when each knows all. Node ids are from 1.
+func Cluster(ctx context.Context, bin, dir string, n int, settings map[string]string) (nodes []*Server, err error) {
+	free, err := freeAddrs(3 * n)
+	if err != nil {
+		return nil, err
+	}
+	var voters []string
+	for id := 1; id <= n; id++ {
+		addr, controllers, admin := free[3*id-3], free[3*id-2], free[3*id-1]
+		name := fmt.Sprintf("streambus-%d", id)
+		s := &Server{Name: name, Addr: addr, Admin: admin, Data: filepath.Join(dir, name), ofMany: n}
+		s.args = []string{bin, "serve", "--data-dir", s.Data, "--listeners", "PLAINTEXT://" + addr + ",CONTROLLER://" + controllers,
+			"--admin-listen", admin, "--log-level", "warn", "--set", fmt.Sprint("node.id=", id), "--set", "controller.listener.names=CONTROLLER"}
+		voters = append(voters, fmt.Sprintf("%d@%s", id, controllers))
+		nodes = append(nodes, s)
+	}
+	for _, s := range nodes {
+		s.args = append(s.args, "--set", "controller.quorum.voters="+strings.Join(voters, ","))
+		for _, k := range sortedKeys(settings) {
+			s.args = append(s.args, "--set", k+"="+settings[k])
+		}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	started := make(chan error)
+	for _, s := range nodes { // none of them serves before all are there
+		go func() { started <- s.Start(ctx) }()
+	}
+	for range nodes {
+		if e := <-started; e != nil {
+			err = errors.Join(err, e)
+			cancel()
+		}
+	}
+	if err != nil {
+		for _, s := range nodes {
+			if s.exited != nil && s.Running() {
+				err = errors.Join(err, s.Kill())
+			}
+		}
+	}
+	return nodes, err
 }
 
 // Kafka formats a directory and starts Apache Kafka in KRaft combined mode on
@@ -118,11 +165,24 @@ func sortedKeys(m map[string]string) []string {
 }
 
 func freeAddr() (string, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	free, err := freeAddrs(1)
 	if err != nil {
 		return "", err
 	}
-	return ln.Addr().String(), ln.Close()
+	return free[0], nil
+}
+
+// freeAddrs are all different.
+func freeAddrs(n int) (free []string, err error) {
+	for range n {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer ln.Close()
+		free = append(free, ln.Addr().String())
+	}
+	return free, nil
 }
 
 // Start starts the process and returns when it serves clients.
@@ -133,6 +193,7 @@ func (s *Server) Start(ctx context.Context) error {
 	s.exited = make(chan struct{})
 	s.Started = time.Now()
 	if err := s.cmd.Start(); err != nil {
+		close(s.exited)
 		return err
 	}
 	go func() {
@@ -155,7 +216,7 @@ func (s *Server) Start(ctx context.Context) error {
 	}
 }
 
-// serves asks for the cluster, which must have this broker.
+// serves asks for the cluster, which must have this broker and all others.
 func (s *Server) serves(ctx context.Context) bool {
 	nc, err := net.DialTimeout("tcp", s.Addr, time.Second)
 	if err != nil {
@@ -170,7 +231,7 @@ func (s *Server) serves(ctx context.Context) bool {
 	req := kmsg.NewPtrMetadataRequest()
 	req.Topics = []kmsg.MetadataRequestTopic{}
 	resp, err := req.RequestWith(ctx, cl)
-	return err == nil && len(resp.Brokers) > 0
+	return err == nil && len(resp.Brokers) >= max(1, s.ofMany)
 }
 
 // Pid is the process's number.

@@ -151,7 +151,7 @@ func TestRefusals(t *testing.T) {
 		"alter by nobody":   {three, &AlterPartition{BrokerID: 9}, StaleBrokerEpoch, ""},
 		"alter by an old":   {three, &AlterPartition{BrokerID: 1, BrokerEpoch: 1}, StaleBrokerEpoch, ""},
 		"alter too many":    {three, &AlterPartition{BrokerID: 1, BrokerEpoch: epoch(three, 1), Partitions: make([]ISRChange, 10_001)}, PolicyViolation, "10000"},
-		"elect too many":    {three, &ElectLeaders{Partitions: make([]TopicPartition, MaxChanges+1)}, PolicyViolation, "5000"},
+		"elect too many":    {three, &ElectLeaders{Partitions: make([]TopicPartition, MaxElections+1)}, PolicyViolation, "5000"},
 		"voter without id":  {three, &PutVoter{}, InvalidRequest, "raft id"},
 		"voter elsewhere":   {three, &PutVoter{Voter: image.Voter{RaftID: 7, NodeID: 2}}, DuplicateVoter, "node 1"},
 		"voter of nowhere":  {three, &PutVoter{Voter: image.Voter{RaftID: 8, NodeID: 2}}, VoterNotFound, "add it first"},

@@ -10,7 +10,11 @@ import (
 
 // MaxChanges bounds the partitions that one command changes because of a broker. Whatever needs more is done by giving
 // the command again, so that others are served in between: a broker of a cluster of a million partitions leads 100,000.
-const MaxChanges = 5_000
+// Deciding, writing and applying so many takes a controller a few milliseconds.
+const MaxChanges = 500
+
+// MaxElections bounds the partitions that somebody names for one ElectLeaders.
+const MaxElections = 5_000
 
 // noBroker stands where no broker is meant.
 const noBroker int32 = -1

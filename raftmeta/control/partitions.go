@@ -187,7 +187,7 @@ type ElectLeaders struct {
 	// topics. It is due when a topic comes to allow unclean elections, and when a controller takes office: the one before may
 	// have unfenced a broker and not gone on. Partitions that stay without one are not in the reply.
 	Leaderless bool
-	Partitions []TopicPartition // at most MaxChanges; nil for all, that many at a time
+	Partitions []TopicPartition // at most MaxElections; nil for all, MaxChanges at a time
 	// From is where to go on with all partitions: the Next of the reply before.
 	From image.Place
 }
@@ -213,8 +213,8 @@ type ElectedLeader struct {
 
 // Eval implements Command.
 func (c *ElectLeaders) Eval(m *image.Image, _ time.Time) (Result, error) {
-	if len(c.Partitions) > MaxChanges {
-		return refuse(PolicyViolation, "%d partitions: at most %d leaders can be elected at once", len(c.Partitions), MaxChanges)
+	if len(c.Partitions) > MaxElections {
+		return refuse(PolicyViolation, "%d partitions: at most %d leaders can be elected at once", len(c.Partitions), MaxElections)
 	}
 	s, reply := newPending(m), &ElectedLeaders{}
 	if c.Partitions != nil {

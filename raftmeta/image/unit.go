@@ -23,15 +23,25 @@ func ClusterHash(clusterID string) uint32 { return crc32.Checksum([]byte(cluster
 
 // Encode is the unit's form in the log.
 func (u *Unit) Encode(clusterHash uint32) []byte {
+	return u.EncodeWith(clusterHash, AppendRecords(nil, u.Records))
+}
+
+// EncodeWith is Encode for a unit whose records AppendRecords has encoded already.
+func (u *Unit) EncodeWith(clusterHash uint32, records []byte) []byte {
 	b := appendUint([]byte{unitFormat}, uint64(clusterHash))
 	b = append(b, u.ID[:]...)
 	b = appendBool(b, u.Awaited)
 	b = appendUint(b, u.Base)
 	b = appendNatural(b, len(u.Records))
-	for _, r := range u.Records {
+	return seal(append(b, records...))
+}
+
+// AppendRecords appends records in the form that they have in a unit.
+func AppendRecords(b []byte, records []Record) []byte {
+	for _, r := range records {
 		b = appendRecord(b, r)
 	}
-	return seal(b)
+	return b
 }
 
 // UnitCluster is the cluster's hash in a unit.
@@ -70,15 +80,6 @@ func DecodeUnit(b []byte, clusterHash uint32) (*Unit, error) {
 		u.Records = append(u.Records, r.record())
 	}
 	return u, r.end()
-}
-
-// RecordsSize is how many bytes records take in a unit.
-func RecordsSize(records []Record) int {
-	n := 0
-	for _, r := range records {
-		n += len(appendRecord(nil, r))
-	}
-	return n
 }
 
 // Encode is the image as a snapshot: equal images have equal bytes.

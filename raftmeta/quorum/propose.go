@@ -52,14 +52,14 @@ func (c *Core) Propose(now time.Time) []Answer {
 	}
 	c.units++
 	unit := &image.Unit{ID: c.unitID(), Base: c.image.Index()}
-	answers := c.evaluate(unit, now)
+	answers, encoded := c.evaluate(unit, now)
 	if len(unit.Records) == 0 {
 		for i := range answers {
 			answers[i].Index = c.image.Index()
 		}
 		return answers
 	}
-	for _, data := range cut(unit.Encode(c.hash)) {
+	for _, data := range cut(unit.EncodeWith(c.hash, encoded)) {
 		if err := c.node.Propose(data); err != nil {
 			return unknown(answers)
 		}
@@ -78,28 +78,30 @@ func (c *Core) turnAway() []Answer {
 }
 
 // evaluate takes waiting commands, in order, as long as their records fit one entry. Only a command that alone is larger
-// than that makes a unit of several entries.
-func (c *Core) evaluate(unit *image.Unit, now time.Time) []Answer {
-	var answers []Answer
-	img, size, n := c.image, 0, 0
-	for n < len(c.waiting) && size < maxEntry {
+// than that makes a unit of several entries. The records come back encoded as well.
+func (c *Core) evaluate(unit *image.Unit, now time.Time) (answers []Answer, encoded []byte) {
+	var decided []image.Record // by the last command, and not in img
+	img, n := c.image, 0
+	for n < len(c.waiting) && len(encoded) < maxEntry {
+		if len(decided) > 0 {
+			img, _ = image.Apply(img, c.image.Index()+1, decided)
+		}
 		a, records := decide(img, &c.waiting[n], now)
-		grown := image.RecordsSize(records)
-		if grown > maxUnit {
-			a.Reply, records, grown = nil, nil, 0
+		whole := image.AppendRecords(encoded, records)
+		if len(whole)-len(encoded) > maxUnit {
+			a.Reply, records, whole = nil, nil, encoded
 			a.Err = &control.Refusal{Code: control.PolicyViolation, Message: fmt.Sprintf("the change takes more than the %d bytes that are possible: split it", maxUnit)}
 		}
-		if size > 0 && size+grown > maxEntry {
+		if len(encoded) > 0 && len(whole) > maxEntry {
 			break // it is evaluated again, for a unit of its own
 		}
 		// What changed nothing says that all is as was asked for, which every broker is to show as well.
 		a.Awaited = a.Err == nil && c.waiting[n].Request.Awaited
 		if len(records) > 0 {
 			unit.Awaited = unit.Awaited || a.Awaited
-			img, _ = image.Apply(img, c.image.Index()+1, records)
 			unit.Records = append(unit.Records, records...)
-			size += grown
 		}
+		decided, encoded = records, whole
 		// A refusal may rest on what an earlier command of this batch decided, so it is answered with them.
 		answers = append(answers, a)
 		n++
@@ -107,7 +109,7 @@ func (c *Core) evaluate(unit *image.Unit, now time.Time) []Answer {
 	left := copy(c.waiting, c.waiting[n:])
 	clear(c.waiting[left:])
 	c.waiting = c.waiting[:left]
-	return answers
+	return answers, encoded
 }
 
 // decide evaluates one request, unless it is the repeat of one that was carried out.

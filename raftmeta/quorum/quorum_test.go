@@ -484,7 +484,7 @@ func TestLargestUnitCanBeRead(t *testing.T) {
 	n.mustDo(formCluster())
 	c := &bulk{"largest", 48 << 20}
 	r, _ := c.Eval(nil, now)
-	c.size -= image.RecordsSize(append(r.Records, &image.OperationRecord{})) - 48<<20
+	c.size -= len(image.AppendRecords(nil, append(r.Records, &image.OperationRecord{}))) - 48<<20
 	n.mustDo(&bulk{"small", 200 << 10}, c)
 	if a := n.do(&bulk{"larger.", c.size + 1})[0]; !refused(a, control.PolicyViolation) {
 		t.Fatalf("a byte more: %v", a.Err)
