@@ -137,7 +137,7 @@ func (r *raftReader) unit(index, term uint64, b []byte, replay bool) (err error)
 func (r *raftReader) words(rec image.Record) string {
 	switch x := rec.(type) {
 	case *image.ClusterRecord:
-		return fmt.Sprintf("the cluster is %s, its metadata.version %d", x.ClusterID, x.Level)
+		return fmt.Sprintf("the cluster is %s, its metadata level %d", x.ClusterID, x.Level)
 	case *image.VoterRecord:
 		return fmt.Sprintf("raft id %d is node %d", x.RaftID, x.NodeID)
 	case *image.BrokerRecord:
