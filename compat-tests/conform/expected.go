@@ -19,7 +19,7 @@ type expectation struct {
 // any more is reported: it may be forgotten.
 var expected = []expectation{
 	// What is not served is not there, and says so.
-	{scenario: "ApiVersions/*", path: ".ApiKeys[*]", ours: "not there", reference: "there", why: "groups, transactions, share and streams groups, security, quotas, reassignment and the quorum's own calls are not served yet, and what is not served is not told"},
+	{scenario: "ApiVersions/*", path: ".ApiKeys[*]", ours: "not there", reference: "there", why: "groups, transactions, share and streams groups, security, quotas and reassignment of partitions are not served yet, and what is not served is not told"},
 	{scenario: "ApiVersions/*", path: ".FinalizedFeatures*", why: "features say which of those a cluster has"},
 	{scenario: "ApiVersions/*", path: ".SupportedFeatures[*]", ours: "not there", why: "features say which of those a cluster has"},
 	{scenario: "ApiVersions/*", path: ".SupportedFeatures[streambus.metadata.version]", ours: "there", why: "the metadata has levels of its own, which are no releases of Apache Kafka and do not go by the name of those"},
@@ -89,7 +89,7 @@ var expected = []expectation{
 	{scenario: "*/broker", path: "*Configs[process.roles]*", why: "settings of the start"},
 	{scenario: "*/broker", path: "*Configs[*.replication.factor]*", why: "settings of the start"},
 	{scenario: "*/broker", path: "*Configs[transaction.state.log.min.isr]*", why: "settings of the start"},
-	{scenario: "*/broker", path: "*Configs[*]", ours: "not there", reference: "there", why: "settings of parts that are not there: security, quotas, tiered storage, the quorum, Java"},
+	{scenario: "*/broker", path: "*Configs[*]", ours: "not there", reference: "there", why: "settings of parts that are not there: security, quotas, tiered storage, the timing of Kafka's quorum, Java"},
 	{scenario: "*/broker", path: "*Configs[*]", ours: "there", reference: "not there", why: "settings of Kafka's authorizer and of versions before; they are accepted"},
 	{scenario: "*/broker", path: ".Resources[*].Configs", ours: "null", reference: "[map[ConfigSynonyms:[map[Name:min.insync.replicas*", why: "a cluster of Apache Kafka with the feature eligible.leader.replicas sets min.insync.replicas for all brokers"},
 	{scenario: "*/broker", path: "*Configs[metric.reporters]*", why: "metrics are not Java's"},
