@@ -25,9 +25,9 @@ func (b *Broker) electLeaders(ctx context.Context, r *protocol.Request, done fun
 	resp := req.ResponseKind().(*kmsg.ElectLeadersResponse)
 	ctx, cancel := deadline(ctx, req.TimeoutMillis)
 	defer cancel()
-	unclean := req.Version >= 1 && req.ElectionType == electUnclean
+	unclean := req.ElectionType == electUnclean
 	switch {
-	case req.Version >= 1 && req.ElectionType != electPreferred && req.ElectionType != electUnclean:
+	case req.ElectionType != electPreferred && req.ElectionType != electUnclean:
 		err := invalid(fmt.Sprintf("election type %d is none: 0 elects the preferred leader, 1 an unclean one", req.ElectionType))
 		resp.ErrorCode = int16(errorCode(err))
 		resp.Topics = electionRows(req, func(int) error { return err })

@@ -7,6 +7,7 @@ import (
 	"go/parser"
 	"go/token"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -310,6 +311,9 @@ func TestUpdateFeatures(t *testing.T) {
 		down := update(int16(image.OldestLevel), 2)
 		down.FeatureUpdates[0].AllowDowngrade = true
 		check(down, protocol.InvalidUpdateVersion, image.Level)
+		if text := *answer[*kmsg.UpdateFeaturesResponse](n, down).ErrorMessage; !strings.Contains(text, "it might delete metadata") {
+			t.Errorf("a downgrade that is asked for as one: %s", text)
+		}
 	})
 }
 
@@ -328,7 +332,7 @@ func TestFeaturesBeforeTheCluster(t *testing.T) {
 func voter(raft uint64, node int32, since uint64) image.Voter {
 	return image.Voter{
 		RaftID: raft, NodeID: node, DirectoryID: image.UUID{8, 15: byte(raft)}, Since: since, Levels: image.OwnLevels,
-		Endpoints: []image.Endpoint{{Name: "CONTROLLER", Host: "there", Port: uint16(node)}},
+		Endpoints: []image.Endpoint{{Name: "CONTROLLER", Host: "there", Port: uint16(raft)}},
 	}
 }
 
@@ -381,7 +385,7 @@ func TestDescribeQuorum(t *testing.T) {
 		if got := state(p.CurrentVoters) + "|" + state(p.Observers); got != want {
 			t.Errorf("%s\nwant %s", got, want)
 		}
-		if v >= 2 && (len(resp.Nodes) != 3 || resp.Nodes[2].NodeID != 3 || resp.Nodes[2].Listeners[0].Port != 3) {
+		if v >= 2 && (len(resp.Nodes) != 3 || resp.Nodes[2].NodeID != 3 || resp.Nodes[2].Listeners[0].Port != 14 || resp.Nodes[1].Listeners[0].Port != 13) {
 			t.Errorf("nodes %+v", resp.Nodes)
 		}
 		for _, resp := range []*kmsg.DescribeQuorumResponse{ask(v, "__cluster_metadata", 1), ask(v, "t", 0), ask(v, "__cluster_metadata", 0, 0)} {
@@ -475,7 +479,7 @@ func TestVoters(t *testing.T) {
 // Whoever is told as the controller is among the brokers that are told.
 func TestControllerOfClients(t *testing.T) {
 	n := newNode(t, vfs.NewMem())
-	n.brokers(2, 3)
+	n.brokers(0, 2, 3)
 	check := func(want int32, brokers int) {
 		t.Helper()
 		m := answer[*kmsg.MetadataResponse](n, metadataOf(9))
@@ -484,16 +488,17 @@ func TestControllerOfClients(t *testing.T) {
 			t.Errorf("%d and %d of %d and %d, want %d of %d", m.ControllerID, d.ControllerID, len(m.Brokers), len(d.Brokers), want, brokers)
 		}
 	}
-	check(1, 3)
+	check(1, 4)
 	n.fence(2)
-	check(1, 2)
+	check(1, 3)
+	n.fence(0)
 	n.fence(1)
 	check(3, 1)
 	n.fence(3)
 	check(-1, 0)
 	all := kmsg.NewPtrDescribeClusterRequest()
 	all.Version, all.EndpointType, all.IncludeFencedBrokers = 2, 1, true
-	if d := answer[*kmsg.DescribeClusterResponse](n, all); len(d.Brokers) != 3 || !d.Brokers[2].IsFenced || d.ControllerID != -1 {
+	if d := answer[*kmsg.DescribeClusterResponse](n, all); len(d.Brokers) != 4 || !d.Brokers[2].IsFenced || d.ControllerID != -1 {
 		t.Errorf("with those that are fenced: %+v", d)
 	}
 }
@@ -523,7 +528,7 @@ func TestDescribeControllers(t *testing.T) {
 			if active == 3 {
 				want = 3
 			}
-			if d.ErrorCode != 0 || d.EndpointType != 2 || d.ControllerID != want || len(d.Brokers) != 2 || d.Brokers[1].NodeID != 3 || d.Brokers[1].Port != 3 {
+			if d.ErrorCode != 0 || d.EndpointType != 2 || d.ControllerID != want || len(d.Brokers) != 2 || d.Brokers[1].NodeID != 3 || d.Brokers[1].Port != 13 {
 				t.Errorf("%+v", d)
 			}
 		}
