@@ -41,7 +41,7 @@ func (n *node) brokers(ids ...int32) {
 	n.t.Helper()
 	for _, id := range ids {
 		n.do(&control.RegisterBroker{
-			ID: id, Incarnation: image.UUID{1, 15: byte(id)}, Levels: image.OwnLevels, Unfenced: true, Dirs: []image.UUID{{9, 15: byte(id)}},
+			ID: id, Incarnation: image.UUID{1, 15: byte(id)}, Levels: image.OwnLevels, Unfenced: true, Dirs: []image.UUID{{9, 14: 1, 15: byte(id)}},
 			Listeners: []image.Endpoint{{Name: "PLAINTEXT", Host: "there", Port: uint16(id)}},
 		})
 	}
