@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -84,7 +85,7 @@ func unknownQuorums(req *kmsg.DescribeQuorumRequest) []kmsg.DescribeQuorumRespon
 	return rows
 }
 
-// newestVoters has each node once: one that lost its directory is known by its
+// newestVoters has each node once, by id: one that lost its directory is known by its
 // former raft id as well, until the new one votes.
 func newestVoters(all []image.Voter) []image.Voter {
 	var voters []image.Voter
@@ -97,6 +98,7 @@ func newestVoters(all []image.Voter) []image.Voter {
 			voters[at] = v
 		}
 	}
+	slices.SortFunc(voters, func(a, b image.Voter) int { return cmp.Compare(a.NodeID, b.NodeID) })
 	return voters
 }
 
@@ -125,6 +127,11 @@ func (b *Broker) quorumRow(info raftmeta.Info) kmsg.DescribeQuorumResponseTopicP
 			row.CurrentVoters = append(row.CurrentVoters, state)
 		}
 	}
+	byNode := func(a, b kmsg.DescribeQuorumResponseTopicPartitionReplicaState) int {
+		return cmp.Compare(a.ReplicaID, b.ReplicaID)
+	}
+	slices.SortFunc(row.CurrentVoters, byNode)
+	slices.SortFunc(row.Observers, byNode)
 	return row
 }
 

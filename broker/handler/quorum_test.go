@@ -340,9 +340,9 @@ func TestDescribeQuorum(t *testing.T) {
 	n := newNode(t, vfs.NewMem())
 	n.info = raftmeta.Info{
 		Status: quorum.Status{Term: 5, Commit: 90}, Node: 1,
-		Controllers: []image.Voter{voter(11, 1, 1), voter(12, 2, 1), voter(13, 2, 7), voter(14, 3, 1)},
+		Controllers: []image.Voter{voter(14, 3, 1), voter(11, 1, 1), voter(12, 2, 1), voter(13, 2, 7)},
 		Progress: []quorum.Progress{
-			{RaftID: 11, Match: 91, Active: true}, {RaftID: 12, Match: 40}, {RaftID: 13, Match: 88, Active: true, Learner: true}, {RaftID: 14, Match: 90, Active: true},
+			{RaftID: 12, Match: 40}, {RaftID: 11, Match: 91, Active: true}, {RaftID: 13, Match: 88, Active: true, Learner: true}, {RaftID: 14, Match: 90, Active: true},
 		},
 	}
 	ask := func(v int16, topic string, partitions ...int32) *kmsg.DescribeQuorumResponse {
