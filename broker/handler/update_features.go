@@ -30,6 +30,10 @@ func (b *Broker) updateFeatures(ctx context.Context, r *protocol.Request, done f
 	_, err := b.one(ctx, r, cmd)
 	if err != nil {
 		resp.ErrorCode, resp.ErrorMessage = failure(err)
+		if len(req.FeatureUpdates) > 1 {
+			text := "no feature is updated: " + *resp.ErrorMessage
+			resp.ErrorMessage = &text
+		}
 		done(&protocol.Response{Body: resp})
 		return
 	}
