@@ -118,11 +118,6 @@ func New(cfg *config.Config, disk Disk, log *slog.Logger) (_ *Broker, err error)
 		return nil, err
 	}
 	serverMetrics := server.NewMetrics(b.metrics)
-	if cfg.IsController() {
-		if b.quorum, err = newQuorumNode(b, disk, serverMetrics); err != nil {
-			return nil, err
-		}
-	}
 	b.replicas = replica.New(replica.Config{
 		NodeID:             cfg.NodeID(),
 		ProducerExpiration: cfg.Millis("producer.id.expiration.ms"),
@@ -132,6 +127,16 @@ func New(cfg *config.Config, disk Disk, log *slog.Logger) (_ *Broker, err error)
 		RecoveryThreads:    int(cfg.Number("num.recovery.threads.per.data.dir")),
 	}, b.dir, log, b.metrics)
 	b.fetcher = fetch.New(int32(cfg.Number("fetch.max.bytes")), int(cfg.Number("max.incremental.fetch.session.cache.slots")))
+	h := b.handlers()
+	if cfg.IsController() {
+		if b.quorum, err = newQuorumNode(b, disk, b.routes(h.ControllerHandlers()), serverMetrics); err != nil {
+			return nil, err
+		}
+	}
+	routes := b.routes(h.Handlers())
+	routes[protocol.KeyHello] = func(_ context.Context, r *protocol.Request, done func(*protocol.Response)) {
+		controller.Reply(r, done, b.whoAmI(), nil)
+	}
 	b.server = server.New(server.Config{
 		Side:              protocol.Clients,
 		MaxRequestBytes:   int32(cfg.Number("socket.request.max.bytes")),
@@ -145,7 +150,7 @@ func New(cfg *config.Config, disk Disk, log *slog.Logger) (_ *Broker, err error)
 		MaxConnectionsPerIP: int(cfg.Number("max.connections.per.ip")),
 		PerIPOverrides:      cfg.PerIPOverrides(),
 		Admin:               b.adminURL() + "/metrics",
-	}, b.routes(), log, serverMetrics)
+	}, routes, log, serverMetrics)
 	b.metrics.MustRegister(newState(b, budget.connections))
 	return b, nil
 }
@@ -207,11 +212,10 @@ func bindError(what, key string, err error) error {
 	return fmt.Errorf("%s: %w: %s", what, err, remedy)
 }
 
-// routes puts the handlers together with what they need. But for what finds out
-// who is there, they wait until clients can be served.
-func (b *Broker) routes() map[int16]server.Handler {
+// handlers puts the handlers together with what they need.
+func (b *Broker) handlers() *handler.Broker {
 	ids := &producerIDs{allocate: b.allocateProducerIDs}
-	h := &handler.Broker{
+	return &handler.Broker{
 		NodeID:     b.cfg.NodeID(),
 		Config:     b.cfg,
 		Image:      b.view.Image,
@@ -226,18 +230,21 @@ func (b *Broker) routes() map[int16]server.Handler {
 		Usage:      b.usage,
 		Quorum:     func(ctx context.Context) (raftmeta.Info, error) { return b.controllers.Info(ctx) },
 
-		FindController: b.findController,
-		NewTopicID:     newUUID,
-		ProducerIDs:    ids.take,
+		ActiveController: b.activeControllerID,
+		FindController:   b.findController,
+		NewTopicID:       newUUID,
+		ProducerIDs:      ids.take,
 	}
+}
+
+// routes has requests wait until clients can be served, but for those that find
+// out who is there.
+func (b *Broker) routes(handlers map[int16]handler.Func) map[int16]server.Handler {
 	routes := map[int16]server.Handler{}
-	for key, f := range h.Handlers() {
+	for key, f := range handlers {
 		routes[key] = b.onceReady(f)
 	}
-	routes[protocol.KeyApiVersions] = h.Handlers()[protocol.KeyApiVersions]
-	routes[protocol.KeyHello] = func(_ context.Context, r *protocol.Request, done func(*protocol.Response)) {
-		controller.Reply(r, done, b.whoAmI(), nil)
-	}
+	routes[protocol.KeyApiVersions] = handlers[protocol.KeyApiVersions]
 	return routes
 }
 
@@ -264,6 +271,15 @@ func (b *Broker) whoAmI() peer.HelloAnswer {
 // activeController tells whether this node is the active controller.
 func (b *Broker) activeController() bool {
 	return b.quorum != nil && b.quorum.formed.Load() && b.quorum.controller.Active()
+}
+
+// activeControllerID is the node that is the active controller, as far as this
+// one knows.
+func (b *Broker) activeControllerID() int32 {
+	if b.quorum == nil || !b.quorum.formed.Load() {
+		return -1
+	}
+	return b.quorum.controller.Leader()
 }
 
 // propose returns when what came of the commands is applied on this broker:

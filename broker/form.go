@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/streambus/streambus/broker/config"
+	"github.com/streambus/streambus/broker/handler"
 	"github.com/streambus/streambus/broker/peer"
 	"github.com/streambus/streambus/raftmeta"
 	"github.com/streambus/streambus/raftmeta/control"
@@ -270,11 +271,11 @@ func (b *Broker) findController(ctx context.Context, node int32, dir image.UUID,
 	a, err := b.hello(ctx, net.JoinHostPort(at[0].Host, fmt.Sprint(at[0].Port)))
 	switch {
 	case err != nil:
-		return image.Voter{}, err
+		return image.Voter{}, fmt.Errorf("%w: %w", handler.ErrNoController, err)
 	case a.NodeID != node || a.DirectoryID != dir || a.RaftID == 0:
-		return image.Voter{}, fmt.Errorf("node %d with directory %s answers there, and is asked for as controller %d with directory %s", a.NodeID, a.DirectoryID, node, dir)
+		return image.Voter{}, fmt.Errorf("%w: node %d with directory %s answers there, and is asked for as controller %d with directory %s", handler.ErrOtherController, a.NodeID, a.DirectoryID, node, dir)
 	case a.ClusterID != b.identity.ClusterID:
-		return image.Voter{}, fmt.Errorf("the node there is of cluster %q, not of cluster %s: start it with controller.quorum.bootstrap.servers of this one", a.ClusterID, b.identity.ClusterID)
+		return image.Voter{}, fmt.Errorf("%w: the node there is of cluster %q, not of cluster %s: start it with controller.quorum.bootstrap.servers of this one", handler.ErrOtherController, a.ClusterID, b.identity.ClusterID)
 	}
 	return image.Voter{RaftID: a.RaftID, NodeID: node, DirectoryID: dir, Endpoints: at, Levels: a.Levels}, nil
 }

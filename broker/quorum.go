@@ -53,7 +53,7 @@ type quorumNode struct {
 	formed     atomic.Bool
 }
 
-func newQuorumNode(b *Broker, disk Disk, metrics *server.Metrics) (*quorumNode, error) {
+func newQuorumNode(b *Broker, disk Disk, routes map[int16]server.Handler, metrics *server.Metrics) (*quorumNode, error) {
 	q := &quorumNode{b: b, handlers: &controller.Handlers{Hello: b.whoAmI, Log: b.log}}
 	l, listens, err := b.cfg.ControllerListener()
 	if err != nil {
@@ -71,6 +71,9 @@ func newQuorumNode(b *Broker, disk Disk, metrics *server.Metrics) (*quorumNode, 
 	if q.log, err = disk.RaftLog(filepath.Join(b.cfg.DataDir(), "raftmeta")); err != nil {
 		return nil, errors.Join(err, q.closeListener())
 	}
+	for key, f := range q.handlers.Routes() {
+		routes[key] = f
+	}
 	q.server = server.New(server.Config{
 		Side:              protocol.Controllers,
 		MaxRequestBytes:   maxNodeRequest,
@@ -82,16 +85,8 @@ func newQuorumNode(b *Broker, disk Disk, metrics *server.Metrics) (*quorumNode, 
 		MaxConnections:      nodeConns,
 		MaxConnectionsPerIP: nodeConns,
 		Admin:               b.adminURL() + "/metrics",
-	}, routesOf(q.handlers), b.log, metrics)
+	}, routes, b.log, metrics)
 	return q, nil
-}
-
-func routesOf(h *controller.Handlers) map[int16]server.Handler {
-	routes := map[int16]server.Handler{}
-	for key, f := range h.Routes() {
-		routes[key] = f
-	}
-	return routes
 }
 
 // advertised is where other nodes reach this controller: what

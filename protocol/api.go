@@ -20,10 +20,16 @@ const (
 	KeyAlterConfigs            int16 = 33
 	KeyDescribeLogDirs         int16 = 35
 	KeyCreatePartitions        int16 = 37
+	KeyElectLeaders            int16 = 43
 	KeyIncrementalAlterConfigs int16 = 44
+	KeyDescribeQuorum          int16 = 55
+	KeyUpdateFeatures          int16 = 57
 	KeyDescribeCluster         int16 = 60
 	KeyDescribeProducers       int16 = 61
+	KeyUnregisterBroker        int16 = 64
 	KeyDescribeTopicPartitions int16 = 75
+	KeyAddRaftVoter            int16 = 80
+	KeyRemoveRaftVoter         int16 = 81
 )
 
 // API keys of our own, for what nodes say to each other. Kafka's numbers are
@@ -121,14 +127,26 @@ var apis = []API{
 		shape: shape(`[s [i]]`)},
 	{Key: KeyCreatePartitions, Min: 0, Max: 3, Advertised: 0, flexible: 2,
 		shape: shape(`[s i [[i]]] i b`)},
+	{Key: KeyElectLeaders, Min: 0, Max: 2, Advertised: 0, flexible: 2,
+		shape: shape(`b@1+ [s [i]] i`)},
 	{Key: KeyIncrementalAlterConfigs, Min: 0, Max: 1, Advertised: 0, flexible: 1,
 		shape: shape(`[b s [s b s]] b`)},
-	{Key: KeyDescribeCluster, Min: 0, Max: 2, Advertised: 0, flexible: 0,
+	{Key: KeyDescribeQuorum, Min: 0, Max: 2, Advertised: 0, flexible: 0, on: forBoth,
+		shape: shape(`[s [i .]]`)},
+	{Key: KeyUpdateFeatures, Min: 0, Max: 2, Advertised: 0, flexible: 0,
+		shape: shape(`i [s h b@0-0 b@1+] b@1+`)},
+	{Key: KeyDescribeCluster, Min: 0, Max: 2, Advertised: 0, flexible: 0, on: forBoth,
 		shape: shape(`b b@1+ b@2+`)},
 	{Key: KeyDescribeProducers, Min: 0, Max: 0, Advertised: 0, flexible: 0,
 		shape: shape(`[s [i]]`)},
+	{Key: KeyUnregisterBroker, Min: 0, Max: 0, Advertised: 0, flexible: 0,
+		shape: shape(`i`)},
 	{Key: KeyDescribeTopicPartitions, Min: 0, Max: 0, Advertised: 0, flexible: 0,
 		shape: shape(`[s .] i ?s i;`)},
+	{Key: KeyAddRaftVoter, Min: 0, Max: 1, Advertised: 0, flexible: 0, on: forBoth,
+		shape: shape(`s i i u [s s h] b@1+`)},
+	{Key: KeyRemoveRaftVoter, Min: 0, Max: 0, Advertised: 0, flexible: 0, on: forBoth,
+		shape: shape(`s i u`)},
 	{Key: KeyRaft, on: forControllers, bulk: true, shape: nodeShape},
 	{Key: KeyRaftSnapshot, on: forControllers, bulk: true, shape: nodeShape},
 	{Key: KeyFetchUnits, on: forControllers, shape: nodeShape},

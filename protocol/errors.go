@@ -42,11 +42,24 @@ const (
 	FencedLeaderEpoch                  ErrorCode = 74
 	UnknownLeaderEpoch                 ErrorCode = 75
 	UnsupportedCompression             ErrorCode = 76
+	StaleBrokerEpoch                   ErrorCode = 77
+	PreferredLeaderNotAvailable        ErrorCode = 80
+	EligibleLeadersNotAvailable        ErrorCode = 83
+	ElectionNotNeeded                  ErrorCode = 84
 	InvalidRecord                      ErrorCode = 87
+	InvalidUpdateVersion               ErrorCode = 95
 	UnknownTopicID                     ErrorCode = 100
+	DuplicateBrokerRegistration        ErrorCode = 101
+	BrokerIDNotRegistered              ErrorCode = 102
+	InconsistentClusterID              ErrorCode = 104
 	FetchSessionTopicIDError           ErrorCode = 106
+	IneligibleReplica                  ErrorCode = 107
+	NewLeaderElected                   ErrorCode = 108
 	MismatchedEndpointType             ErrorCode = 114
 	UnsupportedEndpointType            ErrorCode = 115
+	InvalidRegistration                ErrorCode = 119
+	DuplicateVoter                     ErrorCode = 126
+	VoterNotFound                      ErrorCode = 127
 	RebootstrapRequired                ErrorCode = 129
 )
 
@@ -86,9 +99,22 @@ var errorNames = map[ErrorCode]string{
 	FencedLeaderEpoch:                  "FENCED_LEADER_EPOCH",
 	UnknownLeaderEpoch:                 "UNKNOWN_LEADER_EPOCH",
 	UnsupportedCompression:             "UNSUPPORTED_COMPRESSION_TYPE",
+	StaleBrokerEpoch:                   "STALE_BROKER_EPOCH",
+	PreferredLeaderNotAvailable:        "PREFERRED_LEADER_NOT_AVAILABLE",
+	EligibleLeadersNotAvailable:        "ELIGIBLE_LEADERS_NOT_AVAILABLE",
+	ElectionNotNeeded:                  "ELECTION_NOT_NEEDED",
 	InvalidRecord:                      "INVALID_RECORD",
+	InvalidUpdateVersion:               "INVALID_UPDATE_VERSION",
 	UnknownTopicID:                     "UNKNOWN_TOPIC_ID",
+	DuplicateBrokerRegistration:        "DUPLICATE_BROKER_REGISTRATION",
+	BrokerIDNotRegistered:              "BROKER_ID_NOT_REGISTERED",
+	InconsistentClusterID:              "INCONSISTENT_CLUSTER_ID",
 	FetchSessionTopicIDError:           "FETCH_SESSION_TOPIC_ID_ERROR",
+	IneligibleReplica:                  "INELIGIBLE_REPLICA",
+	NewLeaderElected:                   "NEW_LEADER_ELECTED",
+	InvalidRegistration:                "INVALID_REGISTRATION",
+	DuplicateVoter:                     "DUPLICATE_VOTER",
+	VoterNotFound:                      "VOTER_NOT_FOUND",
 	MismatchedEndpointType:             "MISMATCHED_ENDPOINT_TYPE",
 	UnsupportedEndpointType:            "UNSUPPORTED_ENDPOINT_TYPE",
 }

@@ -22,7 +22,8 @@ import (
 // not. Neither may be in use. It tells out what it has copied.
 func Topics(out io.Writer, dir, from string, topics []string) (err error) {
 	// It is not made here: there would be no topics in it.
-	if _, err := storage.ReadIdentity(vfs.ReadOnly(), filepath.Join(dir, "meta.properties")); err != nil {
+	id, err := storage.ReadIdentity(vfs.ReadOnly(), filepath.Join(dir, "meta.properties"))
+	if err != nil {
 		return fmt.Errorf("%s is no data directory of StreamBus: %w", dir, err)
 	}
 	d, err := storage.OpenDir(vfs.OS(), dir)
@@ -47,6 +48,9 @@ func Topics(out io.Writer, dir, from string, topics []string) (err error) {
 		fmt.Fprintf(out, "%s was not left by an orderly stop: what is torn at the ends of logs is left behind\n", from)
 	}
 	for _, name := range topics {
+		if err := onlyHere(img, name, id.NodeID); err != nil {
+			return err
+		}
 		if err := topic(out, d, source, logs, img, name); err != nil {
 			return err
 		}
@@ -62,12 +66,24 @@ func closeAsFound(d *storage.Dir) error {
 	return d.CloseDirty()
 }
 
-// topic copies all partitions of one topic.
-func topic(out io.Writer, d *storage.Dir, source *storage.Source, logs []string, img *image.Image, name string) error {
+// onlyHere checks that a topic is on one node alone: what is copied is in its
+// directory, and another replica would be there without it, and might lead.
+func onlyHere(img *image.Image, name string, node int32) error {
 	t, ok := img.Topic(name)
 	if !ok {
 		return fmt.Errorf("StreamBus has no topic %s: start it, make the topic with as many partitions as Kafka has, and stop it", name)
 	}
+	for i := range t.NumPartitions() {
+		if p, _ := t.Partition(i); !slices.Equal(p.Replicas, []int32{node}) {
+			return fmt.Errorf("%s-%d is on brokers %v, and would be copied to broker %d alone: make the topic with replicas on no other", name, i, p.Replicas, node)
+		}
+	}
+	return nil
+}
+
+// topic copies all partitions of one topic.
+func topic(out io.Writer, d *storage.Dir, source *storage.Source, logs []string, img *image.Image, name string) error {
+	t, _ := img.Topic(name)
 	there := 0
 	for _, l := range logs {
 		if i := strings.LastIndexByte(l, '-'); l[:i] == name {

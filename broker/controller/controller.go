@@ -1,5 +1,5 @@
-// Package controller answers on the controller listener: messages of the
-// quorum, and what brokers ask the controllers for. Until this node belongs to a
+// Package controller answers other nodes on the controller listener: messages of
+// the quorum, and what brokers ask the controllers for. Until this node belongs to a
 // cluster it says hello and nothing else.
 package controller
 
@@ -13,8 +13,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/streambus/streambus/broker/peer"
 	"github.com/streambus/streambus/protocol"
@@ -52,10 +50,9 @@ func (h *Handlers) Open(clusterID string, c *raftmeta.Controller, r *transport.R
 // Func is the form of every handler; see server.Handler for its contract.
 type Func = func(ctx context.Context, r *protocol.Request, done func(*protocol.Response))
 
-// Routes is the handler of each API of the controller listener.
+// Routes is the handler of each API that is for nodes alone.
 func (h *Handlers) Routes() map[int16]Func {
 	return map[int16]Func{
-		protocol.KeyApiVersions:  h.apiVersions,
 		protocol.KeyHello:        h.hello,
 		protocol.KeyRaft:         h.raft,
 		protocol.KeyRaftSnapshot: h.snapshot,
@@ -147,18 +144,6 @@ func (h *Handlers) snapshot(_ context.Context, r *protocol.Request, done func(*p
 	}
 	resp := q.ResponseKind().(*protocol.NodeResponse)
 	resp.Header = transport.Ack(next)
-	done(&protocol.Response{Body: resp})
-}
-
-// apiVersions lists what this listener serves.
-func (h *Handlers) apiVersions(_ context.Context, r *protocol.Request, done func(*protocol.Response)) {
-	resp := kmsg.NewPtrApiVersionsResponse()
-	if req, understood := r.Body.(*kmsg.ApiVersionsRequest); understood {
-		resp.SetVersion(req.Version)
-	} else {
-		resp.ErrorCode = int16(protocol.UnsupportedVersion)
-	}
-	resp.ApiKeys = protocol.Versions(protocol.Controllers)
 	done(&protocol.Response{Body: resp})
 }
 

@@ -14,8 +14,7 @@ var softwareName = regexp.MustCompile(`^[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9]
 // apiVersions lists what is served on this listener (versions 0-5; 5 tells whom the client takes
 // this broker for, KIP-1242). A version that is not served is answered in the
 // form of version 0, which every client reads, with the versions of this API
-// (KIP-511). No features are named: neither transactions nor the newer group
-// protocols exist.
+// (KIP-511). The controller listener answers the same.
 func (b *Broker) apiVersions(_ context.Context, r *protocol.Request, done func(*protocol.Response)) {
 	resp := kmsg.NewPtrApiVersionsResponse()
 	req, understood := r.Body.(*kmsg.ApiVersionsRequest)
@@ -29,6 +28,9 @@ func (b *Broker) apiVersions(_ context.Context, r *protocol.Request, done func(*
 		if resp.ErrorCode == 0 || !understood && k.ApiKey == protocol.KeyApiVersions {
 			resp.ApiKeys = append(resp.ApiKeys, k)
 		}
+	}
+	if resp.ErrorCode == 0 {
+		features(b.Image(), resp)
 	}
 	done(&protocol.Response{Body: resp})
 }

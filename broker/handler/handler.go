@@ -6,6 +6,7 @@ package handler
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -47,8 +48,12 @@ type Broker struct {
 	NewTopicID func() image.UUID
 	// Quorum is where the quorum stands, as the active controller sees it.
 	Quorum func(ctx context.Context) (raftmeta.Info, error)
-	// FindController asks the node at some endpoints who it is; it must be a
-	// controller of this id and directory.
+	// ActiveController is the node that is the active controller, as far as this
+	// one knows, -1 for none. It is asked of controllers.
+	ActiveController func() int32
+	// FindController asks the node at the first of some endpoints who it is; it
+	// must be a controller of this id and directory. The error says what it is
+	// otherwise: ErrNoController or ErrOtherController.
 	FindController func(ctx context.Context, node int32, dir image.UUID, at []image.Endpoint) (image.Voter, error)
 	// ProducerIDs hands out producer ids, each once for ever.
 	ProducerIDs func(ctx context.Context) (int64, error)
@@ -93,15 +98,38 @@ func (b *Broker) Handlers() map[int16]Func {
 		protocol.KeyAlterConfigs:            b.alterConfigs,
 		protocol.KeyCreatePartitions:        b.createPartitions,
 		protocol.KeyIncrementalAlterConfigs: b.incrementalAlterConfigs,
-		protocol.KeyDescribeCluster:         b.describeCluster,
 		protocol.KeyDescribeTopicPartitions: b.describeTopicPartitions,
+		protocol.KeyElectLeaders:            b.electLeaders,
+		protocol.KeyUpdateFeatures:          b.updateFeatures,
+		protocol.KeyUnregisterBroker:        b.unregisterBroker,
 	}
+	maps.Copy(routes, b.aboutControllers())
 	for key, f := range routes {
 		if key != protocol.KeyFetch { // which has no body to look at
 			routes[key] = b.counted(key, f)
 		}
 	}
 	return routes
+}
+
+// ControllerHandlers is the handler of each API of Kafka's that the controller
+// listener serves as well (KIP-919).
+func (b *Broker) ControllerHandlers() map[int16]Func {
+	routes := b.aboutControllers()
+	routes[protocol.KeyApiVersions] = b.apiVersions
+	for key, f := range routes {
+		routes[key] = b.counted(key, f)
+	}
+	return routes
+}
+
+func (b *Broker) aboutControllers() map[int16]Func {
+	return map[int16]Func{
+		protocol.KeyDescribeCluster: b.describeCluster,
+		protocol.KeyDescribeQuorum:  b.describeQuorum,
+		protocol.KeyAddRaftVoter:    b.addRaftVoter,
+		protocol.KeyRemoveRaftVoter: b.removeRaftVoter,
+	}
 }
 
 // find resolves a partition by topic name, or by topic id where byID is set.

@@ -23,6 +23,7 @@ import (
 	"github.com/streambus/streambus/broker/handler"
 	"github.com/streambus/streambus/broker/replica"
 	"github.com/streambus/streambus/protocol"
+	"github.com/streambus/streambus/raftmeta"
 	"github.com/streambus/streambus/raftmeta/control"
 	"github.com/streambus/streambus/raftmeta/image"
 	"github.com/streambus/streambus/storage"
@@ -39,7 +40,10 @@ type node struct {
 	routes   map[int16]handler.Func
 	conn     protocol.ConnInfo
 	ids      int64
-	decided  int          // commands
+	decided  int // commands
+	info     raftmeta.Info
+	answers  func([]control.Command) []handler.Outcome // in the place of deciding, nil for that
+	reached  func(node int32, dir image.UUID, at []image.Endpoint) (image.Voter, error)
 	log      bytes.Buffer // what handlers log
 }
 
@@ -65,12 +69,17 @@ func newNode(t *testing.T, fs vfs.FS, settings ...string) *node {
 	b := &handler.Broker{
 		NodeID: 1, Config: cfg, Image: func() *image.Image { return n.img }, Replicas: n.replicas,
 		Fetcher: fetch.New(math.MaxInt32, 10), Now: time.Now, Log: slog.New(slog.NewTextHandler(&n.log, nil)), CountError: func(int16, protocol.ErrorCode) {}, Unpacking: make(chan struct{}, 1), Propose: n.propose, Current: func(context.Context) *image.Image { return n.img },
-		NewTopicID:  func() image.UUID { n.ids++; return image.UUID{0: 1, 15: byte(n.ids), 14: byte(n.ids >> 8)} },
-		ProducerIDs: func(context.Context) (int64, error) { n.ids++; return n.ids, nil },
+		NewTopicID:       func() image.UUID { n.ids++; return image.UUID{0: 1, 15: byte(n.ids), 14: byte(n.ids >> 8)} },
+		ProducerIDs:      func(context.Context) (int64, error) { n.ids++; return n.ids, nil },
+		Quorum:           func(context.Context) (raftmeta.Info, error) { return n.info, nil },
+		ActiveController: func() int32 { return n.info.Node },
+		FindController: func(_ context.Context, node int32, dir image.UUID, at []image.Endpoint) (image.Voter, error) {
+			return n.reached(node, dir, at)
+		},
 	}
 	n.routes = b.Handlers()
 	for _, o := range n.propose(ctx, "test", "test",
-		&control.FormCluster{ClusterID: "the-cluster", Voters: []image.Voter{{RaftID: 1, NodeID: 1}}},
+		&control.FormCluster{ClusterID: "the-cluster", Voters: []image.Voter{{RaftID: 1, NodeID: 1, Levels: image.OwnLevels}}},
 		&control.RegisterBroker{ID: 1, Incarnation: image.UUID{1}, Levels: image.OwnLevels, Unfenced: true, Dirs: []image.UUID{{9}},
 			Listeners: []image.Endpoint{{Name: "PLAINTEXT", Host: "here", Port: 9092}}}) {
 		if o.Err != nil {
@@ -81,6 +90,9 @@ func newNode(t *testing.T, fs vfs.FS, settings ...string) *node {
 }
 
 func (n *node) propose(_ context.Context, _, _ string, cmds ...control.Command) []handler.Outcome {
+	if n.answers != nil {
+		return n.answers(cmds)
+	}
 	var outcomes []handler.Outcome
 	for _, cmd := range cmds {
 		n.decided++

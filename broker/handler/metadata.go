@@ -51,7 +51,6 @@ func (b *Broker) metadata(ctx context.Context, r *protocol.Request, done func(*p
 	img := b.Current(ctx)
 	cluster := img.ClusterID()
 	resp.ClusterID = &cluster
-	resp.ControllerID = b.NodeID
 	for _, node := range img.Brokers() {
 		if e, ok := endpoint(node, r.Conn.Listener); ok && !node.Fenced {
 			rb := kmsg.NewMetadataResponseBroker()
@@ -60,6 +59,7 @@ func (b *Broker) metadata(ctx context.Context, r *protocol.Request, done func(*p
 			resp.Brokers = append(resp.Brokers, rb)
 		}
 	}
+	resp.ControllerID = b.spokesman(img, r.Conn.Listener)
 	operations := int32(notAsked)
 	if req.IncludeTopicAuthorizedOperations {
 		operations = allTopicOperations
@@ -164,6 +164,21 @@ func describe(img *image.Image, t *image.Topic, version int16, listener string, 
 		}
 	}
 	return row
+}
+
+// spokesman is the broker that clients are to send to what is for the
+// controller. Any broker takes it there, so it is this one, which the client
+// reaches; another only where this one is not among those that are told, and -1
+// where nobody is. Apache Kafka names any of them by chance.
+func (b *Broker) spokesman(img *image.Image, listener string) int32 {
+	chosen := int32(-1)
+	for _, node := range img.Brokers() {
+		_, ok := endpoint(node, listener)
+		if ok && !node.Fenced && (chosen < 0 || node.ID == b.NodeID) {
+			chosen = node.ID
+		}
+	}
+	return chosen
 }
 
 func endpoint(b *image.Broker, listener string) (image.Endpoint, bool) {

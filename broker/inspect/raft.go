@@ -143,7 +143,7 @@ func (r *raftReader) words(rec image.Record) string {
 		}
 		return text
 	case *image.ClusterRecord:
-		return fmt.Sprintf("the cluster is %s, its metadata.version %d", x.ClusterID, x.Level)
+		return fmt.Sprintf("the cluster is %s, its metadata level %d", x.ClusterID, x.Level)
 	case *image.VoterRecord:
 		return fmt.Sprintf("raft id %d is node %d at %s", x.RaftID, x.NodeID, endpoints(x.Endpoints))
 	case *image.VoterRemovalRecord:

@@ -119,6 +119,14 @@ var templates = []struct {
 		req.Cursor = &c
 		return req
 	}},
+	{kmsg.ElectLeaders, false, func(s *session, v int16, a, b string) kmsg.Request {
+		req := electLeaders(v, 0, a, 0, 1)
+		req.Topics = append(req.Topics, electLeaders(v, 0, b, 0).Topics...)
+		return req
+	}},
+	{kmsg.DescribeQuorum, false, func(s *session, v int16, a, b string) kmsg.Request {
+		return describeQuorum(v, quorumTopic, 0)
+	}},
 }
 
 // registerGenerated makes a scenario of n requests for each API.

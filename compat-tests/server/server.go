@@ -129,7 +129,7 @@ func Kafka(ctx context.Context, jars, dir, heap string, settings map[string]stri
 		"advertised.listeners":                     "PLAINTEXT://" + addr,
 		"controller.listener.names":                "CONTROLLER",
 		"listener.security.protocol.map":           "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-		"controller.quorum.voters":                 "1@" + controller,
+		"controller.quorum.bootstrap.servers":      controller,
 		"log.dirs":                                 s.Data,
 		"offsets.topic.replication.factor":         "1",
 		"transaction.state.log.replication.factor": "1",
@@ -147,7 +147,7 @@ func Kafka(ctx context.Context, jars, dir, heap string, settings map[string]stri
 		return nil, err
 	}
 	java := []string{"java", "-Xms" + heap, "-Xmx" + heap, "-XX:+UseG1GC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", filepath.Join(jars, "*")}
-	format := slices.Concat(java, []string{"kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c", file})
+	format := slices.Concat(java, []string{"kafka.tools.StorageTool", "format", "--standalone", "-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c", file})
 	if out, err := exec.CommandContext(ctx, format[0], format[1:]...).CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("formatting Kafka's directory: %w\n%s", err, out)
 	}

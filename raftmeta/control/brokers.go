@@ -187,8 +187,8 @@ func (c *RegisterBroker) check(m *image.Image) error {
 		}
 	}
 	if level := m.Level(); err == nil && (level < c.Levels.Min || level > c.Levels.Max) {
-		_, err = refuse(UnsupportedVersion, "Unable to register because the broker does not support finalized version %d of metadata.version. The broker wants a version between %d and %d, inclusive.",
-			level, c.Levels.Min, c.Levels.Max)
+		_, err = refuse(UnsupportedVersion, "Unable to register because the broker does not support finalized version %d of %s. The broker wants a version between %d and %d, inclusive.",
+			level, MetadataVersion, c.Levels.Min, c.Levels.Max)
 	}
 	return err
 }

@@ -82,8 +82,9 @@ func (c *RemoveVoter) Eval(m *image.Image, _ time.Time) (Result, error) {
 	return Result{Records: []image.Record{&image.VoterRemovalRecord{RaftID: c.RaftID}}}, nil
 }
 
-// MetadataVersion is the feature that finalizes the metadata level. There is no other.
-const MetadataVersion = "metadata.version"
+// MetadataVersion is the feature that finalizes the metadata level. There is no other. The levels of Kafka's feature
+// metadata.version are its releases, so this is another one.
+const MetadataVersion = "streambus.metadata.version"
 
 // UpgradeType says what an update of a feature may do, in the numbers of UpdateFeatures.
 type UpgradeType int8

@@ -204,7 +204,7 @@ func TestFeatures(t *testing.T) {
 		&image.VoterRecord{Voter: image.Voter{RaftID: 7, NodeID: 1, Levels: image.OwnLevels}}})
 	able, _ := image.Apply(old, 100, []image.Record{&image.BrokerRecord{ID: 2, Levels: image.Levels{Min: 1, Max: 1}}})
 	unknown, _ := image.Apply(old, 100, []image.Record{&image.VoterRecord{Voter: image.Voter{RaftID: 7, NodeID: 1}}})
-	to := func(level int16) FeatureUpdate { return FeatureUpdate{"metadata.version", level, Upgrade} }
+	to := func(level int16) FeatureUpdate { return FeatureUpdate{MetadataVersion, level, Upgrade} }
 	for name, c := range map[string]struct {
 		img   *image.Image
 		cmd   UpdateFeatures
@@ -215,15 +215,15 @@ func TestFeatures(t *testing.T) {
 		"only asked":        {old, UpdateFeatures{Updates: []FeatureUpdate{to(2)}, ValidateOnly: true}, "", 1},
 		"stay":              {old, UpdateFeatures{Updates: []FeatureUpdate{to(1)}}, "", 1},
 		"nothing":           {old, UpdateFeatures{}, "", 1},
-		"beyond":            {old, UpdateFeatures{Updates: []FeatureUpdate{to(3)}}, "Invalid update version 3 for feature metadata.version. The controller only supports versions 1-2", 1},
+		"beyond":            {old, UpdateFeatures{Updates: []FeatureUpdate{to(3)}}, "Invalid update version 3 for feature streambus.metadata.version. The controller only supports versions 1-2", 1},
 		"a broker cannot":   {able, UpdateFeatures{Updates: []FeatureUpdate{to(2)}}, "Broker 2 only supports versions 1-1", 1},
 		"a controller":      {unknown, UpdateFeatures{Updates: []FeatureUpdate{to(2)}}, "controller 1 has not registered", 1},
 		"lower":             {cluster(t, 1), UpdateFeatures{Updates: []FeatureUpdate{to(1)}}, "Can't downgrade", 2},
-		"lower on purpose":  {cluster(t, 1), UpdateFeatures{Updates: []FeatureUpdate{{"metadata.version", 1, SafeDowngrade}}}, "Refusing to perform", 2},
-		"raise by lowering": {old, UpdateFeatures{Updates: []FeatureUpdate{{"metadata.version", 2, UnsafeDowngrade}}}, "Can't downgrade to a newer version", 1},
+		"lower on purpose":  {cluster(t, 1), UpdateFeatures{Updates: []FeatureUpdate{{MetadataVersion, 1, SafeDowngrade}}}, "Refusing to perform", 2},
+		"raise by lowering": {old, UpdateFeatures{Updates: []FeatureUpdate{{MetadataVersion, 2, UnsafeDowngrade}}}, "Can't downgrade to a newer version", 1},
 		"negative":          {old, UpdateFeatures{Updates: []FeatureUpdate{to(-1)}}, "less than 0", 1},
 		"unknown":           {old, UpdateFeatures{Updates: []FeatureUpdate{to(2), {"group.version", 1, Upgrade}}}, "does not support this feature", 1},
-		"unknown type":      {old, UpdateFeatures{Updates: []FeatureUpdate{{"metadata.version", 2, 0}}}, "upgrade type", 1},
+		"unknown type":      {old, UpdateFeatures{Updates: []FeatureUpdate{{MetadataVersion, 2, 0}}}, "upgrade type", 1},
 	} {
 		r, err := c.cmd.Eval(c.img, time.Time{})
 		if c.text != "" {

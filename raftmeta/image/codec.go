@@ -28,7 +28,7 @@ type UnknownFormatError struct {
 
 func (e *UnknownFormatError) Error() string {
 	if e.What == "record" {
-		return fmt.Sprintf("metadata record of type %d version %d is unknown to this release: start a release that knows the cluster's metadata.version", e.Type, e.Version)
+		return fmt.Sprintf("metadata record of type %d version %d is unknown to this release: start a release that knows the cluster's metadata level", e.Type, e.Version)
 	}
 	return fmt.Sprintf("metadata %s has format %d, unknown to this release: start a release at least as new as the one that wrote it", e.What, e.Version)
 }
