@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -28,20 +29,27 @@ import (
 	"github.com/streambus/streambus/raftmeta/image"
 )
 
-// buildBinary builds the command once for a test.
-func buildBinary(t *testing.T) string {
-	t.Helper()
-	bin := filepath.Join(t.TempDir(), "streambus")
+// buildBinary builds the command, once for all tests: its directory is removed by
+// TestMain.
+var buildBinary = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "streambus")
+	if err != nil {
+		return "", err
+	}
+	builtIn = dir
+	bin := filepath.Join(dir, "streambus")
 	build := exec.Command("go", "build", "-o", bin, "../cmd/streambus")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building: %v\n%s", err, out)
+		return "", fmt.Errorf("building: %w\n%s", err, out)
 	}
-	return bin
-}
+	return bin, nil
+})
 
-// processes is a cluster of real processes on this machine, each broker and
-// controller. Nodes are numbered from 1.
+var builtIn string // empty if nothing was built
+
+// processes is a cluster of real processes on this machine. Nodes are numbered
+// from 1.
 type processes struct {
 	t      *testing.T
 	bin    string
@@ -49,29 +57,37 @@ type processes struct {
 	nodes  []*process
 }
 
+const (
+	asBoth       = "broker,controller"
+	asBroker     = "broker"
+	asController = "controller"
+)
+
 type process struct {
 	id          int32
+	roles       string
 	data        string
 	port        string // for clients
 	controllers string
 	admin       string
+	settings    []string // besides those that every node has; a later one of a key counts
 
-	mu   sync.Mutex // guards the following
-	stop func(os.Signal) *os.ProcessState
-	pid  int
-	out  *startWatch
+	mu     sync.Mutex // guards the following
+	cmd    *exec.Cmd
+	exited chan struct{}
+	out    *startWatch
 }
 
+// startCluster returns when n nodes with both roles have started.
 func startCluster(t *testing.T, n int) *processes {
 	t.Helper()
-	c := &processes{t: t, bin: buildBinary(t)}
-	var voters []string
-	for i := range n {
-		p := &process{id: int32(i + 1), data: t.TempDir(), port: freePort(t), controllers: freePort(t), admin: freePort(t)}
-		c.nodes = append(c.nodes, p)
-		voters = append(voters, fmt.Sprintf("%d@127.0.0.1:%s", p.id, p.controllers))
-	}
-	c.voters = strings.Join(voters, ",")
+	return startNodes(t, slices.Repeat([]string{asBoth}, n)...)
+}
+
+// startNodes returns when a node with each of the roles has started.
+func startNodes(t *testing.T, roles ...string) *processes {
+	t.Helper()
+	c := newProcesses(t, roles...)
 	for _, p := range c.nodes {
 		c.launch(p)
 	}
@@ -81,11 +97,57 @@ func startCluster(t *testing.T, n int) *processes {
 	return c
 }
 
+// newProcesses are nodes that are not started.
+func newProcesses(t *testing.T, roles ...string) *processes {
+	t.Helper()
+	bin, err := buildBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &processes{t: t, bin: bin}
+	var voters []string
+	for _, r := range roles {
+		p := c.add(r)
+		if p.roles != asBroker {
+			voters = append(voters, p.voter())
+		}
+	}
+	c.voters = strings.Join(voters, ",")
+	return c
+}
+
+// add makes a node, which is not started and no voter.
+func (c *processes) add(roles string) *process {
+	c.t.Helper()
+	p := &process{
+		id: int32(len(c.nodes) + 1), roles: roles, data: c.t.TempDir(),
+		port: freePort(c.t), controllers: freePort(c.t), admin: freePort(c.t),
+	}
+	c.nodes = append(c.nodes, p)
+	return p
+}
+
+func (p *process) voter() string { return fmt.Sprintf("%d@%s", p.id, p.controllerAddr()) }
+
+func (p *process) controllerAddr() string { return "127.0.0.1:" + p.controllers }
+
 func (c *processes) launch(p *process) {
 	c.t.Helper()
-	cmd := exec.Command(c.bin, "serve", "--data-dir", p.data, "--admin-listen", "127.0.0.1:"+p.admin,
-		"--listeners", fmt.Sprintf("PLAINTEXT://127.0.0.1:%s,CONTROLLER://127.0.0.1:%s", p.port, p.controllers),
-		"--set", fmt.Sprint("node.id=", p.id), "--set", "controller.quorum.voters="+c.voters, "--set", "controller.listener.names=CONTROLLER")
+	listeners := []string{"PLAINTEXT://" + p.addr(), "CONTROLLER://" + p.controllerAddr()}
+	switch p.roles {
+	case asBroker:
+		listeners = listeners[:1]
+	case asController:
+		listeners = listeners[1:]
+	}
+	args := []string{"serve", "--data-dir", p.data, "--admin-listen", "127.0.0.1:" + p.admin, "--listeners", strings.Join(listeners, ",")}
+	for _, s := range append([]string{
+		fmt.Sprint("node.id=", p.id), "process.roles=" + p.roles, "controller.quorum.voters=" + c.voters, "controller.listener.names=CONTROLLER",
+		fmt.Sprint("num.partitions=", loadPartitions),
+	}, p.settings...) {
+		args = append(args, "--set", s)
+	}
+	cmd := exec.Command(c.bin, args...)
 	out := &startWatch{started: make(chan struct{})}
 	cmd.Stderr = out
 	if err := cmd.Start(); err != nil {
@@ -93,41 +155,62 @@ func (c *processes) launch(p *process) {
 	}
 	exited := make(chan struct{})
 	go func() { cmd.Wait(); close(exited) }()
-	c.t.Cleanup(func() { cmd.Process.Kill(); <-exited })
+	c.t.Cleanup(func() {
+		cmd.Process.Kill()
+		<-exited
+		if c.t.Failed() {
+			c.t.Logf("node %d, process %d, ends with:\n%s", p.id, cmd.Process.Pid, lastLines(out.text(), 25))
+		}
+	})
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.out, p.pid = out, cmd.Process.Pid
-	p.stop = func(s os.Signal) *os.ProcessState {
-		cmd.Process.Signal(s)
-		<-exited
-		return cmd.ProcessState
-	}
+	p.cmd, p.exited, p.out = cmd, exited, out
+}
+
+func lastLines(text string, n int) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
 
 func (c *processes) started(p *process) {
 	c.t.Helper()
 	select {
 	case <-p.out.started:
+	case <-p.exited:
+		c.t.Fatalf("node %d ended before it had started:\n%s", p.id, p.out.text())
 	case <-time.After(patience):
 		c.t.Fatalf("node %d has not started:\n%s", p.id, p.out.text())
 	}
 }
 
+// signal sends a signal that ends the process, and returns when it has ended.
 func (p *process) signal(s os.Signal) *os.ProcessState {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.stop(s)
+	p.cmd.Process.Signal(s)
+	<-p.exited
+	return p.cmd.ProcessState
 }
 
-func (p *process) pause()  { syscall.Kill(p.pid, syscall.SIGSTOP) }
-func (p *process) resume() { syscall.Kill(p.pid, syscall.SIGCONT) }
+func (p *process) pause()  { p.cmd.Process.Signal(syscall.SIGSTOP) }
+func (p *process) resume() { p.cmd.Process.Signal(syscall.SIGCONT) }
 
 func (p *process) addr() string { return "127.0.0.1:" + p.port }
 
+// withRole are the nodes that have a role.
+func (c *processes) withRole(role string) (some []*process) {
+	for _, p := range c.nodes {
+		if strings.Contains(p.roles, role) {
+			some = append(some, p)
+		}
+	}
+	return some
+}
+
 func (c *processes) addresses() []peer.Address {
 	var all []peer.Address
-	for _, p := range c.nodes {
-		all = append(all, peer.Address{Node: p.id, Addr: "127.0.0.1:" + p.controllers})
+	for _, p := range c.withRole(asController) {
+		all = append(all, peer.Address{Node: p.id, Addr: p.controllerAddr()})
 	}
 	return all
 }
@@ -146,12 +229,12 @@ func (c *processes) clusterID() string {
 
 // active is the node that leads the quorum, nil for none that is known.
 func (c *processes) active(ctx context.Context) *process {
-	for i, at := range c.addresses() {
+	for _, p := range c.withRole(asController) {
 		ctx, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
-		a, err := peer.SayHello(ctx, at.Addr, testPeer, "")
+		a, err := peer.SayHello(ctx, p.controllerAddr(), testPeer, "")
 		cancel()
 		if err == nil && a.Leads {
-			return c.nodes[i]
+			return p
 		}
 	}
 	return nil
@@ -428,4 +511,27 @@ func exchange(addr string, req kmsg.Request, within time.Duration) (kmsg.Respons
 		body = body[1:]
 	}
 	return resp, resp.ReadFrom(body)
+}
+
+// logged returns when a node has said something.
+func (c *processes) logged(p *process, text string) {
+	c.t.Helper()
+	c.eventually(fmt.Sprintf("node %d says %q", p.id, text), func() error {
+		if said := p.out.text(); !strings.Contains(said, text) {
+			return fmt.Errorf("it said:\n%s", said)
+		}
+		return nil
+	})
+}
+
+// submit has a command carried out, however long a fault makes that take.
+func (c *processes) submit(by *peer.Controllers, cmd control.Command) raftmeta.Outcome {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
+	defer cancel()
+	o := by.Submit(ctx, []control.Request{{Actor: "test", Cause: "a test", Awaited: true, Command: cmd}})[0]
+	if o.Err != nil {
+		c.t.Fatalf("%T: %v", cmd, o.Err)
+	}
+	return o
 }

@@ -382,6 +382,9 @@ func (c *Controller) publish(done quorum.Applied) {
 
 // do has the loop call f, unless it has stopped or ctx ends before.
 func (c *Controller) do(ctx context.Context, f func()) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	select {
 	case c.inbox <- f:
 		return nil
