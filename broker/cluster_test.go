@@ -231,13 +231,17 @@ func (c *processes) clusterID() string {
 func (c *processes) active(ctx context.Context) *process {
 	for _, p := range c.withRole(asController) {
 		ctx, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
-		a, err := peer.SayHello(ctx, p.controllerAddr(), testPeer, "")
+		a, err := sayHello(ctx, p)
 		cancel()
 		if err == nil && a.Leads {
 			return p
 		}
 	}
 	return nil
+}
+
+func sayHello(ctx context.Context, p *process) (peer.HelloAnswer, error) {
+	return peer.SayHello(ctx, p.controllerAddr(), testPeer, "")
 }
 
 var testPeer = peer.Config{

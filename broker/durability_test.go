@@ -43,6 +43,7 @@ type load struct {
 	client *kgo.Client
 	stop   context.CancelFunc
 	done   sync.WaitGroup
+	pause  time.Duration
 
 	mu    sync.Mutex // guards the following
 	acked [loadPartitions]int64
@@ -51,6 +52,12 @@ type load struct {
 }
 
 func startLoad(t *testing.T, addr string, seed uint64) *load {
+	return startPacedLoad(t, addr, seed, 0)
+}
+
+// startPacedLoad leaves a pause behind each record of a partition, so that there
+// is not too much to read in the end.
+func startPacedLoad(t *testing.T, addr string, seed uint64, pause time.Duration) *load {
 	client, err := kgo.NewClient(
 		kgo.SeedBrokers(addr), kgo.DefaultProduceTopic(loadTopic), kgo.AllowAutoTopicCreation(),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0), kgo.MaxBufferedRecords(200),
@@ -64,7 +71,7 @@ func startLoad(t *testing.T, addr string, seed uint64) *load {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &load{t: t, client: client, stop: cancel, news: make(chan struct{})}
+	l := &load{t: t, client: client, stop: cancel, pause: pause, news: make(chan struct{})}
 	for p := range int32(loadPartitions) {
 		l.done.Go(func() { l.produce(ctx, p, rand.New(rand.NewPCG(seed, uint64(p)))) })
 	}
@@ -94,6 +101,12 @@ func (l *load) produce(ctx context.Context, partition int32, rng *rand.Rand) {
 			close(l.news)
 			l.news = make(chan struct{})
 		})
+		if l.pause > 0 {
+			select {
+			case <-time.After(l.pause):
+			case <-ctx.Done():
+			}
+		}
 	}
 }
 
