@@ -134,7 +134,7 @@ func (q *quorumNode) open() (err error) {
 	q.transport = transport.New(transport.Config{
 		Self: q.raftID, ClusterID: q.b.identity.ClusterID, Logger: q.b.log, Registerer: q.b.metrics,
 		Dial: q.dial, SnapshotTimeout: snapshotTime,
-		Unreachable:  func(id uint64) { q.controller.Unreachable(id) },
+		Unreachable: func(id uint64) { q.controller.Unreachable(id) },
 		// It may be called by the loop of the controller itself.
 		SnapshotDone: func(id uint64, ok bool) { go q.controller.SnapshotSent(id, ok) },
 	})

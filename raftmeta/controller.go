@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	mathrand "math/rand/v2"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -340,7 +341,11 @@ func (c *Controller) settle() error {
 func (c *Controller) observe() {
 	status := c.core.Status()
 	c.active.Store(c.core.Active())
-	c.leader.Store(c.nodeOf(status.Leader))
+	leader := c.nodeOf(status.Leader)
+	if m := c.core.Members(); !slices.Contains(m.Voters, c.raftID) && !slices.Contains(m.Learners, c.raftID) {
+		leader = -1 // nobody tells who takes no part that another leads
+	}
+	c.leader.Store(leader)
 	c.metrics.observe(status, c.leader.Load())
 	c.metrics.waiting.Set(float64(c.core.Waiting()))
 }

@@ -25,6 +25,9 @@ const (
 	// pollWait is how long a controller holds a request for units that are not
 	// there yet.
 	pollWait = 5 * time.Second
+	// localWait is how long the controller of this process may have no news until it
+	// is looked whether it is one that gets any.
+	localWait = time.Second
 	// late is how long after that the answer may begin; what it holds may take longer.
 	late = time.Second
 	// doubtTime is after how long without an answer it is asked who leads by now.
@@ -292,13 +295,21 @@ func (c *Controllers) heartbeatOnce(ctx context.Context, attempt int, h liveness
 	return a.Reply, a.Error.whole()
 }
 
-// Units is a raftmeta.Source: the controller of this process, or any other.
+// Units is a raftmeta.Source: the controller of this process, or any other. The
+// one of this process may be cut off from the quorum, or have been removed from it:
+// others are asked when it follows nobody.
 func (c *Controllers) Units(ctx context.Context, after uint64, maxBytes int) (follow.Batch, error) {
-	if c.Local != nil {
-		return c.Local.Units(ctx, after, maxBytes)
-	}
 	wait := pause
 	for attempt := 0; ; attempt++ {
+		if c.Local != nil {
+			b, err := c.localUnits(ctx, after, maxBytes)
+			if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+				return b, err
+			}
+			if c.Local.Leader() >= 0 || len(c.Addresses()) == 0 {
+				continue
+			}
+		}
 		b, err := c.unitsOnce(ctx, attempt, after, maxBytes)
 		if err != nil && !sleep(ctx, &wait) {
 			return b, ctx.Err()
@@ -307,6 +318,12 @@ func (c *Controllers) Units(ctx context.Context, after uint64, maxBytes int) (fo
 			return b, nil
 		}
 	}
+}
+
+func (c *Controllers) localUnits(ctx context.Context, after uint64, maxBytes int) (follow.Batch, error) {
+	ctx, cancel := context.WithTimeout(ctx, localWait)
+	defer cancel()
+	return c.Local.Units(ctx, after, maxBytes)
 }
 
 func (c *Controllers) unitsOnce(ctx context.Context, attempt int, after uint64, maxBytes int) (follow.Batch, error) {
@@ -383,7 +400,9 @@ func (c *Controllers) choose(attempt int) (to Address, local, ok bool) {
 // active is the node that is taken for the active controller, -1 for none known.
 func (c *Controllers) active() int32 {
 	if c.Local != nil {
-		return c.Local.Leader()
+		if leader := c.Local.Leader(); leader >= 0 {
+			return leader
+		}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
