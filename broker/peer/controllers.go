@@ -458,7 +458,7 @@ func (c *Controllers) take(ctx context.Context, at lane) (*Conn, error) {
 	c.mu.Unlock()
 	cfg := c.Dial
 	if at.units {
-		cfg.AnswerTimeout = pollWait + late
+		cfg.AnswerTimeout = max(late, pollWait+late-cfg.WriteTimeout) // it counts on top of that
 	}
 	conn, err := Dial(ctx, at.addr, cfg)
 	if err != nil {
