@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -20,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/anishathalye/porcupine"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/streambus/streambus/broker/peer"
@@ -260,16 +262,26 @@ func (c *processes) as(node int32, cluster string) *peer.Controllers {
 // decides is killed or paused: with clients that ask again none fails, none is
 // lost, and what was answered with success is seen at every broker that answers.
 func TestMetadataUnderFaults(t *testing.T) {
-	span := 40 * time.Second
-	if s := os.Getenv("STREAMBUS_FAULTS_SECONDS"); s != "" {
-		n, err := strconv.Atoi(s)
-		if err != nil {
-			t.Fatal(err)
-		}
-		span = time.Duration(n) * time.Second
+	for _, run := range []struct {
+		controllers int
+		span        time.Duration
+	}{{3, 20 * time.Second}, {1, 5 * time.Second}, {5, 8 * time.Second}} {
+		t.Run(fmt.Sprint(run.controllers, " controllers"), func(t *testing.T) {
+			if s := os.Getenv("STREAMBUS_FAULTS_SECONDS"); s != "" {
+				n, err := strconv.Atoi(s)
+				if err != nil {
+					t.Fatal(err)
+				}
+				run.span = time.Duration(n) * time.Second
+			}
+			operateUnderFaults(t, run.controllers, run.span)
+		})
 	}
-	c := startCluster(t, 3)
-	f := &faults{t: t, c: c, cluster: c.clusterID()}
+}
+
+func operateUnderFaults(t *testing.T, controllers int, span time.Duration) {
+	c := startCluster(t, controllers)
+	f := &faults{t: t, c: c, cluster: c.clusterID(), begun: time.Now(), histories: map[string][]porcupine.Operation{}}
 	ctx, cancel := context.WithTimeout(t.Context(), span)
 	defer cancel()
 	var workers sync.WaitGroup
@@ -287,14 +299,17 @@ type faults struct {
 	c       *processes
 	cluster string
 
-	done    [5]atomic.Int64 // operations by kind that succeeded
-	reads   atomic.Int64
-	mu      sync.Mutex // guards the following
-	last    time.Time  // an operation that changes something succeeded
-	gaps    []gap
-	topics  map[string]int32 // partitions as acknowledged
-	faults  []string
-	faultAt []time.Time
+	begun     time.Time
+	done      [5]atomic.Int64 // operations by kind that succeeded
+	reads     atomic.Int64
+	shared    atomic.Int64 // rounds of what all workers do to the same topics
+	mu        sync.Mutex   // guards the following
+	histories map[string][]porcupine.Operation
+	last      time.Time // an operation that changes something succeeded
+	gaps      []gap
+	topics    map[string]int32 // partitions as acknowledged
+	faults    []string
+	faultAt   []time.Time
 }
 
 type gap struct {
@@ -391,6 +406,119 @@ func (f *faults) work(ctx context.Context, id int32) {
 		}
 		f.remember(name, 5)
 		f.shrink(view, topicID, submit)
+		f.contend(id, controllers)
+	}
+}
+
+// attempt is what a client did to a topic that others work on too, and what came
+// of it. A topic that is not there has 0 partitions.
+type attempt struct {
+	kind    string // create, grow, read
+	count   int32  // that was asked for, or found
+	refused control.Code
+	ok      bool
+}
+
+// topicModel is what attempts at one topic may come to, one after the other. The
+// state is the number of its partitions.
+var topicModel = porcupine.Model{
+	Init: func() any { return int32(0) },
+	Step: func(state, input, _ any) (bool, any) {
+		have, a := state.(int32), input.(attempt)
+		switch {
+		case a.kind == "read":
+			return a.count == have, have
+		case a.kind == "create" && a.ok:
+			return have == 0, a.count
+		case a.kind == "create":
+			return have > 0 && a.refused == control.TopicExists, have
+		case a.ok:
+			return have > 0 && have < a.count, a.count
+		case a.refused == control.UnknownTopic:
+			return have == 0, have
+		}
+		return have >= a.count && a.refused == control.InvalidPartitions, have
+	},
+	Equal: func(a, b any) bool { return a == b },
+}
+
+// contend does one thing each to a few topics that all workers work on, and one
+// read of each at some broker.
+func (f *faults) contend(id int32, controllers *peer.Controllers) {
+	topic := fmt.Sprint("shared-", f.shared.Add(1)/12) // so many rounds each
+	change := attempt{kind: "create", count: 2}
+	var cmd control.Command = &control.CreateTopic{Name: topic, ID: newUUID(), Partitions: change.count, ReplicationFactor: 1}
+	if rand.N(3) > 0 {
+		change = attempt{kind: "grow", count: 3 + rand.N(int32(6))}
+		cmd = &control.CreatePartitions{Topic: topic, Count: change.count}
+	}
+	for _, read := range []bool{true, false, true} {
+		begun := time.Since(f.begun)
+		a := change
+		if read {
+			row, err := metadata(f.c.nodes[rand.N(len(f.c.nodes))], topic)
+			if err != nil {
+				continue // it was killed, or is paused
+			}
+			a = attempt{kind: "read", count: int32(len(row.Partitions))}
+		} else {
+			ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+			o := controllers.Submit(ctx, []control.Request{{Actor: "test", Cause: "with others", Awaited: true, Command: cmd}})[0]
+			cancel()
+			r, refused := errors.AsType[*control.Refusal](o.Err)
+			if o.Err != nil && !refused {
+				f.t.Errorf("worker %d: %s: %v", id, a.kind, o.Err)
+				return
+			}
+			if a.ok = !refused; refused {
+				a.refused = r.Code
+			}
+		}
+		ended := time.Since(f.begun)
+		f.mu.Lock()
+		f.histories[topic] = append(f.histories[topic], porcupine.Operation{ClientId: int(id), Input: a, Call: int64(begun), Return: int64(ended)})
+		f.mu.Unlock()
+	}
+}
+
+// checkHistories looks for an order of what was done to each topic that explains
+// all that was answered.
+func (f *faults) checkHistories() {
+	operations := 0
+	for topic, h := range f.histories {
+		operations += len(h)
+		if got := porcupine.CheckOperationsTimeout(topicModel, h, patience); got != porcupine.Ok {
+			slices.SortFunc(h, func(a, b porcupine.Operation) int { return cmp.Compare(a.Call, b.Call) })
+			for _, o := range h {
+				f.t.Logf("%s to %s, worker %d: %+v", time.Duration(o.Call), time.Duration(o.Return), o.ClientId, o.Input)
+			}
+			f.t.Errorf("%s: what was answered follows from no order of what was asked: %v", topic, got)
+		}
+	}
+	f.t.Logf("%d histories of %d operations", len(f.histories), operations)
+}
+
+// The checker can tell.
+func TestTopicHistoriesThatCannotBe(t *testing.T) {
+	at := func(from, to int64, a attempt) porcupine.Operation {
+		return porcupine.Operation{Input: a, Call: from, Return: to}
+	}
+	create, grow := attempt{kind: "create", count: 2, ok: true}, attempt{kind: "grow", count: 4, ok: true}
+	exists := attempt{kind: "create", count: 2, refused: control.TopicExists}
+	for _, x := range []struct {
+		what    string
+		history []porcupine.Operation
+		want    bool
+	}{
+		{"one after the other", []porcupine.Operation{at(0, 1, create), at(2, 3, exists), at(4, 5, grow), at(6, 7, attempt{kind: "read", count: 4})}, true},
+		{"a stale read", []porcupine.Operation{at(0, 1, create), at(2, 3, grow), at(4, 5, attempt{kind: "read", count: 2})}, false},
+		{"a read beside", []porcupine.Operation{at(0, 1, create), at(2, 5, grow), at(3, 4, attempt{kind: "read", count: 2})}, true},
+		{"created twice", []porcupine.Operation{at(0, 2, create), at(1, 3, create)}, false},
+		{"grown twice", []porcupine.Operation{at(0, 1, create), at(2, 3, grow), at(2, 3, grow)}, false},
+	} {
+		if got := porcupine.CheckOperations(topicModel, x.history); got != x.want {
+			t.Errorf("%s: %v", x.what, got)
+		}
 	}
 }
 
@@ -462,6 +590,7 @@ func (f *faults) check() {
 			f.t.Errorf("no operation %q succeeded", name)
 		}
 	}
+	f.checkHistories()
 	f.t.Logf("%d reads after a success, %d faults", f.reads.Load(), len(f.faults))
 	for _, g := range f.gaps {
 		what := "nothing"
