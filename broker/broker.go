@@ -406,6 +406,7 @@ func (b *Broker) start(ctx context.Context, g *errgroup.Group, parts context.Con
 		g.Go(func() error { return b.quorum.run(parts) })
 		g.Go(func() error { return b.takePlace(parts) })
 	}
+	g.Go(func() error { return b.watchCluster(parts) })
 	b.session = newSession(b.controllers, b.view, b.log, control.RegisterBroker{
 		ID: b.cfg.NodeID(), Incarnation: b.incarnation, Listeners: b.endpoints, Rack: b.cfg.Get("broker.rack"),
 		Dirs: []image.UUID{b.identity.DirectoryID}, Levels: image.OwnLevels, PreviousBrokerEpoch: -1,

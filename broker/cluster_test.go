@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/anishathalye/porcupine"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/streambus/streambus/broker/peer"
@@ -28,20 +31,27 @@ import (
 	"github.com/streambus/streambus/raftmeta/image"
 )
 
-// buildBinary builds the command once for a test.
-func buildBinary(t *testing.T) string {
-	t.Helper()
-	bin := filepath.Join(t.TempDir(), "streambus")
+// buildBinary builds the command, once for all tests: its directory is removed by
+// TestMain.
+var buildBinary = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "streambus")
+	if err != nil {
+		return "", err
+	}
+	builtIn = dir
+	bin := filepath.Join(dir, "streambus")
 	build := exec.Command("go", "build", "-o", bin, "../cmd/streambus")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building: %v\n%s", err, out)
+		return "", fmt.Errorf("building: %w\n%s", err, out)
 	}
-	return bin
-}
+	return bin, nil
+})
 
-// processes is a cluster of real processes on this machine, each broker and
-// controller. Nodes are numbered from 1.
+var builtIn string // empty if nothing was built
+
+// processes is a cluster of real processes on this machine. Nodes are numbered
+// from 1.
 type processes struct {
 	t      *testing.T
 	bin    string
@@ -49,29 +59,37 @@ type processes struct {
 	nodes  []*process
 }
 
+const (
+	asBoth       = "broker,controller"
+	asBroker     = "broker"
+	asController = "controller"
+)
+
 type process struct {
 	id          int32
+	roles       string
 	data        string
 	port        string // for clients
 	controllers string
 	admin       string
+	settings    []string // besides those that every node has; a later one of a key counts
 
-	mu   sync.Mutex // guards the following
-	stop func(os.Signal) *os.ProcessState
-	pid  int
-	out  *startWatch
+	mu     sync.Mutex // guards the following
+	cmd    *exec.Cmd
+	exited chan struct{}
+	out    *startWatch
 }
 
+// startCluster returns when n nodes with both roles have started.
 func startCluster(t *testing.T, n int) *processes {
 	t.Helper()
-	c := &processes{t: t, bin: buildBinary(t)}
-	var voters []string
-	for i := range n {
-		p := &process{id: int32(i + 1), data: t.TempDir(), port: freePort(t), controllers: freePort(t), admin: freePort(t)}
-		c.nodes = append(c.nodes, p)
-		voters = append(voters, fmt.Sprintf("%d@127.0.0.1:%s", p.id, p.controllers))
-	}
-	c.voters = strings.Join(voters, ",")
+	return startNodes(t, slices.Repeat([]string{asBoth}, n)...)
+}
+
+// startNodes returns when a node with each of the roles has started.
+func startNodes(t *testing.T, roles ...string) *processes {
+	t.Helper()
+	c := newProcesses(t, roles...)
 	for _, p := range c.nodes {
 		c.launch(p)
 	}
@@ -81,11 +99,57 @@ func startCluster(t *testing.T, n int) *processes {
 	return c
 }
 
+// newProcesses are nodes that are not started.
+func newProcesses(t *testing.T, roles ...string) *processes {
+	t.Helper()
+	bin, err := buildBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &processes{t: t, bin: bin}
+	var voters []string
+	for _, r := range roles {
+		p := c.add(r)
+		if p.roles != asBroker {
+			voters = append(voters, p.voter())
+		}
+	}
+	c.voters = strings.Join(voters, ",")
+	return c
+}
+
+// add makes a node, which is not started and no voter.
+func (c *processes) add(roles string) *process {
+	c.t.Helper()
+	p := &process{
+		id: int32(len(c.nodes) + 1), roles: roles, data: c.t.TempDir(),
+		port: freePort(c.t), controllers: freePort(c.t), admin: freePort(c.t),
+	}
+	c.nodes = append(c.nodes, p)
+	return p
+}
+
+func (p *process) voter() string { return fmt.Sprintf("%d@%s", p.id, p.controllerAddr()) }
+
+func (p *process) controllerAddr() string { return "127.0.0.1:" + p.controllers }
+
 func (c *processes) launch(p *process) {
 	c.t.Helper()
-	cmd := exec.Command(c.bin, "serve", "--data-dir", p.data, "--admin-listen", "127.0.0.1:"+p.admin,
-		"--listeners", fmt.Sprintf("PLAINTEXT://127.0.0.1:%s,CONTROLLER://127.0.0.1:%s", p.port, p.controllers),
-		"--set", fmt.Sprint("node.id=", p.id), "--set", "controller.quorum.voters="+c.voters, "--set", "controller.listener.names=CONTROLLER")
+	listeners := []string{"PLAINTEXT://" + p.addr(), "CONTROLLER://" + p.controllerAddr()}
+	switch p.roles {
+	case asBroker:
+		listeners = listeners[:1]
+	case asController:
+		listeners = listeners[1:]
+	}
+	args := []string{"serve", "--data-dir", p.data, "--admin-listen", "127.0.0.1:" + p.admin, "--listeners", strings.Join(listeners, ",")}
+	for _, s := range append([]string{
+		fmt.Sprint("node.id=", p.id), "process.roles=" + p.roles, "controller.quorum.voters=" + c.voters, "controller.listener.names=CONTROLLER",
+		fmt.Sprint("num.partitions=", loadPartitions),
+	}, p.settings...) {
+		args = append(args, "--set", s)
+	}
+	cmd := exec.Command(c.bin, args...)
 	out := &startWatch{started: make(chan struct{})}
 	cmd.Stderr = out
 	if err := cmd.Start(); err != nil {
@@ -93,41 +157,62 @@ func (c *processes) launch(p *process) {
 	}
 	exited := make(chan struct{})
 	go func() { cmd.Wait(); close(exited) }()
-	c.t.Cleanup(func() { cmd.Process.Kill(); <-exited })
+	c.t.Cleanup(func() {
+		cmd.Process.Kill()
+		<-exited
+		if c.t.Failed() {
+			c.t.Logf("node %d, process %d, ends with:\n%s", p.id, cmd.Process.Pid, lastLines(out.text(), 25))
+		}
+	})
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.out, p.pid = out, cmd.Process.Pid
-	p.stop = func(s os.Signal) *os.ProcessState {
-		cmd.Process.Signal(s)
-		<-exited
-		return cmd.ProcessState
-	}
+	p.cmd, p.exited, p.out = cmd, exited, out
+}
+
+func lastLines(text string, n int) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
 
 func (c *processes) started(p *process) {
 	c.t.Helper()
 	select {
 	case <-p.out.started:
+	case <-p.exited:
+		c.t.Fatalf("node %d ended before it had started:\n%s", p.id, p.out.text())
 	case <-time.After(patience):
 		c.t.Fatalf("node %d has not started:\n%s", p.id, p.out.text())
 	}
 }
 
+// signal sends a signal that ends the process, and returns when it has ended.
 func (p *process) signal(s os.Signal) *os.ProcessState {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.stop(s)
+	p.cmd.Process.Signal(s)
+	<-p.exited
+	return p.cmd.ProcessState
 }
 
-func (p *process) pause()  { syscall.Kill(p.pid, syscall.SIGSTOP) }
-func (p *process) resume() { syscall.Kill(p.pid, syscall.SIGCONT) }
+func (p *process) pause()  { p.cmd.Process.Signal(syscall.SIGSTOP) }
+func (p *process) resume() { p.cmd.Process.Signal(syscall.SIGCONT) }
 
 func (p *process) addr() string { return "127.0.0.1:" + p.port }
 
+// withRole are the nodes that have a role.
+func (c *processes) withRole(role string) (some []*process) {
+	for _, p := range c.nodes {
+		if strings.Contains(p.roles, role) {
+			some = append(some, p)
+		}
+	}
+	return some
+}
+
 func (c *processes) addresses() []peer.Address {
 	var all []peer.Address
-	for _, p := range c.nodes {
-		all = append(all, peer.Address{Node: p.id, Addr: "127.0.0.1:" + p.controllers})
+	for _, p := range c.withRole(asController) {
+		all = append(all, peer.Address{Node: p.id, Addr: p.controllerAddr()})
 	}
 	return all
 }
@@ -146,15 +231,19 @@ func (c *processes) clusterID() string {
 
 // active is the node that leads the quorum, nil for none that is known.
 func (c *processes) active(ctx context.Context) *process {
-	for i, at := range c.addresses() {
+	for _, p := range c.withRole(asController) {
 		ctx, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
-		a, err := peer.SayHello(ctx, at.Addr, testPeer, "")
+		a, err := sayHello(ctx, p)
 		cancel()
 		if err == nil && a.Leads {
-			return c.nodes[i]
+			return p
 		}
 	}
 	return nil
+}
+
+func sayHello(ctx context.Context, p *process) (peer.HelloAnswer, error) {
+	return peer.SayHello(ctx, p.controllerAddr(), testPeer, "")
 }
 
 var testPeer = peer.Config{
@@ -173,16 +262,26 @@ func (c *processes) as(node int32, cluster string) *peer.Controllers {
 // decides is killed or paused: with clients that ask again none fails, none is
 // lost, and what was answered with success is seen at every broker that answers.
 func TestMetadataUnderFaults(t *testing.T) {
-	span := 40 * time.Second
-	if s := os.Getenv("STREAMBUS_FAULTS_SECONDS"); s != "" {
-		n, err := strconv.Atoi(s)
-		if err != nil {
-			t.Fatal(err)
-		}
-		span = time.Duration(n) * time.Second
+	for _, run := range []struct {
+		controllers int
+		span        time.Duration
+	}{{3, 20 * time.Second}, {1, 5 * time.Second}, {5, 8 * time.Second}} {
+		t.Run(fmt.Sprint(run.controllers, " controllers"), func(t *testing.T) {
+			if s := os.Getenv("STREAMBUS_FAULTS_SECONDS"); s != "" {
+				n, err := strconv.Atoi(s)
+				if err != nil {
+					t.Fatal(err)
+				}
+				run.span = time.Duration(n) * time.Second
+			}
+			operateUnderFaults(t, run.controllers, run.span)
+		})
 	}
-	c := startCluster(t, 3)
-	f := &faults{t: t, c: c, cluster: c.clusterID()}
+}
+
+func operateUnderFaults(t *testing.T, controllers int, span time.Duration) {
+	c := startCluster(t, controllers)
+	f := &faults{t: t, c: c, cluster: c.clusterID(), begun: time.Now(), histories: map[string][]porcupine.Operation{}}
 	ctx, cancel := context.WithTimeout(t.Context(), span)
 	defer cancel()
 	var workers sync.WaitGroup
@@ -200,14 +299,17 @@ type faults struct {
 	c       *processes
 	cluster string
 
-	done    [5]atomic.Int64 // operations by kind that succeeded
-	reads   atomic.Int64
-	mu      sync.Mutex // guards the following
-	last    time.Time  // an operation that changes something succeeded
-	gaps    []gap
-	topics  map[string]int32 // partitions as acknowledged
-	faults  []string
-	faultAt []time.Time
+	begun     time.Time
+	done      [5]atomic.Int64 // operations by kind that succeeded
+	reads     atomic.Int64
+	shared    atomic.Int64 // rounds of what all workers do to the same topics
+	mu        sync.Mutex   // guards the following
+	histories map[string][]porcupine.Operation
+	last      time.Time // an operation that changes something succeeded
+	gaps      []gap
+	topics    map[string]int32 // partitions as acknowledged
+	faults    []string
+	faultAt   []time.Time
 }
 
 type gap struct {
@@ -304,6 +406,119 @@ func (f *faults) work(ctx context.Context, id int32) {
 		}
 		f.remember(name, 5)
 		f.shrink(view, topicID, submit)
+		f.contend(id, controllers)
+	}
+}
+
+// attempt is what a client did to a topic that others work on too, and what came
+// of it. A topic that is not there has 0 partitions.
+type attempt struct {
+	kind    string // create, grow, read
+	count   int32  // that was asked for, or found
+	refused control.Code
+	ok      bool
+}
+
+// topicModel is what attempts at one topic may come to, one after the other. The
+// state is the number of its partitions.
+var topicModel = porcupine.Model{
+	Init: func() any { return int32(0) },
+	Step: func(state, input, _ any) (bool, any) {
+		have, a := state.(int32), input.(attempt)
+		switch {
+		case a.kind == "read":
+			return a.count == have, have
+		case a.kind == "create" && a.ok:
+			return have == 0, a.count
+		case a.kind == "create":
+			return have > 0 && a.refused == control.TopicExists, have
+		case a.ok:
+			return have > 0 && have < a.count, a.count
+		case a.refused == control.UnknownTopic:
+			return have == 0, have
+		}
+		return have >= a.count && a.refused == control.InvalidPartitions, have
+	},
+	Equal: func(a, b any) bool { return a == b },
+}
+
+// contend does one thing each to a few topics that all workers work on, and one
+// read of each at some broker.
+func (f *faults) contend(id int32, controllers *peer.Controllers) {
+	topic := fmt.Sprint("shared-", f.shared.Add(1)/12) // so many rounds each
+	change := attempt{kind: "create", count: 2}
+	var cmd control.Command = &control.CreateTopic{Name: topic, ID: newUUID(), Partitions: change.count, ReplicationFactor: 1}
+	if rand.N(3) > 0 {
+		change = attempt{kind: "grow", count: 3 + rand.N(int32(6))}
+		cmd = &control.CreatePartitions{Topic: topic, Count: change.count}
+	}
+	for _, read := range []bool{true, false, true} {
+		begun := time.Since(f.begun)
+		a := change
+		if read {
+			row, err := metadata(f.c.nodes[rand.N(len(f.c.nodes))], topic)
+			if err != nil {
+				continue // it was killed, or is paused
+			}
+			a = attempt{kind: "read", count: int32(len(row.Partitions))}
+		} else {
+			ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+			o := controllers.Submit(ctx, []control.Request{{Actor: "test", Cause: "with others", Awaited: true, Command: cmd}})[0]
+			cancel()
+			r, refused := errors.AsType[*control.Refusal](o.Err)
+			if o.Err != nil && !refused {
+				f.t.Errorf("worker %d: %s: %v", id, a.kind, o.Err)
+				return
+			}
+			if a.ok = !refused; refused {
+				a.refused = r.Code
+			}
+		}
+		ended := time.Since(f.begun)
+		f.mu.Lock()
+		f.histories[topic] = append(f.histories[topic], porcupine.Operation{ClientId: int(id), Input: a, Call: int64(begun), Return: int64(ended)})
+		f.mu.Unlock()
+	}
+}
+
+// checkHistories looks for an order of what was done to each topic that explains
+// all that was answered.
+func (f *faults) checkHistories() {
+	operations := 0
+	for topic, h := range f.histories {
+		operations += len(h)
+		if got := porcupine.CheckOperationsTimeout(topicModel, h, patience); got != porcupine.Ok {
+			slices.SortFunc(h, func(a, b porcupine.Operation) int { return cmp.Compare(a.Call, b.Call) })
+			for _, o := range h {
+				f.t.Logf("%s to %s, worker %d: %+v", time.Duration(o.Call), time.Duration(o.Return), o.ClientId, o.Input)
+			}
+			f.t.Errorf("%s: what was answered follows from no order of what was asked: %v", topic, got)
+		}
+	}
+	f.t.Logf("%d histories of %d operations", len(f.histories), operations)
+}
+
+// The checker can tell.
+func TestTopicHistoriesThatCannotBe(t *testing.T) {
+	at := func(from, to int64, a attempt) porcupine.Operation {
+		return porcupine.Operation{Input: a, Call: from, Return: to}
+	}
+	create, grow := attempt{kind: "create", count: 2, ok: true}, attempt{kind: "grow", count: 4, ok: true}
+	exists := attempt{kind: "create", count: 2, refused: control.TopicExists}
+	for _, x := range []struct {
+		what    string
+		history []porcupine.Operation
+		want    bool
+	}{
+		{"one after the other", []porcupine.Operation{at(0, 1, create), at(2, 3, exists), at(4, 5, grow), at(6, 7, attempt{kind: "read", count: 4})}, true},
+		{"a stale read", []porcupine.Operation{at(0, 1, create), at(2, 3, grow), at(4, 5, attempt{kind: "read", count: 2})}, false},
+		{"a read beside", []porcupine.Operation{at(0, 1, create), at(2, 5, grow), at(3, 4, attempt{kind: "read", count: 2})}, true},
+		{"created twice", []porcupine.Operation{at(0, 2, create), at(1, 3, create)}, false},
+		{"grown twice", []porcupine.Operation{at(0, 1, create), at(2, 3, grow), at(2, 3, grow)}, false},
+	} {
+		if got := porcupine.CheckOperations(topicModel, x.history); got != x.want {
+			t.Errorf("%s: %v", x.what, got)
+		}
 	}
 }
 
@@ -375,6 +590,7 @@ func (f *faults) check() {
 			f.t.Errorf("no operation %q succeeded", name)
 		}
 	}
+	f.checkHistories()
 	f.t.Logf("%d reads after a success, %d faults", f.reads.Load(), len(f.faults))
 	for _, g := range f.gaps {
 		what := "nothing"
@@ -428,4 +644,27 @@ func exchange(addr string, req kmsg.Request, within time.Duration) (kmsg.Respons
 		body = body[1:]
 	}
 	return resp, resp.ReadFrom(body)
+}
+
+// logged returns when a node has said something.
+func (c *processes) logged(p *process, text string) {
+	c.t.Helper()
+	c.eventually(fmt.Sprintf("node %d says %q", p.id, text), func() error {
+		if said := p.out.text(); !strings.Contains(said, text) {
+			return fmt.Errorf("it said:\n%s", said)
+		}
+		return nil
+	})
+}
+
+// submit has a command carried out, however long a fault makes that take.
+func (c *processes) submit(by *peer.Controllers, cmd control.Command) raftmeta.Outcome {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
+	defer cancel()
+	o := by.Submit(ctx, []control.Request{{Actor: "test", Cause: "a test", Awaited: true, Command: cmd}})[0]
+	if o.Err != nil {
+		c.t.Fatalf("%T: %v", cmd, o.Err)
+	}
+	return o
 }

@@ -3,6 +3,7 @@ package broker
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -10,7 +11,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -43,6 +43,7 @@ type load struct {
 	client *kgo.Client
 	stop   context.CancelFunc
 	done   sync.WaitGroup
+	pause  time.Duration
 
 	mu    sync.Mutex // guards the following
 	acked [loadPartitions]int64
@@ -51,6 +52,12 @@ type load struct {
 }
 
 func startLoad(t *testing.T, addr string, seed uint64) *load {
+	return startPacedLoad(t, addr, seed, 0)
+}
+
+// startPacedLoad leaves a pause behind each record of a partition, so that there
+// is not too much to read in the end.
+func startPacedLoad(t *testing.T, addr string, seed uint64, pause time.Duration) *load {
 	client, err := kgo.NewClient(
 		kgo.SeedBrokers(addr), kgo.DefaultProduceTopic(loadTopic), kgo.AllowAutoTopicCreation(),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0), kgo.MaxBufferedRecords(200),
@@ -64,11 +71,15 @@ func startLoad(t *testing.T, addr string, seed uint64) *load {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &load{t: t, client: client, stop: cancel, news: make(chan struct{})}
+	l := &load{t: t, client: client, stop: cancel, pause: pause, news: make(chan struct{})}
 	for p := range int32(loadPartitions) {
 		l.done.Go(func() { l.produce(ctx, p, rand.New(rand.NewPCG(seed, uint64(p)))) })
 	}
-	t.Cleanup(client.Close)
+	t.Cleanup(func() {
+		cancel()
+		client.Close()
+		l.done.Wait()
+	})
 	return l
 }
 
@@ -77,6 +88,9 @@ func (l *load) produce(ctx context.Context, partition int32, rng *rand.Rand) {
 	for n := 0; ctx.Err() == nil; n++ {
 		value := fmt.Appendf(nil, "%d %s", n, padding[:rng.IntN(len(padding))])
 		l.client.Produce(context.Background(), &kgo.Record{Partition: partition, Value: value}, func(_ *kgo.Record, err error) {
+			if errors.Is(err, kgo.ErrClientClosed) {
+				return // the test has failed before its end
+			}
 			if err != nil {
 				l.t.Errorf("partition %d, record %d: %v", partition, n, err)
 			}
@@ -87,6 +101,12 @@ func (l *load) produce(ctx context.Context, partition int32, rng *rand.Rand) {
 			close(l.news)
 			l.news = make(chan struct{})
 		})
+		if l.pause > 0 {
+			select {
+			case <-time.After(l.pause):
+			case <-ctx.Done():
+			}
+		}
 	}
 }
 
@@ -237,16 +257,24 @@ func startConfigured(t *testing.T, disk Disk, data string, settings map[string]s
 	return n
 }
 
-// freePort is a port that nobody listens on now.
+// freePort is a port that nobody listens on now, and that the system gives nobody
+// who asks for any: it can be listened on again after a restart.
 func freePort(t *testing.T) string {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		port := strconv.Itoa(10_000 + rand.N(22_000)) // Linux gives those from 32768 on
+		if _, taken := portsGiven.LoadOrStore(port, true); taken {
+			continue
+		}
+		if ln, err := net.Listen("tcp", "127.0.0.1:"+port); err == nil {
+			ln.Close()
+			return port
+		}
 	}
-	defer ln.Close()
-	_, port, _ := net.SplitHostPort(ln.Addr().String())
-	return port
+	t.Fatal("no port from 10000 to 31999 is free")
+	return ""
 }
+
+var portsGiven sync.Map
 
 // The power goes while a producer writes, again and again; each time the disk
 // keeps any part of what was not synced.
@@ -310,11 +338,9 @@ func TestKill(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	bin := filepath.Join(t.TempDir(), "streambus")
-	build := exec.Command("go", "build", "-o", bin, "../cmd/streambus")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building: %v\n%s", err, out)
+	bin, err := buildBinary()
+	if err != nil {
+		t.Fatal(err)
 	}
 	data, port := t.TempDir(), freePort(t)
 	addr := "127.0.0.1:" + port

@@ -23,6 +23,8 @@ import (
 const (
 	helloTime = 2 * time.Second
 	askPause  = 100 * time.Millisecond
+	// watchPause is how often a node asks whether the others are of its cluster.
+	watchPause = time.Second
 	// waitLines is how often a node that waits for others says for whom.
 	waitLines = 5 * time.Second
 )
@@ -51,7 +53,8 @@ func (b *Broker) enter(ctx context.Context) error {
 	}
 	switch {
 	case formed && b.identity.ClusterID != "":
-		return nil
+		_, err := b.sameCluster(ctx)
+		return err
 	case b.cfg.IsController() && len(b.controllerAddrs()) == 0 && len(b.cfg.QuorumVoters()) <= 1:
 		return b.formCluster(b.voter())
 	}
@@ -113,6 +116,49 @@ func (b *Broker) findCluster(ctx context.Context, brokerOnly bool) error {
 		case <-time.After(askPause):
 		case <-ctx.Done():
 			return fmt.Errorf("no cluster was found before the stop; missing: %s", strings.Join(missing, "; "))
+		}
+	}
+}
+
+// sameCluster asks the controllers that are configured whether they are of this
+// node's cluster. sure is true once one is. Where most of them are of another one
+// and none of this, the directory or the setting is wrong, and this node must not
+// serve anybody: it might be a cluster of its own. One alone that is of another
+// cluster is not believed, since it may be the one that is wrong.
+func (b *Broker) sameCluster(ctx context.Context) (sure bool, err error) {
+	answers, missing := b.ask(ctx)
+	var foreign []string
+	for _, a := range answers {
+		switch a.ClusterID {
+		case b.identity.ClusterID:
+			return true, nil
+		case "":
+		default:
+			foreign = append(foreign, fmt.Sprintf("node %d of cluster %s", a.NodeID, a.ClusterID))
+		}
+	}
+	if 2*len(foreign) <= len(answers)+len(missing) {
+		return false, nil
+	}
+	slices.Sort(foreign)
+	return false, fmt.Errorf("data directory %s is of cluster %s, and the controllers that are configured are %s: use the directory that belongs here, or correct controller.quorum.voters or controller.quorum.bootstrap.servers",
+		b.cfg.DataDir(), b.identity.ClusterID, strings.Join(foreign, ", "))
+}
+
+// watchCluster looks until it is sure that this node is with its own.
+func (b *Broker) watchCluster(ctx context.Context) error {
+	if len(b.controllerAddrs()) == 0 {
+		return nil
+	}
+	for {
+		sure, err := b.sameCluster(ctx)
+		if sure || err != nil {
+			return err
+		}
+		select {
+		case <-time.After(watchPause):
+		case <-ctx.Done():
+			return nil
 		}
 	}
 }

@@ -54,7 +54,7 @@ type quorumNode struct {
 }
 
 func newQuorumNode(b *Broker, disk Disk, routes map[int16]server.Handler, metrics *server.Metrics) (*quorumNode, error) {
-	q := &quorumNode{b: b, handlers: &controller.Handlers{Hello: b.whoAmI, Log: b.log}}
+	q := &quorumNode{b: b, handlers: controller.New(b.whoAmI, b.log)}
 	l, listens, err := b.cfg.ControllerListener()
 	if err != nil {
 		return nil, err
@@ -268,7 +268,10 @@ func (q *quorumNode) resign(ctx context.Context) {
 	}
 }
 
-func (q *quorumNode) shutdown(ctx context.Context) { q.server.Shutdown(ctx) }
+func (q *quorumNode) shutdown(ctx context.Context) {
+	q.handlers.Stop()
+	q.server.Shutdown(ctx)
+}
 
 func (q *quorumNode) closeListener() error {
 	if q.listener == nil {

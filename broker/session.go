@@ -20,6 +20,9 @@ const (
 	// beatTime is what a heartbeat waits for its answer: then the controller is
 	// taken for gone, and another is tried.
 	beatTime = 500 * time.Millisecond
+	// silentTime is after how long without an answer a broker that stops does so
+	// without the controllers.
+	silentTime = 2 * time.Second
 	// currentTime is what an answer waits for the index that it has to show.
 	currentTime = 200 * time.Millisecond
 	// registerPause is between two tries to register, at first; it doubles. The
@@ -46,6 +49,7 @@ type session struct {
 	epoch    int64
 	ready    bool
 	stopping bool
+	answered time.Time     // the last heartbeat
 	in       chan struct{} // closed once the controllers count on the broker
 	out      chan struct{} // closed once nobody needs it any more
 }
@@ -177,16 +181,33 @@ func (s *session) beat(ctx context.Context) error {
 	s.mu.Unlock()
 	reply, err := s.controllers.Heartbeat(ctx, h)
 	switch {
-	case errors.Is(err, liveness.ErrStale), errors.Is(err, liveness.ErrNotRegistered):
-		return fmt.Errorf("this broker must stop: %w", err)
+	case errors.Is(err, liveness.ErrStale), errors.Is(err, liveness.ErrNotRegistered), errors.Is(err, liveness.ErrDead):
+		return s.over(err)
 	case err != nil:
 		s.log.Debug("a heartbeat was not answered", "error", err)
 		return nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.answered = time.Now()
 	s.lease.Granted(sent, reply.Lease)
 	if reply.ShouldShutDown && !isClosed(s.out) {
+		close(s.out)
+	}
+	return nil
+}
+
+// over ends a broker that the controllers do not count on and will not again:
+// another process has its id, or it was unregistered, or its listener was found
+// closed and others lead what it led. Its next life is a broker like any other,
+// where this one would answer clients for as long as nobody looks after it.
+func (s *session) over(err error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.stopping {
+		return fmt.Errorf("this broker must stop, and may be started again: %w", err)
+	}
+	if !isClosed(s.out) { // what it wants
 		close(s.out)
 	}
 	return nil
@@ -226,11 +247,27 @@ func (s *session) leave(ctx context.Context) {
 	}
 	s.mu.Lock()
 	s.stopping = true
+	s.answered = time.Now()
 	s.mu.Unlock()
 	s.hurry()
-	select {
-	case <-s.out:
-	case <-ctx.Done():
-		s.log.Warn("this broker stops before its partitions are led by others", "reason", context.Cause(ctx))
+	silent := time.NewTimer(silentTime)
+	defer silent.Stop()
+	for {
+		select {
+		case <-s.out:
+			return
+		case <-ctx.Done():
+			s.log.Warn("this broker stops before its partitions are led by others", "reason", context.Cause(ctx))
+			return
+		case <-silent.C:
+		}
+		s.mu.Lock()
+		left := time.Until(s.answered.Add(silentTime))
+		s.mu.Unlock()
+		if left <= 0 {
+			s.log.Warn("this broker stops before its partitions are led by others", "reason", "no controller answers")
+			return
+		}
+		silent.Reset(left)
 	}
 }

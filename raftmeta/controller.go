@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	mathrand "math/rand/v2"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -349,7 +350,11 @@ func (c *Controller) settle() error {
 func (c *Controller) observe() {
 	status := c.core.Status()
 	c.active.Store(c.core.Active())
-	c.leader.Store(c.nodeOf(status.Leader))
+	leader := c.nodeOf(status.Leader)
+	if m := c.core.Members(); !slices.Contains(m.Voters, c.raftID) && !slices.Contains(m.Learners, c.raftID) {
+		leader = -1 // nobody tells who takes no part that another leads
+	}
+	c.leader.Store(leader)
 	c.metrics.observe(status, c.leader.Load())
 	c.metrics.waiting.Set(float64(c.core.Waiting()))
 }
@@ -391,6 +396,9 @@ func (c *Controller) publish(done quorum.Applied) {
 
 // do has the loop call f, unless it has stopped or ctx ends before.
 func (c *Controller) do(ctx context.Context, f func()) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	select {
 	case c.inbox <- f:
 		return nil

@@ -26,6 +26,10 @@ func (c *Controller) reconcile() {
 		return
 	}
 	change := next(voters, m, c.core.Progress(), c.core.Status().Last)
+	if slices.Contains(change.Remove, c.raftID) {
+		c.core.Transfer() // whoever leads next does it: nobody waits for an election then
+		return
+	}
 	if len(change.AddLearner)+len(change.Promote)+len(change.Remove) > 0 {
 		if err := c.core.ChangeMembers(change); err == nil {
 			c.cfg.Logger.Info("the quorum changes", "learn", change.AddLearner, "promote", change.Promote, "remove", change.Remove)
@@ -39,9 +43,16 @@ func (c *Controller) reconcile() {
 	}
 }
 
-// tellMembers tells outside who the controllers are.
+// tellMembers tells outside who the controllers are. One that is written down no more is one for as long as it takes part:
+// its removal may need its own vote, and while it leads nobody else can commit anything.
 func (c *Controller) tellMembers() {
 	voters := c.core.Image().Voters()
+	m := c.core.Members()
+	for _, old := range c.members {
+		if takesPart(old, m) && !slices.ContainsFunc(voters, func(v image.Voter) bool { return v.RaftID == old.RaftID }) {
+			voters = append(slices.Clip(voters), old)
+		}
+	}
 	if !slices.EqualFunc(voters, c.members, func(a, b image.Voter) bool {
 		return a.RaftID == b.RaftID && slices.Equal(a.Endpoints, b.Endpoints)
 	}) {

@@ -48,6 +48,9 @@ func (c *Controller) Submit(ctx context.Context, requests ...control.Request) []
 	}
 	answers := make(chan numbered, len(requests))
 	err := c.do(ctx, func() {
+		if ctx.Err() != nil { // whoever asked has given up, and may have asked another
+			return
+		}
 		for i := range requests {
 			c.enqueue(quorum.Proposal{Token: token{answers, i}, Request: requests[i]})
 		}

@@ -26,13 +26,24 @@ const maxWait = 30 * time.Second
 
 // Handlers answers requests of other nodes.
 type Handlers struct {
-	// Hello is who this node is.
-	Hello func() peer.HelloAnswer
-	Log   *slog.Logger
+	hello func() peer.HelloAnswer
+	log   *slog.Logger
 
 	cluster atomic.Pointer[cluster]
 	watched sync.Map // ids of connections whose end is waited for
+
+	stop     sync.Once
+	stopping chan struct{} // closed when nobody may wait here any more
 }
+
+// New makes handlers that say hello. hello is who this node is.
+func New(hello func() peer.HelloAnswer, log *slog.Logger) *Handlers {
+	return &Handlers{hello: hello, log: log, stopping: make(chan struct{})}
+}
+
+// Stop ends the waits of those who wait for news: there is none from here any
+// more, and this node stops when they are answered.
+func (h *Handlers) Stop() { h.stop.Do(func() { close(h.stopping) }) }
 
 type cluster struct {
 	id         string
@@ -53,7 +64,7 @@ type Func = func(ctx context.Context, r *protocol.Request, done func(*protocol.R
 // Routes is the handler of each API that is for nodes alone.
 func (h *Handlers) Routes() map[int16]Func {
 	return map[int16]Func{
-		protocol.KeyHello:        h.hello,
+		protocol.KeyHello:        h.greet,
 		protocol.KeyRaft:         h.raft,
 		protocol.KeyRaftSnapshot: h.snapshot,
 		protocol.KeyFetchUnits:   h.units,
@@ -97,12 +108,12 @@ func Reply(r *protocol.Request, done func(*protocol.Response), header any, data 
 
 // refuse ends the connection: whoever is there speaks of something else.
 func (h *Handlers) refuse(r *protocol.Request, done func(*protocol.Response), err error) {
-	h.Log.Warn("a request of another node is refused", "api", protocol.Name(r.Key), "peer", r.Conn.Peer, "error", err)
+	h.log.Warn("a request of another node is refused", "api", protocol.Name(r.Key), "peer", r.Conn.Peer, "error", err)
 	done(&protocol.Response{Close: true})
 }
 
-func (h *Handlers) hello(_ context.Context, r *protocol.Request, done func(*protocol.Response)) {
-	Reply(r, done, h.Hello(), nil)
+func (h *Handlers) greet(_ context.Context, r *protocol.Request, done func(*protocol.Response)) {
+	Reply(r, done, h.hello(), nil)
 }
 
 // raft takes messages of the quorum, which are not answered. That the connection
@@ -166,6 +177,13 @@ func (h *Handlers) units(ctx context.Context, r *protocol.Request, done func(*pr
 			Reply(r, done, peer.FetchUnitsAnswer{Index: index, Error: peer.NewFailure(err, c.controller.Leader())}, nil)
 			return
 		}
+		go func() {
+			select {
+			case <-h.stopping:
+				cancel()
+			case <-ctx.Done():
+			}
+		}()
 		b, err := c.controller.Units(ctx, q.After, max(1, q.MaxBytes))
 		if err != nil && ctx.Err() == nil {
 			Reply(r, done, peer.FetchUnitsAnswer{Error: peer.NewFailure(err, -1)}, nil)

@@ -25,6 +25,13 @@ const (
 	// pollWait is how long a controller holds a request for units that are not
 	// there yet.
 	pollWait = 5 * time.Second
+	// localWait is how long the controller of this process may have no news until it
+	// is looked whether it is one that gets any.
+	localWait = time.Second
+	// late is how long after that the answer may begin; what it holds may take longer.
+	late = time.Second
+	// doubtTime is after how long without an answer it is asked who leads by now.
+	doubtTime = 300 * time.Millisecond
 	// maxConns bounds the connections to one node, which have one call each at a
 	// time: an answer never waits behind that of another call.
 	maxConns = 64
@@ -54,8 +61,15 @@ type Controllers struct {
 	seq   uint64
 	open  []uint64 // operations that wait for their answer, in order
 	hint  int32    // the node that was active last, -1 for not known
-	idle  map[string][]*Conn
-	count map[string]int // of connections, idle or not
+	idle  map[lane][]*Conn
+	count map[lane]int // of connections, idle or not
+}
+
+// lane is the connections to one node for one purpose: those that units come over
+// are given up sooner, since all that is waited for there has its time.
+type lane struct {
+	addr  string
+	units bool
 }
 
 // Close closes the connections that nobody uses.
@@ -161,6 +175,8 @@ func (c *Controllers) submitOnce(ctx context.Context, attempt int, requests []co
 	case local:
 		return c.Local.Submit(ctx, requests...)
 	}
+	ctx, cancel := c.untilAnotherLeads(ctx, to)
+	defer cancel()
 	q := Submit{ClusterID: c.ClusterID, TimeoutMs: left(ctx)}
 	for i := range requests {
 		b, err := requests[i].Encode()
@@ -186,6 +202,50 @@ func (c *Controllers) submitOnce(ctx context.Context, attempt int, requests []co
 		c.learn(to, a.Outcomes[i].Error)
 	}
 	return outcomes
+}
+
+// untilAnotherLeads is ctx, which ends when another controller than the one that is
+// asked is the active one: that one may be paused, or cut off. Who asks the other
+// under the same operation gets the same answer.
+func (c *Controllers) untilAnotherLeads(ctx context.Context, to Address) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		ticker := time.NewTicker(doubtTime)
+		defer ticker.Stop()
+		for attempt := 0; ; attempt++ {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+			}
+			if c.Local == nil {
+				c.askWhoLeads(ctx, to, attempt)
+			}
+			if leads := c.active(); leads >= 0 && to.Node >= 0 && leads != to.Node {
+				cancel()
+				return
+			}
+		}
+	}()
+	return ctx, cancel
+}
+
+// askWhoLeads asks one controller that is not the one in doubt.
+func (c *Controllers) askWhoLeads(ctx context.Context, doubted Address, attempt int) {
+	others := slices.DeleteFunc(slices.Clone(c.Addresses()), func(a Address) bool { return a.Addr == doubted.Addr })
+	if len(others) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, doubtTime)
+	defer cancel()
+	var a QuorumAnswer
+	_, err := c.call(ctx, others[attempt%len(others)], protocol.KeyQuorum, Quorum{c.ClusterID}, &a)
+	if err != nil || a.Error != nil || a.Info.Node < 0 {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.hint = a.Info.Node
 }
 
 // lost is the outcome of a call that failed.
@@ -235,13 +295,21 @@ func (c *Controllers) heartbeatOnce(ctx context.Context, attempt int, h liveness
 	return a.Reply, a.Error.whole()
 }
 
-// Units is a raftmeta.Source: the controller of this process, or any other.
+// Units is a raftmeta.Source: the controller of this process, or any other. The
+// one of this process may be cut off from the quorum, or have been removed from it:
+// others are asked when it follows nobody.
 func (c *Controllers) Units(ctx context.Context, after uint64, maxBytes int) (follow.Batch, error) {
-	if c.Local != nil {
-		return c.Local.Units(ctx, after, maxBytes)
-	}
 	wait := pause
 	for attempt := 0; ; attempt++ {
+		if c.Local != nil {
+			b, err := c.localUnits(ctx, after, maxBytes)
+			if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+				return b, err
+			}
+			if c.Local.Leader() >= 0 || len(c.Addresses()) == 0 {
+				continue
+			}
+		}
 		b, err := c.unitsOnce(ctx, attempt, after, maxBytes)
 		if err != nil && !sleep(ctx, &wait) {
 			return b, ctx.Err()
@@ -250,6 +318,12 @@ func (c *Controllers) Units(ctx context.Context, after uint64, maxBytes int) (fo
 			return b, nil
 		}
 	}
+}
+
+func (c *Controllers) localUnits(ctx context.Context, after uint64, maxBytes int) (follow.Batch, error) {
+	ctx, cancel := context.WithTimeout(ctx, localWait)
+	defer cancel()
+	return c.Local.Units(ctx, after, maxBytes)
 }
 
 func (c *Controllers) unitsOnce(ctx context.Context, attempt int, after uint64, maxBytes int) (follow.Batch, error) {
@@ -326,7 +400,9 @@ func (c *Controllers) choose(attempt int) (to Address, local, ok bool) {
 // active is the node that is taken for the active controller, -1 for none known.
 func (c *Controllers) active() int32 {
 	if c.Local != nil {
-		return c.Local.Leader()
+		if leader := c.Local.Leader(); leader >= 0 {
+			return leader
+		}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -347,12 +423,13 @@ func (c *Controllers) learn(from Address, f *Failure) {
 
 // call asks a node over a connection that nobody else uses meanwhile.
 func (c *Controllers) call(ctx context.Context, to Address, key int16, header, answer any) ([]byte, error) {
-	conn, err := c.take(ctx, to.Addr)
+	at := lane{to.Addr, key == protocol.KeyFetchUnits}
+	conn, err := c.take(ctx, at)
 	if err != nil {
 		return nil, err
 	}
 	head, data, err := conn.Call(ctx, key, header, nil)
-	c.give(to.Addr, conn, err == nil)
+	c.give(at, conn, err == nil)
 	if err != nil {
 		return nil, err
 	}
@@ -362,40 +439,44 @@ func (c *Controllers) call(ctx context.Context, to Address, key int16, header, a
 	return data, nil
 }
 
-func (c *Controllers) take(ctx context.Context, addr string) (*Conn, error) {
+func (c *Controllers) take(ctx context.Context, at lane) (*Conn, error) {
 	c.mu.Lock()
 	if c.idle == nil {
-		c.idle, c.count = map[string][]*Conn{}, map[string]int{}
+		c.idle, c.count = map[lane][]*Conn{}, map[lane]int{}
 	}
-	if n := len(c.idle[addr]); n > 0 {
-		conn := c.idle[addr][n-1]
-		c.idle[addr] = c.idle[addr][:n-1]
+	if n := len(c.idle[at]); n > 0 {
+		conn := c.idle[at][n-1]
+		c.idle[at] = c.idle[at][:n-1]
 		c.mu.Unlock()
 		return conn, nil
 	}
-	if c.count[addr] >= maxConns {
+	if c.count[at] >= maxConns {
 		c.mu.Unlock()
-		return nil, &Error{Addr: addr, Err: fmt.Errorf("%d calls are under way", maxConns)}
+		return nil, &Error{Addr: at.addr, Err: fmt.Errorf("%d calls are under way", maxConns)}
 	}
-	c.count[addr]++
+	c.count[at]++
 	c.mu.Unlock()
-	conn, err := Dial(ctx, addr, c.Dial)
+	cfg := c.Dial
+	if at.units {
+		cfg.AnswerTimeout = max(late, pollWait+late-cfg.WriteTimeout) // it counts on top of that
+	}
+	conn, err := Dial(ctx, at.addr, cfg)
 	if err != nil {
-		c.give(addr, nil, false)
+		c.give(at, nil, false)
 	}
 	return conn, err
 }
 
 // give returns a connection. One with a call that failed is closed: its answer
 // may still come.
-func (c *Controllers) give(addr string, conn *Conn, good bool) {
+func (c *Controllers) give(at lane, conn *Conn, good bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if good {
-		c.idle[addr] = append(c.idle[addr], conn)
+		c.idle[at] = append(c.idle[at], conn)
 		return
 	}
-	c.count[addr]--
+	c.count[at]--
 	if conn != nil {
 		conn.Close()
 	}
