@@ -113,17 +113,12 @@ type RegisterBroker struct {
 	// PreviousBrokerEpoch is the epoch that the broker had when it last stopped in order, below 0 for none: what KIP-966
 	// keeps in the file of a clean shutdown.
 	PreviousBrokerEpoch int64
-	// SessionValid says that the incarnation that is registered is alive, as far as the active controller knows.
-	SessionValid bool
 	// Unfenced is for a node that is the whole cluster, and knows that it is there.
 	Unfenced bool
 }
 
 // Eval implements Command. Checks stand in the order of Kafka's ClusterControlManager.registerBroker.
 func (c *RegisterBroker) Eval(m *image.Image, _ time.Time) (Result, error) {
-	if c.ID < 0 {
-		return refuse(InvalidRegistration, "%d is no broker", c.ID)
-	}
 	old, known := m.Broker(c.ID)
 	if known && old.Incarnation == c.Incarnation {
 		s := &sweep{after: m}
@@ -132,9 +127,7 @@ func (c *RegisterBroker) Eval(m *image.Image, _ time.Time) (Result, error) {
 		}
 		return Result{Records: s.records, Reply: progress(m, c.ID, s)}, nil
 	}
-	if known && c.SessionValid {
-		return refuse(DuplicateBrokerRegistration, "Another broker is registered with that broker id.")
-	}
+	// Whether the incarnation that is registered may be alive, the active controller has looked at: see liveness.Tracker.Admit.
 	if err := c.check(m); err != nil {
 		return Result{}, err
 	}

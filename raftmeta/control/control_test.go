@@ -133,7 +133,6 @@ func TestRefusals(t *testing.T) {
 		"grow, unknown":     {used, &CreatePartitions{Topic: "a.b", Count: 2, Assignments: [][]int32{{9}}}, InvalidReplicaAssignment, "broker 9"},
 		"alter unknown":     {three, &AlterConfigs{Topic: "t"}, UnknownTopic, "'t'"},
 		"alter wrongly":     {used, &AlterConfigs{Topic: "a.b", Changes: []ConfigChange{{Key: "segment.bytes", Value: "1"}}}, InvalidConfig, "segment.bytes"},
-		"incarnation":       {three, &RegisterBroker{ID: 1, Incarnation: id(9), Levels: image.OwnLevels, Dirs: []image.UUID{id(101)}, SessionValid: true}, DuplicateBrokerRegistration, "Another broker"},
 		"negative id":       {three, &RegisterBroker{ID: -1, Incarnation: id(9), Levels: image.OwnLevels, Dirs: []image.UUID{id(9)}}, InvalidRegistration, "negative"},
 		"no directory":      {three, &RegisterBroker{ID: 9, Incarnation: id(9), Levels: image.OwnLevels}, InvalidRegistration, "No directories"},
 		"zero directory":    {three, &RegisterBroker{ID: 9, Incarnation: id(9), Levels: image.OwnLevels, Dirs: []image.UUID{{}}}, InvalidRegistration, "Reserved"},
@@ -320,7 +319,6 @@ func TestRestart(t *testing.T) {
 			if b, _ := img.Broker(1); b.Epoch != int64(img.Index()) || b.Incarnation != id(50) || b.Fenced != c.fenced {
 				t.Fatalf("broker %+v at index %d", b, img.Index())
 			}
-			again.SessionValid = true // its own
 			if r, err := again.Eval(img, time.Time{}); err != nil || len(r.Records) > 0 || r.Reply.(*BrokerProgress).More {
 				t.Fatalf("the same incarnation again: %+v, %v", r, err)
 			}
