@@ -10,6 +10,7 @@
 //	  server            listeners, connections, ordered answers, dispatch
 //	  peer              client to another node: many calls under way, in order
 //	  handler           one file per API; errcode.go turns errors into codes
+//	  controller        what nodes ask each other on the controller listener
 //	  fetch             sessions, passes of reads, waiting, the answer by hand
 //	  replica           shell: logs, flusher, retention, scrub, produce waits
 //	  partition   pure  one partition: epochs, watermark, whom to wake
