@@ -51,10 +51,10 @@ type Broker struct {
 	// ActiveController is the node that is the active controller, as far as this
 	// one knows, -1 for none. It is asked of controllers.
 	ActiveController func() int32
-	// FindController asks the node at the first of some endpoints who it is; it
-	// must be a controller of this id and directory. The error says what it is
+	// FindController asks the node at an endpoint who it is; it must be a
+	// controller of this id and directory. The error says what it is
 	// otherwise: ErrNoController or ErrOtherController.
-	FindController func(ctx context.Context, node int32, dir image.UUID, at []image.Endpoint) (image.Voter, error)
+	FindController func(ctx context.Context, node int32, dir image.UUID, at image.Endpoint) (image.Voter, error)
 	// ProducerIDs hands out producer ids, each once for ever.
 	ProducerIDs func(ctx context.Context) (int64, error)
 
