@@ -312,9 +312,9 @@ func (b *Broker) askForPlace(ctx context.Context) bool {
 	return false
 }
 
-// findController asks the node at some endpoints who it is.
-func (b *Broker) findController(ctx context.Context, node int32, dir image.UUID, at []image.Endpoint) (image.Voter, error) {
-	a, err := b.hello(ctx, net.JoinHostPort(at[0].Host, fmt.Sprint(at[0].Port)))
+// findController asks the node at an endpoint who it is.
+func (b *Broker) findController(ctx context.Context, node int32, dir image.UUID, at image.Endpoint) (image.Voter, error) {
+	a, err := b.hello(ctx, net.JoinHostPort(at.Host, fmt.Sprint(at.Port)))
 	switch {
 	case err != nil:
 		return image.Voter{}, fmt.Errorf("%w: %w", handler.ErrNoController, err)
@@ -323,7 +323,7 @@ func (b *Broker) findController(ctx context.Context, node int32, dir image.UUID,
 	case a.ClusterID != b.identity.ClusterID:
 		return image.Voter{}, fmt.Errorf("%w: the node there is of cluster %q, not of cluster %s: start it with controller.quorum.bootstrap.servers of this one", handler.ErrOtherController, a.ClusterID, b.identity.ClusterID)
 	}
-	return image.Voter{RaftID: a.RaftID, NodeID: node, DirectoryID: dir, Endpoints: at, Levels: a.Levels}, nil
+	return image.Voter{RaftID: a.RaftID, NodeID: node, DirectoryID: dir, Endpoints: []image.Endpoint{at}, Levels: a.Levels}, nil
 }
 
 // identify reads whose the directory is.

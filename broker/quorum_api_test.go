@@ -165,7 +165,7 @@ func (c *processes) electAndForget(t *testing.T) {
 
 	forget := kmsg.NewPtrUnregisterBrokerRequest()
 	forget.BrokerID = third.id
-	if resp := inquire[*kmsg.UnregisterBrokerResponse](t, c.nodes[1].addr(), forget); resp.ErrorCode != 0 {
+	if resp := inquire[*kmsg.UnregisterBrokerResponse](t, "127.0.0.1:"+c.nodes[1].controllers, forget); resp.ErrorCode != 0 {
 		t.Fatalf("%s", *resp.ErrorMessage)
 	}
 	cluster := kmsg.NewPtrDescribeClusterRequest()

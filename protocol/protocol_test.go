@@ -239,8 +239,8 @@ func TestProduceIsAdvertisedFromZero(t *testing.T) {
 
 // What is served on one side does not exist on the other, and gets no room there.
 func TestSides(t *testing.T) {
-	on := map[int16][2]bool{KeyProduce: {true, false}, KeyMetadata: {true, false}, KeyApiVersions: {true, true}, KeyUpdateFeatures: {true, false}}
-	for _, key := range []int16{KeyDescribeCluster, KeyDescribeQuorum, KeyAddRaftVoter, KeyRemoveRaftVoter} {
+	on := map[int16][2]bool{KeyProduce: {true, false}, KeyMetadata: {true, false}, KeyApiVersions: {true, true}, KeyElectLeaders: {true, false}}
+	for _, key := range []int16{KeyDescribeCluster, KeyDescribeQuorum, KeyUpdateFeatures, KeyUnregisterBroker, KeyAddRaftVoter, KeyRemoveRaftVoter} {
 		on[key] = [2]bool{true, true}
 	}
 	for key := KeyRaft; key <= KeyHello; key++ {
@@ -269,7 +269,7 @@ func TestSides(t *testing.T) {
 			}
 		}
 	}
-	if got := len(APIs(Clients)) + len(APIs(Controllers)); got != len(apis)+6 { // ApiVersions, Hello and the four above
+	if got := len(APIs(Clients)) + len(APIs(Controllers)); got != len(apis)+8 { // ApiVersions, Hello and the six above
 		t.Errorf("%d rows on both sides", got)
 	}
 	_, _, err := Decode(encode(NewNodeRequest(KeyRaft), 1, nil), &ConnInfo{})

@@ -51,10 +51,10 @@ type Broker struct {
 	// ActiveController is the node that is the active controller, as far as this
 	// one knows, -1 for none. It is asked of controllers.
 	ActiveController func() int32
-	// FindController asks the node at the first of some endpoints who it is; it
-	// must be a controller of this id and directory. The error says what it is
+	// FindController asks the node at an endpoint who it is; it must be a
+	// controller of this id and directory. The error says what it is
 	// otherwise: ErrNoController or ErrOtherController.
-	FindController func(ctx context.Context, node int32, dir image.UUID, at []image.Endpoint) (image.Voter, error)
+	FindController func(ctx context.Context, node int32, dir image.UUID, at image.Endpoint) (image.Voter, error)
 	// ProducerIDs hands out producer ids, each once for ever.
 	ProducerIDs func(ctx context.Context) (int64, error)
 
@@ -100,10 +100,8 @@ func (b *Broker) Handlers() map[int16]Func {
 		protocol.KeyIncrementalAlterConfigs: b.incrementalAlterConfigs,
 		protocol.KeyDescribeTopicPartitions: b.describeTopicPartitions,
 		protocol.KeyElectLeaders:            b.electLeaders,
-		protocol.KeyUpdateFeatures:          b.updateFeatures,
-		protocol.KeyUnregisterBroker:        b.unregisterBroker,
 	}
-	maps.Copy(routes, b.aboutControllers())
+	maps.Copy(routes, b.aboutCluster())
 	for key, f := range routes {
 		if key != protocol.KeyFetch { // which has no body to look at
 			routes[key] = b.counted(key, f)
@@ -113,9 +111,9 @@ func (b *Broker) Handlers() map[int16]Func {
 }
 
 // ControllerHandlers is the handler of each API of Kafka's that the controller
-// listener serves as well (KIP-919).
+// listener serves as well (KIP-919): for a cluster of which no broker is there.
 func (b *Broker) ControllerHandlers() map[int16]Func {
-	routes := b.aboutControllers()
+	routes := b.aboutCluster()
 	routes[protocol.KeyApiVersions] = b.apiVersions
 	for key, f := range routes {
 		routes[key] = b.counted(key, f)
@@ -123,12 +121,14 @@ func (b *Broker) ControllerHandlers() map[int16]Func {
 	return routes
 }
 
-func (b *Broker) aboutControllers() map[int16]Func {
+func (b *Broker) aboutCluster() map[int16]Func {
 	return map[int16]Func{
-		protocol.KeyDescribeCluster: b.describeCluster,
-		protocol.KeyDescribeQuorum:  b.describeQuorum,
-		protocol.KeyAddRaftVoter:    b.addRaftVoter,
-		protocol.KeyRemoveRaftVoter: b.removeRaftVoter,
+		protocol.KeyDescribeCluster:  b.describeCluster,
+		protocol.KeyDescribeQuorum:   b.describeQuorum,
+		protocol.KeyUpdateFeatures:   b.updateFeatures,
+		protocol.KeyUnregisterBroker: b.unregisterBroker,
+		protocol.KeyAddRaftVoter:     b.addRaftVoter,
+		protocol.KeyRemoveRaftVoter:  b.removeRaftVoter,
 	}
 }
 

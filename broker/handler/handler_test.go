@@ -43,7 +43,7 @@ type node struct {
 	decided  int // commands
 	info     raftmeta.Info
 	answers  func([]control.Command) []handler.Outcome // in the place of deciding, nil for that
-	reached  func(node int32, dir image.UUID, at []image.Endpoint) (image.Voter, error)
+	reached  func(node int32, dir image.UUID, at image.Endpoint) (image.Voter, error)
 	log      bytes.Buffer // what handlers log
 }
 
@@ -73,7 +73,7 @@ func newNode(t *testing.T, fs vfs.FS, settings ...string) *node {
 		ProducerIDs:      func(context.Context) (int64, error) { n.ids++; return n.ids, nil },
 		Quorum:           func(context.Context) (raftmeta.Info, error) { return n.info, nil },
 		ActiveController: func() int32 { return n.info.Node },
-		FindController: func(_ context.Context, node int32, dir image.UUID, at []image.Endpoint) (image.Voter, error) {
+		FindController: func(_ context.Context, node int32, dir image.UUID, at image.Endpoint) (image.Voter, error) {
 			return n.reached(node, dir, at)
 		},
 	}

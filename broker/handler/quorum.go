@@ -174,18 +174,10 @@ func (b *Broker) newVoter(ctx context.Context, req *kmsg.AddRaftVoterRequest) (i
 	if err := b.rightCluster(req.ClusterID, req.VoterID, req.VoterDirectoryID); err != nil {
 		return image.Voter{}, err
 	}
-	// The one that other controllers reach it by comes first.
+	// A node has one controller listener: others of the request say nothing here.
 	name := b.Config.ControllerListenerName()
-	var at []image.Endpoint
-	for _, l := range req.Listeners {
-		e := image.Endpoint{Name: l.Name, Host: l.Host, Port: l.Port}
-		if e.Name == name {
-			at = slices.Insert(at, 0, e)
-		} else {
-			at = append(at, e)
-		}
-	}
-	if len(at) == 0 || at[0].Name != name {
+	i := slices.IndexFunc(req.Listeners, func(l kmsg.AddRaftVoterRequestListener) bool { return l.Name == name })
+	if i < 0 {
 		return image.Voter{}, invalid(fmt.Sprintf("the request does not say where listener %s of the voter is, on which controllers talk to each other", name))
 	}
 	for _, v := range b.Current(ctx).Voters() {
@@ -193,6 +185,7 @@ func (b *Broker) newVoter(ctx context.Context, req *kmsg.AddRaftVoterRequest) (i
 			return image.Voter{}, &control.Refusal{Code: control.DuplicateVoter, Message: fmt.Sprintf("node %d is a controller already, with directory %s", v.NodeID, v.DirectoryID)}
 		}
 	}
+	at := image.Endpoint{Name: name, Host: req.Listeners[i].Host, Port: req.Listeners[i].Port}
 	return b.FindController(ctx, req.VoterID, req.VoterDirectoryID, at)
 }
 

@@ -400,11 +400,11 @@ func TestVoters(t *testing.T) {
 	dir := image.UUID{8, 15: 22}
 	versions(t, protocol.KeyAddRaftVoter, func(t *testing.T, v int16) {
 		n := newNode(t, vfs.NewMem())
-		var asked []image.Endpoint
-		n.reached = func(node int32, _ image.UUID, at []image.Endpoint) (image.Voter, error) {
+		var asked image.Endpoint
+		n.reached = func(node int32, _ image.UUID, at image.Endpoint) (image.Voter, error) {
 			asked = at
 			x := voter(22, node, 0)
-			x.Endpoints = at
+			x.Endpoints = []image.Endpoint{at}
 			return x, nil
 		}
 		request := func(id int32, dir image.UUID, listeners ...string) *kmsg.AddRaftVoterRequest {
@@ -434,13 +434,13 @@ func TestVoters(t *testing.T) {
 			{request(2, dir), protocol.InvalidRequest},
 			{request(1, dir, "CONTROLLER"), protocol.DuplicateVoter},
 		} {
-			if resp := answer[*kmsg.AddRaftVoterResponse](n, c.req); code(resp.ErrorCode) != c.want || resp.ErrorMessage == nil || asked != nil {
+			if resp := answer[*kmsg.AddRaftVoterResponse](n, c.req); code(resp.ErrorCode) != c.want || resp.ErrorMessage == nil || asked.Name != "" {
 				t.Errorf("%+v: %+v, and %v was asked", c.req, resp, asked)
 			}
 		}
 		for err, want := range map[error]protocol.ErrorCode{handler.ErrNoController: protocol.RequestTimedOut, handler.ErrOtherController: protocol.InvalidRequest} {
 			there := n.reached
-			n.reached = func(int32, image.UUID, []image.Endpoint) (image.Voter, error) {
+			n.reached = func(int32, image.UUID, image.Endpoint) (image.Voter, error) {
 				return image.Voter{}, fmt.Errorf("%w: x", err)
 			}
 			if resp := answer[*kmsg.AddRaftVoterResponse](n, right); code(resp.ErrorCode) != want {
@@ -448,7 +448,7 @@ func TestVoters(t *testing.T) {
 			}
 			n.reached = there
 		}
-		if resp := answer[*kmsg.AddRaftVoterResponse](n, right); resp.ErrorCode != 0 || len(asked) != 2 || asked[0].Name != "CONTROLLER" || len(n.img.Voters()) != 2 {
+		if resp := answer[*kmsg.AddRaftVoterResponse](n, right); resp.ErrorCode != 0 || asked != (image.Endpoint{Name: "CONTROLLER", Host: "there", Port: 1}) || len(n.img.Voters()) != 2 {
 			t.Errorf("%+v, %v was asked, voters %v", resp, asked, n.img.Voters())
 		}
 		if resp := answer[*kmsg.AddRaftVoterResponse](n, right); code(resp.ErrorCode) != protocol.DuplicateVoter {

@@ -28,7 +28,7 @@ func conformance(ctx context.Context, b *bench, r *result) (err error) {
 	if out, err := exec.CommandContext(ctx, "go", "build", "-o", bin, "./conform").CombinedOutput(); err != nil {
 		return fmt.Errorf("building conform: %w\n%s", err, out)
 	}
-	ctx, cancel := context.WithTimeout(ctx, 4*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 8*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, bin, "--against", b.ours.Addr, "--reference", b.kafka.Addr, "-o", "json")
 	cmd.Stderr = os.Stderr

@@ -14,7 +14,8 @@ const (
 	// Apache Kafka's storage tool sets min.insync.replicas for the whole cluster
 	// when it turns on eligible leader replicas, which are not served here.
 	noClusterMinISR = "Kafka's format command sets min.insync.replicas for all brokers, for its eligible leader replicas; here nobody sets it"
-	noFeatures      = "features stand for formats and protocols among Kafka's own brokers, which are not served; a level that is not finalized is not told"
+	noFeatures      = "features stand for formats and protocols among Kafka's own brokers, which are not served"
+	ownFeature      = "the metadata has levels of its own, which are no releases of Kafka"
 	ownWords        = "the words of a message are ours; its class and the exit code are the same"
 	ownSetting      = "streambus.flush is a setting of ours"
 )
@@ -28,12 +29,16 @@ var expected = []expectation{
 	{"Java client", `configs, described streambus\.flush`, `nothing`, `ack DEFAULT_CONFIG STRING`, ownSetting},
 	{"Java client", `list-offsets, max timestamp of j-deleted-0`, `19 1700000000019 epoch 0`, `-1 -1 epoch -1`, "all records are deleted; Kafka names one below the log's start, which nobody can read, as long as its segment is there"},
 	{"Java client", `cluster, (finalized|supported) [a-z.]+\.version`, `.*VersionRange.*`, `nothing`, noFeatures},
-	{"Java client", `cluster, features have an epoch`, `true`, `false`, noFeatures},
+	{"Java client", `cluster, (finalized|supported) streambus\.metadata\.version`, `nothing`, `.*VersionRange.*`, ownFeature},
 
 	{"command-line tools", `topics: describe( overrides| four partitions)?`, `.*Configs: min\.insync\.replicas=1,retention\.ms=86400000\n.*`, `.*Configs: retention\.ms=86400000\n.*`, noClusterMinISR},
 	{"command-line tools", `configs: describe all brokers`, `.*min\.insync\.replicas=1 .*`, `exit 0\nDefault configs for brokers in the cluster are:\n  message\.max\.bytes=1100000 sensitive=false synonyms=\{DYNAMIC_DEFAULT_BROKER_CONFIG:message\.max\.bytes=1100000\}\n`, noClusterMinISR},
 	{"command-line tools", `configs: describe all of a topic, what differs`, `exit 0\n  min\.insync\.replicas=1 .*`, `exit 0\n  min\.insync\.replicas=1 sensitive=false synonyms=\{DEFAULT_CONFIG:min\.insync\.replicas=1\}\n  streambus\.flush=ack .*`, noClusterMinISR + "; " + ownSetting},
-	{"command-line tools", `features`, `exit 0\nFeature: eligible\.leader\.replicas\.version .*`, `exit 0\n\n`, noFeatures},
+	{"command-line tools", `features`, `exit 0\nFeature: eligible\.leader\.replicas\.version .*`, `exit 0\nFeature: streambus\.metadata\.version\s+SupportedMinVersion: 1\s+SupportedMaxVersion: 2\s+FinalizedVersionLevel: 2\s+Epoch: N\n\n?`, noFeatures + "; " + ownFeature},
+	{"command-line tools", `features: (upgrade|disable) one that is none`, `exit 1\nCould not .* no\.such\.version.* Invalid update version .*`, `exit 1\nCould not .* no\.such\.version.* Invalid update version .*`, ownWords},
+	{"command-line tools", `features: a release of Kafka to come`, `exit 1\nCan not upgrade metadata\.version to 9999\. .*`, `exit 1\nCan not upgrade metadata\.version to 9999\. .*The controller does not support this feature.*`, ownWords},
+	{"command-line tools", `quorum: status`, `.*"directoryId": "ID", "endpoints": .*`, `exit 0\nClusterId: ID\nLeaderId: 1\n.*CurrentVoters: \[\{"id": 1, "directoryId": "ID"\}\]\nCurrentObservers: \[\]\n`, "a node that is alone needs no controller listener, and has none by default"},
+	{"command-line tools", `quorum: remove a controller that is not there`, `exit 1\n.*VoterNotFoundException: .*`, `exit 1\n.*VoterNotFoundException: .*`, ownWords},
 	{"command-line tools", `topics: create with too many replicas`, `exit 1\nError while executing topic command : Unable to replicate the partition 3 time\(s\): .*`, `exit 1\nError while executing topic command : Unable to replicate the partition 3 time\(s\): .*`, ownWords},
 	{"command-line tools", `topics: create with an invalid name`, `exit 1\nError while executing topic command : Topic name is invalid: .*`, `exit 1\nError while executing topic command : Topic name is invalid: .*`, ownWords},
 	{"command-line tools", `configs: (an invalid value|an unknown setting)`, `exit 1\n.*: org\.apache\.kafka\.common\.errors\.InvalidConfigurationException: .*`, `exit 1\n.*: org\.apache\.kafka\.common\.errors\.InvalidConfigurationException: .*`, ownWords},

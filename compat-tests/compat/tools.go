@@ -23,6 +23,8 @@ const (
 	logDirsTool  = "org.apache.kafka.tools.LogDirsCommand"
 	featuresTool = "org.apache.kafka.tools.FeatureCommand"
 	versionsTool = "org.apache.kafka.tools.BrokerApiVersionsCommand"
+	electTool    = "org.apache.kafka.tools.LeaderElectionCommand"
+	quorumTool   = "org.apache.kafka.tools.MetadataQuorumCommand"
 	clusterTool  = "org.apache.kafka.tools.ClusterTool"
 	consoleIn    = "org.apache.kafka.tools.ConsoleProducer"
 	consoleOut   = "org.apache.kafka.tools.consumer.ConsoleConsumer"
@@ -108,9 +110,21 @@ var commands = []typed{
 	{name: "log-dirs", class: logDirsTool, args: "--bootstrap-server ADDR --describe --topic-list t.two_three,t-assigned"},
 	{name: "log-dirs: an unknown broker", class: logDirsTool, args: "--bootstrap-server ADDR --describe --broker-list 7"},
 	{name: "features", class: featuresTool, args: "--bootstrap-server ADDR describe", kept: eachLine},
+	{name: "features: upgrade one that is none", class: featuresTool, args: "--bootstrap-server ADDR upgrade --feature no.such.version=1"},
+	{name: "features: disable one that is none", class: featuresTool, args: "--bootstrap-server ADDR disable --feature no.such.version"},
+	{name: "features: a release of Kafka to come", class: featuresTool, args: "--bootstrap-server ADDR upgrade --feature metadata.version=9999 --dry-run"},
 	{name: "api versions", class: versionsTool, args: "--bootstrap-server ADDR", kept: versionsOf},
 	{name: "cluster id", class: clusterTool, args: "cluster-id --bootstrap-server ADDR"},
 	{name: "cluster endpoints", class: clusterTool, args: "list-endpoints --bootstrap-server ADDR"},
+	{name: "cluster: unregister a broker that is not there", class: clusterTool, args: "unregister --bootstrap-server ADDR --id 7"},
+	{name: "quorum: status", class: quorumTool, args: "--bootstrap-server ADDR describe --status", kept: quorumOf},
+	{name: "quorum: replication", class: quorumTool, args: "--bootstrap-server ADDR describe --replication", kept: quorumOf},
+	{name: "quorum: remove a controller that is not there", class: quorumTool, args: "--bootstrap-server ADDR remove-controller --controller-id 7 --controller-directory-id MkU3OEVBNTcwNTJENDM2Qg"},
+	{name: "leader election: preferred", class: electTool, args: "--bootstrap-server ADDR --election-type preferred --topic t-one --partition 0"},
+	{name: "leader election: preferred, everywhere", class: electTool, args: "--bootstrap-server ADDR --election-type preferred --all-topic-partitions"},
+	{name: "leader election: unclean", class: electTool, args: "--bootstrap-server ADDR --election-type unclean --topic t-one --partition 1"},
+	{name: "leader election: unclean, everywhere", class: electTool, args: "--bootstrap-server ADDR --election-type unclean --all-topic-partitions"},
+	{name: "leader election: an unknown topic", class: electTool, args: "--bootstrap-server ADDR --election-type preferred --topic t-none --partition 0"},
 
 	{name: "topics: delete", class: topicsTool, args: "--bootstrap-server ADDR --delete --topic t-one"},
 	{name: "topics: delete some", class: topicsTool, args: "--bootstrap-server ADDR --delete --topic t-(assigned|gone)"},
@@ -206,6 +220,26 @@ func comparable(p printed, s *server.Server, kept func(string) string) string {
 	}
 	errs := ports.ReplaceAllString(traces.ReplaceAllString(p.errors, ""), "ADDR")
 	return fmt.Sprintf("exit %d\n%s%s", p.code, text, errs)
+}
+
+var (
+	quorumIDs   = regexp.MustCompile(`(ClusterId:\s+|"directoryId": ")[\w-]{22}|^(\d+\s+)[\w-]{22}\b`)
+	quorumSpots = regexp.MustCompile(`(LeaderEpoch|HighWatermark|MaxFollowerLagTimeMs):(\s+)\d+`)
+	quorumRow   = regexp.MustCompile(`^(\d+\s+ID\s+)\S+(\s+\d+\s+)\d+(\s+)\d+`)
+	spaces      = regexp.MustCompile(`[ \t]+`)
+)
+
+// quorumOf is what is told of a quorum, without what hangs on the cluster and on
+// the moment: ids, terms, offsets, times.
+func quorumOf(text string) string {
+	var kept strings.Builder
+	for line := range strings.Lines(text) {
+		line = quorumIDs.ReplaceAllString(line, "${1}${2}ID")
+		line = quorumSpots.ReplaceAllString(line, "${1}:${2}N")
+		line = quorumRow.ReplaceAllString(line, "${1}N${2}TIME${3}TIME")
+		kept.WriteString(spaces.ReplaceAllString(line, " "))
+	}
+	return kept.String()
 }
 
 // only keeps the lines that match.
