@@ -375,7 +375,17 @@ func (f *faults) work(ctx context.Context, id int32) {
 	submit := func(kind int, cmd control.Command) (any, bool) {
 		try, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
-		o := controllers.Submit(try, []control.Request{{Actor: "test", Cause: operations[kind], Awaited: true, Command: cmd}})[0]
+		var o raftmeta.Outcome
+		for {
+			o = controllers.Submit(try, []control.Request{{Actor: "test", Cause: operations[kind], Awaited: true, Command: cmd}})[0]
+			if !notYet(o.Err) {
+				break
+			}
+			select {
+			case <-time.After(50 * time.Millisecond):
+			case <-try.Done():
+			}
+		}
 		if r, refused := errors.AsType[*control.Refusal](o.Err); refused && r.Code == control.StaleBrokerEpoch {
 			return nil, false // the leader in whose name it was asked has been started anew
 		}
@@ -408,6 +418,13 @@ func (f *faults) work(ctx context.Context, id int32) {
 		f.shrink(view, topicID, submit)
 		f.contend(id, controllers)
 	}
+}
+
+// notYet tells whether a refusal is one that passes: a controller that has just
+// come takes everybody for alive who may be, and brokers register anew.
+func notYet(err error) bool {
+	r, refused := errors.AsType[*control.Refusal](err)
+	return refused && (r.Code == control.DuplicateBrokerRegistration || r.Code == control.InvalidReplicationFactor)
 }
 
 // attempt is what a client did to a topic that others work on too, and what came
@@ -466,6 +483,9 @@ func (f *faults) contend(id int32, controllers *peer.Controllers) {
 			o := controllers.Submit(ctx, []control.Request{{Actor: "test", Cause: "with others", Awaited: true, Command: cmd}})[0]
 			cancel()
 			r, refused := errors.AsType[*control.Refusal](o.Err)
+			if notYet(o.Err) {
+				continue // it says nothing of the topic
+			}
 			if o.Err != nil && !refused {
 				f.t.Errorf("worker %d: %s: %v", id, a.kind, o.Err)
 				return
@@ -551,13 +571,11 @@ func (f *faults) shrink(view *raftmeta.View, topic image.UUID, submit func(int, 
 		return
 	}
 	p, _ := t.Partition(0)
-	leader, ok := img.Broker(p.Leader)
-	if !ok || len(p.ISR) < 2 {
-		return
+	if leader, ok := img.Broker(p.Leader); ok && len(p.ISR) > 1 {
+		submit(4, &control.AlterPartition{BrokerID: leader.ID, BrokerEpoch: leader.Epoch, Partitions: []control.ISRChange{{
+			Topic: topic, LeaderEpoch: p.LeaderEpoch, PartitionEpoch: p.PartitionEpoch, ISR: []control.ISRMember{{ID: leader.ID, Epoch: -1}},
+		}}})
 	}
-	submit(4, &control.AlterPartition{BrokerID: leader.ID, BrokerEpoch: leader.Epoch, Partitions: []control.ISRChange{{
-		Topic: topic, LeaderEpoch: p.LeaderEpoch, PartitionEpoch: p.PartitionEpoch, ISR: []control.ISRMember{{ID: leader.ID, Epoch: -1}},
-	}}})
 	submit(3, &control.ElectLeaders{Partitions: []control.TopicPartition{{Topic: t.Name, Partition: 1}}})
 }
 
@@ -586,7 +604,7 @@ func (f *faults) seen(ctx context.Context, name string, partitions int) {
 func (f *faults) check() {
 	for kind, name := range operations {
 		f.t.Logf("%-18s %6d", name, f.done[kind].Load())
-		if f.done[kind].Load() == 0 {
+		if f.done[kind].Load() == 0 && !(kind == 4 && len(f.c.nodes) == 1) { // a single replica has no others to take out
 			f.t.Errorf("no operation %q succeeded", name)
 		}
 	}
