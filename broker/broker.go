@@ -80,6 +80,7 @@ type Broker struct {
 	names     []string       // their names
 	admin     net.Listener
 	begun     time.Time
+	acting    bool          // the metadata knows this incarnation; of the goroutine that follows it
 	ready     chan struct{} // closed when clients can be served
 }
 
@@ -212,23 +213,23 @@ func bindError(what, key string, err error) error {
 func (b *Broker) routes() map[int16]server.Handler {
 	ids := &producerIDs{allocate: b.allocateProducerIDs}
 	h := &handler.Broker{
-		NodeID:      b.cfg.NodeID(),
-		Config:      b.cfg,
-		Image:       b.view.Image,
-		Current:     func(ctx context.Context) *image.Image { return b.session.current(ctx) },
-		Replicas:    b.replicas,
-		Fetcher:     b.fetcher,
-		Now:         time.Now,
-		Log:         b.log,
-		CountError:  newErrorCounts(b.metrics).count,
-		Unpacking:   make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1)),
-		Propose:     b.propose,
-		Usage:       b.usage,
-		Quorum:      func(ctx context.Context) (raftmeta.Info, error) { return b.controllers.Info(ctx) },
+		NodeID:     b.cfg.NodeID(),
+		Config:     b.cfg,
+		Image:      b.view.Image,
+		Current:    func(ctx context.Context) *image.Image { return b.session.current(ctx) },
+		Replicas:   b.replicas,
+		Fetcher:    b.fetcher,
+		Now:        time.Now,
+		Log:        b.log,
+		CountError: newErrorCounts(b.metrics).count,
+		Unpacking:  make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1)),
+		Propose:    b.propose,
+		Usage:      b.usage,
+		Quorum:     func(ctx context.Context) (raftmeta.Info, error) { return b.controllers.Info(ctx) },
 
 		FindController: b.findController,
-		NewTopicID:  newUUID,
-		ProducerIDs: ids.take,
+		NewTopicID:     newUUID,
+		ProducerIDs:    ids.take,
 	}
 	routes := map[int16]server.Handler{}
 	for key, f := range h.Handlers() {
@@ -437,7 +438,9 @@ func (b *Broker) why(q history.Question, yield func(history.Entry) bool) error {
 	return history.Read(b.fs, filepath.Join(b.cfg.DataDir(), historyDir), q, yield)
 }
 
-// apply follows the metadata.
+// apply follows the metadata. What it says of this node's former self, until it
+// knows this one, is nothing to act on: the logs are opened once, and not taken
+// from the one and given to the other before.
 func (b *Broker) apply(c follow.Change) {
 	img, d := c.Image, c.Delta
 	now := time.Now()
@@ -447,6 +450,13 @@ func (b *Broker) apply(c follow.Change) {
 	if d.Settings {
 		b.replicas.SetDefaults(b.cfg.TopicDefaults(img))
 		d = d.WithAll(img)
+	}
+	if !b.acting {
+		me, ok := img.Broker(b.cfg.NodeID())
+		if b.acting = ok && me.Incarnation == b.incarnation; !b.acting {
+			return
+		}
+		d = image.Everything(img)
 	}
 	b.replicas.Apply(img, d)
 }

@@ -96,15 +96,19 @@ func (c *Controller) supervise() time.Duration {
 		enqueue(s)
 	}
 	c.further = nil
-	ask := func(cause string, cmd control.Command) {
-		if about := aboutOf(cmd); !c.underway[about] { // else its next step comes when this one is through
-			c.underway[about] = true
-			enqueue(step{about, control.Request{Actor: c.name(), Cause: cause, Command: cmd}})
+	ask := func(cause string, cmd control.Command) bool {
+		about := aboutOf(cmd)
+		if c.underway[about] { // its next step comes when this one is through
+			return false
 		}
+		c.underway[about] = true
+		enqueue(step{about, control.Request{Actor: c.name(), Cause: cause, Command: cmd}})
+		return true
 	}
 	for _, f := range e.Fence {
-		c.cfg.Logger.Warn("a broker is fenced", "broker", f.Node, "reason", f.Reason)
-		ask(f.Reason, &control.FenceBroker{ID: f.Node, Epoch: f.Epoch, Reason: f.Reason})
+		if ask(f.Reason, &control.FenceBroker{ID: f.Node, Epoch: f.Epoch, Reason: f.Reason}) {
+			c.cfg.Logger.Warn("a broker is fenced", "broker", f.Node, "reason", f.Reason)
+		}
 	}
 	for _, b := range e.Unfence {
 		ask("it is there and has caught up", &control.UnfenceBroker{ID: b.Node, Epoch: b.Epoch})
