@@ -225,6 +225,7 @@ func (c *Controller) Run(ctx context.Context) error {
 			c.confirm()
 		case <-wake.C:
 			c.turn()
+			c.gather()
 		case <-c.stand.C:
 			c.turn()
 			if err := c.core.Campaign(); err != nil {
