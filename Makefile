@@ -12,7 +12,7 @@ RACE =
 RACE_NOTE = echo "no C compiler: the race detector was left out"
 endif
 
-.PHONY: build run test lint bench bench-kafka compat soak sim mutants
+.PHONY: build run test lint bench bench-scale bench-kafka compat soak sim mutants
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/streambus ./cmd/streambus
@@ -29,9 +29,15 @@ lint:
 	go vet ./... && cd compat-tests && go vet ./...
 	go run $(STATICCHECK) ./... && cd compat-tests && go run $(STATICCHECK) ./...
 
-# Figures of one node beside the machine's own; read them as ratios of one run.
+# Figures of one node, and of the metadata of three, beside the machine's own; read
+# them as ratios of one run.
 bench: build
 	cd compat-tests && go run ./bench -broker ../bin/streambus
+
+# A controller at 100,000 and 1,000,000 partitions, without processes, beside
+# what the disk takes: a few minutes and 1 GB of memory.
+bench-scale:
+	go test -run '^$$' -bench '^BenchmarkScale$$' -benchtime 1x -timeout 30m ./raftmeta
 
 # The same broker and Apache Kafka in turn, about 10 minutes; the first run
 # fetches Kafka with Maven. BENCH has more flags, as in BENCH="-rounds 5 -rows produce".

@@ -80,6 +80,7 @@ type Broker struct {
 	names     []string       // their names
 	admin     net.Listener
 	begun     time.Time
+	acting    bool          // the metadata knows this incarnation; of the goroutine that follows it
 	ready     chan struct{} // closed when clients can be served
 }
 
@@ -454,7 +455,9 @@ func (b *Broker) why(q history.Question, yield func(history.Entry) bool) error {
 	return history.Read(b.fs, filepath.Join(b.cfg.DataDir(), historyDir), q, yield)
 }
 
-// apply follows the metadata.
+// apply follows the metadata. What it says of this node's former self, until it
+// knows this one, is nothing to act on: the logs are opened once, and not taken
+// from the one and given to the other before.
 func (b *Broker) apply(c follow.Change) {
 	img, d := c.Image, c.Delta
 	now := time.Now()
@@ -464,6 +467,13 @@ func (b *Broker) apply(c follow.Change) {
 	if d.Settings {
 		b.replicas.SetDefaults(b.cfg.TopicDefaults(img))
 		d = d.WithAll(img)
+	}
+	if !b.acting {
+		me, ok := img.Broker(b.cfg.NodeID())
+		if b.acting = ok && me.Incarnation == b.incarnation; !b.acting {
+			return
+		}
+		d = image.Everything(img)
 	}
 	b.replicas.Apply(img, d)
 }

@@ -226,6 +226,7 @@ func (c *Controller) Run(ctx context.Context) error {
 			c.confirm()
 		case <-wake.C:
 			c.turn()
+			c.gather()
 		case <-c.stand.C:
 			c.turn()
 			if err := c.core.Campaign(); err != nil {
@@ -259,9 +260,9 @@ func (c *Controller) gather() {
 // has one, and everybody gets a full session.
 func (c *Controller) turn() {
 	now := time.Now()
-	if gap := now.Sub(c.turned); gap > slept {
+	if gap := now.Sub(c.turned); gap > slept && !c.core.Alone() { // who is alone has nothing to do for hours
 		c.cfg.Logger.Warn("this process did not run for a while", "gap", gap)
-		if c.office != nil && !c.core.Alone() {
+		if c.office != nil {
 			c.answer(c.leave(nil))
 		}
 	}

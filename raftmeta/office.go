@@ -95,8 +95,9 @@ func (c *Controller) supervise() time.Duration {
 	again := len(c.further) > 0
 	c.further = nil
 	for _, f := range e.Fence {
-		c.cfg.Logger.Warn("a broker is fenced", "broker", f.Node, "reason", f.Reason)
-		c.ask(f.Reason, &control.FenceBroker{ID: f.Node, Epoch: f.Epoch, Reason: f.Reason})
+		if c.ask(f.Reason, &control.FenceBroker{ID: f.Node, Epoch: f.Epoch, Reason: f.Reason}) {
+			c.cfg.Logger.Warn("a broker is fenced", "broker", f.Node, "reason", f.Reason)
+		}
 	}
 	for _, b := range e.Unfence {
 		c.ask("it is there and has caught up", &control.UnfenceBroker{ID: b.Node, Epoch: b.Epoch})
@@ -118,12 +119,14 @@ func (c *Controller) supervise() time.Duration {
 
 // ask gives a command of the controller's own, unless the same is under way: it may take many units, and its next step
 // comes when this one is through.
-func (c *Controller) ask(cause string, cmd control.Command) {
+func (c *Controller) ask(cause string, cmd control.Command) bool {
 	s := step{aboutOf(cmd), control.Request{Actor: c.name(), Cause: cause, Command: cmd}}
-	if !c.underway[s.about] {
-		c.underway[s.about] = true
-		c.core.Enqueue(quorum.Proposal{Token: s, Request: s.request})
+	if c.underway[s.about] {
+		return false
 	}
+	c.underway[s.about] = true
+	c.core.Enqueue(quorum.Proposal{Token: s, Request: s.request})
+	return true
 }
 
 // step is the token of such a command.
