@@ -105,9 +105,6 @@
 // refuses the controllers, ends and says why: nobody counts on it, and only a new
 // registration changes that.
 //
-// Refusals of changes wait as successes do until every broker shows what they rest
-// on: who is told that a topic exists goes and uses it.
-//
 // A node that is of another cluster than most controllers it is configured with
 // ends. One controller alone that differs is not believed.
 //
