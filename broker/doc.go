@@ -162,6 +162,13 @@
 // with the next start; a process that goes on after an invariant broke could
 // acknowledge what is not.
 //
+// A broker that was unregistered while it lives, or whose advertised listener
+// refuses the controllers, ends and says why: nobody counts on it, and only a new
+// registration changes that.
+//
+// A node that is of another cluster than most controllers it is configured with
+// ends. One controller alone that differs is not believed.
+//
 // Metadata requests that create a topic wait for it, at most a second. Apache
 // Kafka answers at once that the topic is unknown, and every client then waits
 // for its retry back-off.

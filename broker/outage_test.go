@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -275,6 +276,12 @@ func (c *processes) raw(cluster string, r control.Request) peer.Outcome {
 func TestBatchIsWhole(t *testing.T) {
 	const partitions = 10_000
 	rounds := 4
+	if s := os.Getenv("STREAMBUS_BATCHES"); s != "" {
+		var err error
+		if rounds, err = strconv.Atoi(s); err != nil {
+			t.Fatal(err)
+		}
+	}
 	c := startCluster(t, 3)
 	cluster := c.clusterID()
 	incarnation := newUUID()

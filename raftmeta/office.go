@@ -53,7 +53,7 @@ func (c *Controller) leave(answers []quorum.Answer) []quorum.Answer {
 // hold hands out answers, but for those that wait until every broker has applied them.
 func (c *Controller) hold(answers []quorum.Answer) {
 	for _, a := range answers {
-		if a.Awaited && c.office != nil {
+		if a.Awaited && a.Err == nil && c.office != nil {
 			c.office.Await(a.Index, a)
 			continue
 		}

@@ -339,7 +339,7 @@ func (c *controller) confirm() {
 // hold hands out answers, but for those that brokers have to see first.
 func (c *controller) hold(answers []quorum.Answer) {
 	for _, a := range answers {
-		if a.Awaited && c.office != nil {
+		if a.Awaited && a.Err == nil && c.office != nil {
 			c.office.Await(a.Index, a)
 			continue
 		}

@@ -21,7 +21,7 @@ type Answer struct {
 	Index   uint64
 	Reply   any
 	Err     error // nil, a *control.Refusal, ErrNotLeader or ErrUnknown
-	Awaited bool  // what it says is to be seen by every broker before anybody is told
+	Awaited bool  // the change is to be seen by every broker before anybody is told
 }
 
 type flight struct {
@@ -95,9 +95,8 @@ func (c *Core) evaluate(unit *image.Unit, now time.Time) (answers []Answer, enco
 		if len(encoded) > 0 && len(whole) > maxEntry {
 			break // it is evaluated again, for a unit of its own
 		}
-		// What changed nothing says that all is as was asked for, and a refusal that something is there already or not
-		// any more: every broker is to show that as well.
-		a.Awaited = c.waiting[n].Request.Awaited
+		// What changed nothing says that all is as was asked for, which every broker is to show as well.
+		a.Awaited = a.Err == nil && c.waiting[n].Request.Awaited
 		if len(records) > 0 {
 			unit.Awaited = unit.Awaited || a.Awaited
 			unit.Records = append(unit.Records, records...)
