@@ -143,7 +143,7 @@
 // proves by it that the other is gone: nobody waits for a session to end.
 //
 // A lease counts from the last moment at which a majority confirmed the office
-// (raft's ReadIndex, every 100 ms): a controller that was deposed and has not
+// (raft's ReadIndex, every 300 ms): a controller that was deposed and has not
 // noticed cannot grant one that its successor does not know of.
 //
 // The history is written in words, when a unit is applied and the state before it

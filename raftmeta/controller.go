@@ -39,6 +39,8 @@ var (
 const (
 	tick      = 100 * time.Millisecond // a heartbeat of raft; an election time-out is ten to twenty
 	inboxSize = 1024
+	// confirmEvery is how old a confirmation of the office becomes: leases are shorter by that.
+	confirmEvery = 250 * time.Millisecond
 	// Of the entries that a snapshot covers so many stay in the log, and so many bytes of units in memory, for followers
 	// that are a little late.
 	keepEntries, keepEntryBytes = 10_000, 16 << 20
@@ -97,13 +99,14 @@ type Controller struct {
 	offices context.Context   // ends with the office
 	resign  context.CancelFunc
 	// Commands of the office about brokers: which of them are asked for and not through, and the next steps of those.
-	underway map[about]bool
-	further  []step
-	turned   time.Time     // when the loop last came round
-	wrote    time.Duration // of this turn the log took
-	written  int           // bytes of log since the last snapshot
-	stand    *time.Timer
-	members  []image.Voter // as last told
+	underway  map[about]bool
+	further   []step
+	turned    time.Time     // when the loop last came round
+	wrote     time.Duration // of this turn the log took
+	written   int           // bytes of log since the last snapshot
+	confirmed time.Time     // when a confirmation of the office was last asked for
+	stand     *time.Timer
+	members   []image.Voter // as last told
 
 	mu    sync.Mutex // guards the following
 	img   *image.Image
@@ -223,7 +226,9 @@ func (c *Controller) Run(ctx context.Context) error {
 		case <-ticks:
 			c.turn()
 			c.answer(c.core.Tick())
-			c.confirm()
+			if now := time.Now(); now.Sub(c.confirmed) > confirmEvery {
+				c.confirm()
+			}
 		case <-wake.C:
 			c.turn()
 			c.gather()

@@ -69,6 +69,7 @@ func (c *Controller) confirm() {
 		return
 	}
 	now := time.Now()
+	c.confirmed = now
 	if c.core.Alone() {
 		c.office.Confirmed(now)
 		return
