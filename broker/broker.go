@@ -412,6 +412,10 @@ func (b *Broker) start(ctx context.Context, g *errgroup.Group, parts context.Con
 		ID: b.cfg.NodeID(), Incarnation: b.incarnation, Listeners: b.endpoints, Rack: b.cfg.Get("broker.rack"),
 		Dirs: []image.UUID{b.identity.DirectoryID}, Levels: image.OwnLevels, PreviousBrokerEpoch: -1,
 	})
+	b.metrics.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "streambus_metadata_unconfirmed_answers_total",
+		Help: "Answers about the metadata that were given without a lease while no controller could be reached: they may be old.",
+	}, func() float64 { return float64(b.session.stale.Load()) }))
 	g.Go(func() error { return b.replicas.Run(parts) })
 	g.Go(func() error {
 		return b.view.Follow(parts, b.identity.ClusterID, b.controllers.Units, b.apply, b.session.shown)

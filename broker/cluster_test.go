@@ -302,6 +302,7 @@ type faults struct {
 	begun     time.Time
 	done      [5]atomic.Int64 // operations by kind that succeeded
 	reads     atomic.Int64
+	slow      atomic.Int64 // reads that may have been answered without a controller
 	shared    atomic.Int64 // rounds of what all workers do to the same topics
 	mu        sync.Mutex   // guards the following
 	histories map[string][]porcupine.Operation
@@ -477,6 +478,10 @@ func (f *faults) contend(id int32, controllers *peer.Controllers) {
 			if err != nil {
 				continue // it was killed, or is paused
 			}
+			if time.Since(f.begun)-begun > currentTime {
+				f.slow.Add(1) // it may have answered without a controller
+				continue
+			}
 			a = attempt{kind: "read", count: int32(len(row.Partitions))}
 		} else {
 			ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
@@ -587,9 +592,14 @@ func (f *faults) seen(ctx context.Context, name string, partitions int) {
 		q := kmsg.NewMetadataRequestTopic()
 		q.Topic = &name
 		req.Topics = append(req.Topics, q)
+		begun := time.Now()
 		resp, err := exchange(p.addr(), req, 2*time.Second)
 		if err != nil {
 			continue // it was killed, or is paused
+		}
+		if time.Since(begun) > currentTime {
+			f.slow.Add(1) // it reached no controller, and may have answered from what it had
+			continue
 		}
 		f.reads.Add(1)
 		row := resp.(*kmsg.MetadataResponse).Topics[0]
@@ -608,7 +618,7 @@ func (f *faults) check() {
 		}
 	}
 	f.checkHistories()
-	f.t.Logf("%d reads after a success, %d faults", f.reads.Load(), len(f.faults))
+	f.t.Logf("%d reads after a success, %d too slow to count, %d faults", f.reads.Load(), f.slow.Load(), len(f.faults))
 	for _, g := range f.gaps {
 		what := "nothing"
 		for i, at := range f.faultAt {

@@ -23,6 +23,7 @@ import (
 const (
 	helloTime = 2 * time.Second
 	askPause  = 100 * time.Millisecond
+	placeTime = 3 * time.Second // what asking for a place takes before the others are looked at again
 	// watchPause is how often a node asks whether the others are of its cluster.
 	watchPause = time.Second
 	// waitLines is how often a node that waits for others says for whom.
@@ -300,7 +301,7 @@ func (b *Broker) takePlace(ctx context.Context) error {
 
 // askForPlace is true when the answer is final.
 func (b *Broker) askForPlace(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, registerTime)
+	ctx, cancel := context.WithTimeout(ctx, placeTime)
 	defer cancel()
 	o := b.controllers.Submit(ctx, []control.Request{{
 		Actor: fmt.Sprintf("controller %d", b.cfg.NodeID()), Cause: "its directory is new", Command: &control.PutVoter{Voter: b.voter()},

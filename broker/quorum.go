@@ -33,6 +33,7 @@ const (
 	nodeConns      = 4096
 	nodeIdle       = 10 * time.Minute
 	probeTime      = 200 * time.Millisecond
+	probes         = 3 // of a controller that does not answer, before an election time-out would be over
 	snapshotTime   = 5 * time.Minute
 )
 
@@ -225,11 +226,16 @@ func (q *quorumNode) closed(raftID uint64) {
 	if !ok {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), probeTime)
-	defer cancel()
-	a, err := peer.SayHello(ctx, addr, q.b.peerConfig(), q.b.identity.ClusterID)
-	if peer.Refused(err) || err == nil && !(a.RaftID == raftID && a.Leads) {
-		q.controller.ControllerGone(raftID)
+	for range probes { // a process that is just starting in its place answers soon
+		ctx, cancel := context.WithTimeout(context.Background(), probeTime)
+		a, err := peer.SayHello(ctx, addr, q.b.peerConfig(), q.b.identity.ClusterID)
+		cancel()
+		if peer.Refused(err) || err == nil && !(a.RaftID == raftID && a.Leads) {
+			q.controller.ControllerGone(raftID)
+		}
+		if peer.Refused(err) || err == nil {
+			return
+		}
 	}
 }
 

@@ -22,6 +22,9 @@ const (
 	// pause is what a call waits between two controllers that could not answer,
 	// at first; it doubles up to longestPause.
 	pause, longestPause = 5 * time.Millisecond, 200 * time.Millisecond
+	// currentTime is what one controller may take to tell the index of what is
+	// answered.
+	currentTime = 40 * time.Millisecond
 	// pollWait is how long a controller holds a request for units that are not
 	// there yet.
 	pollWait = 5 * time.Second
@@ -356,6 +359,10 @@ func (c *Controllers) Current(ctx context.Context) (uint64, error) {
 }
 
 func (c *Controllers) currentOnce(ctx context.Context, attempt int) (uint64, error) {
+	// A controller that was deposed and has not noticed waits for a majority that
+	// does not come: another one is asked soon.
+	ctx, cancel := context.WithTimeout(ctx, currentTime)
+	defer cancel()
 	to, local, ok := c.choose(attempt)
 	switch {
 	case !ok:
@@ -406,6 +413,9 @@ func (c *Controllers) active() int32 {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.Local != nil && c.hint == c.Node { // the one here knows better
+		return -1
+	}
 	return c.hint
 }
 
