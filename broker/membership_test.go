@@ -225,7 +225,7 @@ func TestMembershipWhileRunning(t *testing.T) {
 	pulse.gap()
 	c.submit(controllers, &control.PutVoter{New: true, Voter: voter})
 	c.started(p)
-	c.quorumOf(c.nodes...)
+	ids = c.quorumOf(c.nodes...)
 	t.Logf("a fourth was added; no change of the metadata for %s", pulse.gap())
 
 	for round, leads := range []bool{false, true, false} {
