@@ -212,7 +212,7 @@ func TestForeignDirectory(t *testing.T) {
 func TestMembershipWhileRunning(t *testing.T) {
 	c := startCluster(t, 3)
 	cluster := c.clusterID()
-	ids := c.quorumOf(c.nodes...)
+	c.quorumOf(c.nodes...)
 	pulse := c.startPulse(cluster)
 	controllers := c.as(900, cluster)
 
@@ -225,7 +225,7 @@ func TestMembershipWhileRunning(t *testing.T) {
 	pulse.gap()
 	c.submit(controllers, &control.PutVoter{New: true, Voter: voter})
 	c.started(p)
-	ids = c.quorumOf(c.nodes...)
+	ids := c.quorumOf(c.nodes...)
 	t.Logf("a fourth was added; no change of the metadata for %s", pulse.gap())
 
 	for round, leads := range []bool{false, true, false} {
