@@ -64,9 +64,14 @@ func (c *processes) quorumOf(nodes ...*process) map[int32]uint64 {
 		if len(ids) != len(nodes) || !slices.Equal(voters, i.Voters) || len(i.Learners) > 0 || i.Joint {
 			return fmt.Errorf("%+v", i)
 		}
+		// All of them have to know, and not the leader alone: until then it is still
+		// the voters before that decide who leads when it is lost.
 		for _, p := range nodes {
 			if ids[p.id] == 0 {
 				return fmt.Errorf("node %d is not among %v", p.id, ids)
+			}
+			if own, err := p.info(); err != nil || own.Joint || !slices.Equal(own.Voters, voters) {
+				return fmt.Errorf("node %d sees %+v: %v", p.id, own, err)
 			}
 		}
 		return nil
@@ -280,7 +285,9 @@ func TestMembershipWhileRunning(t *testing.T) {
 			t.Errorf("with the removed node %d alive no change of the metadata for %s", gone.id, gap)
 		}
 		c.terminate(gone)
+		c.mu.Lock()
 		c.nodes = left
+		c.mu.Unlock()
 	}
 	c.quorumOf(c.nodes...)
 	pulse.end()

@@ -30,6 +30,7 @@ type oracle struct {
 	w        *world
 	leaders  map[uint64]uint64 // by term
 	entries  map[uint64]entry  // committed
+	heard    map[uint64]uint64 // the term of who first said so: they were committed in it or before
 	commit   uint64
 	votes    map[vote]uint64
 	promised map[uint64]uint64 // the highest term a raft id has spoken in
@@ -61,7 +62,7 @@ type vote struct{ raftID, term uint64 }
 
 func newOracle(w *world) *oracle {
 	return &oracle{
-		w: w, leaders: map[uint64]uint64{}, entries: map[uint64]entry{}, votes: map[vote]uint64{}, promised: map[uint64]uint64{},
+		w: w, leaders: map[uint64]uint64{}, entries: map[uint64]entry{}, heard: map[uint64]uint64{}, votes: map[vote]uint64{}, promised: map[uint64]uint64{},
 		units: map[uint64]uint64{}, awaited: map[uint64]bool{}, images: map[uint64]*image.Image{},
 		hashes: map[uint64]uint64{}, topics: map[image.UUID]bool{}, epochs: map[int32]int64{}, ops: map[opID]*op{},
 		applied: map[opID][]uint64{}, blocks: map[int64]*op{},
@@ -149,6 +150,9 @@ func (o *oracle) status(c *controller) {
 		if known, ok := o.entries[i]; ok && known != e {
 			o.w.broken("I2: entry %d is committed at %s with term %d, elsewhere with term %d", i, c, e.term, known.term)
 		}
+		if _, known := o.entries[i]; !known {
+			o.heard[i] = s.Term
+		}
 		o.entries[i] = e
 		o.commit = max(o.commit, i)
 	}
@@ -168,7 +172,7 @@ func (o *oracle) snapshot(c *controller, m *raftpb.SnapshotMetadata) {
 func (o *oracle) leads(c *controller) {
 	for i := c.mirror.base + 1; i <= o.commit; i++ {
 		want, ok := o.entries[i]
-		if !ok || want.term >= c.core.Status().Term {
+		if !ok || o.heard[i] >= c.core.Status().Term {
 			continue
 		}
 		if e, ok := c.mirror.at(i); !ok || e != want {
