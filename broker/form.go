@@ -306,7 +306,7 @@ func (b *Broker) askForPlace(ctx context.Context) bool {
 	o := b.controllers.Submit(ctx, []control.Request{{
 		Actor: fmt.Sprintf("controller %d", b.cfg.NodeID()), Cause: "its directory is new", Command: &control.PutVoter{Voter: b.voter()},
 	}})[0]
-	if r, refused := errors.AsType[*control.Refusal](o.Err); refused {
+	if r, refused := errors.AsType[*control.Refusal](o.Err); refused && (r.Code == control.VoterNotFound || r.Code == control.DuplicateVoter) {
 		b.log.Error("this node is no controller of the cluster; it waits to be added, or to be given another process.roles", "reason", r.Message)
 		return true
 	}

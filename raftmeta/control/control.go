@@ -98,7 +98,8 @@ func Repeat(m *image.Image, r *Request) (*image.Result, error) {
 		_, err := refuse(PolicyViolation, "node %d has %d operations whose answers it has not confirmed", op.Node, image.MaxResults)
 		return nil, err
 	}
-	if _, registers := r.Command.(*RegisterBroker); registers {
+	switch r.Command.(type) {
+	case *RegisterBroker, *PutVoter: // the first that a process asks for
 		return nil, nil
 	}
 	if b, ok := m.Broker(op.Node); ok && b.Incarnation != op.Incarnation {

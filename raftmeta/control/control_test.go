@@ -403,3 +403,21 @@ func TestAlterConfigs(t *testing.T) {
 		}
 	}
 }
+
+// A process that is new asks to be registered and for its place among the controllers, in whatever order; before it is
+// registered nothing else of it is taken, since the process before it may still be at work.
+func TestFirstRequestsOfAProcess(t *testing.T) {
+	img := cluster(t, 1)
+	anew := image.Operation{Node: 1, Incarnation: id(200), Seq: 1}
+	for _, c := range []struct {
+		cmd   Command
+		taken bool
+	}{
+		{&RegisterBroker{ID: 1}, true}, {&PutVoter{}, true}, {&DeleteTopic{Name: "t"}, false},
+	} {
+		_, err := Repeat(img, &Request{Operation: anew, Command: c.cmd})
+		if (err == nil) != c.taken {
+			t.Errorf("%T of a new process: %v", c.cmd, err)
+		}
+	}
+}
