@@ -219,7 +219,7 @@ func TestMembershipWhileRunning(t *testing.T) {
 	cluster := c.clusterID()
 	c.quorumOf(c.nodes...)
 	pulse := c.startPulse(cluster)
-	controllers := c.as(900, cluster)
+	controllers := c.as(901, cluster) // 900 is the pulse
 
 	p := c.add(asController)
 	p.settings = []string{"controller.quorum.voters=", fmt.Sprintf("controller.quorum.bootstrap.servers=%s,%s", c.nodes[0].controllerAddr(), c.nodes[1].controllerAddr())}

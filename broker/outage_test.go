@@ -103,7 +103,7 @@ func TestPausedBroker(t *testing.T) {
 	creating := make(chan struct{})
 	go func() {
 		defer close(creating)
-		controllers := c.as(900, cluster)
+		controllers := c.as(902, cluster)
 		for n := int64(1); ctx.Err() == nil; n++ {
 			try, cancel := context.WithTimeout(ctx, patience)
 			o := controllers.Submit(try, []control.Request{{Actor: "test", Cause: "a test", Awaited: true, Command: &control.CreateTopic{
@@ -203,7 +203,7 @@ func TestBrokerNobodyCountsOn(t *testing.T) {
 	c := startNodes(t, asController, asController, asController, asBroker, asBroker)
 	cluster := c.clusterID()
 	p := c.nodes[3]
-	c.submit(c.as(900, cluster), &control.UnregisterBroker{ID: p.id})
+	c.submit(c.as(903, cluster), &control.UnregisterBroker{ID: p.id})
 	select {
 	case <-p.exited:
 	case <-time.After(patience):

@@ -215,24 +215,28 @@ func (c *Controller) enqueue(p quorum.Proposal) {
 }
 
 // Heartbeat takes a broker's heartbeat. ErrNotLeader says that another controller is to be told.
-func (c *Controller) Heartbeat(ctx context.Context, h liveness.Heartbeat) (reply liveness.Reply, err error) {
-	done := make(chan struct{})
+func (c *Controller) Heartbeat(ctx context.Context, h liveness.Heartbeat) (liveness.Reply, error) {
+	type answer struct {
+		reply liveness.Reply
+		err   error
+	}
+	answers := make(chan answer, 1)
 	if err := c.do(ctx, func() {
-		defer close(done)
 		if c.office == nil {
-			err = ErrNotLeader
+			answers <- answer{err: ErrNotLeader}
 			return
 		}
 		if c.core.Alone() {
 			c.confirm()
 		}
-		reply, err = c.office.Heartbeat(time.Now(), h)
+		reply, err := c.office.Heartbeat(time.Now(), h)
+		answers <- answer{reply, err}
 	}); err != nil {
 		return liveness.Reply{}, err
 	}
 	select {
-	case <-done:
-		return reply, err
+	case a := <-answers:
+		return a.reply, a.err
 	case <-ctx.Done():
 		return liveness.Reply{}, ctx.Err()
 	case <-c.stopped:
