@@ -369,8 +369,8 @@ func TestDamagedRaftLog(t *testing.T) {
 	c.eventually("a log of some size", func() error {
 		pulse.mu.Lock()
 		defer pulse.mu.Unlock()
-		if pulse.count < 300 {
-			return fmt.Errorf("%d changes", pulse.count)
+		if pulse.changes() < 300 {
+			return fmt.Errorf("%d changes", pulse.changes())
 		}
 		return nil
 	})
@@ -457,13 +457,13 @@ func TestFullDisk(t *testing.T) {
 	beats := func() {
 		t.Helper()
 		pulse.mu.Lock()
-		n := pulse.count
+		n := pulse.changes()
 		pulse.mu.Unlock()
 		c.eventually("the metadata changes", func() error {
 			pulse.mu.Lock()
 			defer pulse.mu.Unlock()
-			if pulse.count < n+20 {
-				return fmt.Errorf("%d changes", pulse.count-n)
+			if pulse.changes() < n+20 {
+				return fmt.Errorf("%d changes", pulse.changes()-n)
 			}
 			return nil
 		})
