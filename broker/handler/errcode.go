@@ -8,6 +8,7 @@ import (
 	"github.com/streambus/streambus/broker/partition"
 	"github.com/streambus/streambus/broker/replica"
 	"github.com/streambus/streambus/protocol"
+	"github.com/streambus/streambus/raftmeta"
 	"github.com/streambus/streambus/raftmeta/control"
 	"github.com/streambus/streambus/storage/batch"
 )
@@ -62,6 +63,9 @@ var codes = []struct {
 	{ErrNoController, protocol.RequestTimedOut},
 	{ErrOtherController, protocol.InvalidRequest},
 	{context.DeadlineExceeded, protocol.RequestTimedOut},
+	// No controller decided in time, or nobody knows what it decided: the client asks again.
+	{raftmeta.ErrNotLeader, protocol.RequestTimedOut},
+	{raftmeta.ErrUnknown, protocol.RequestTimedOut},
 }
 
 var refusals = map[control.Code]protocol.ErrorCode{

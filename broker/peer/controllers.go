@@ -40,8 +40,9 @@ const (
 	maxConns = 64
 )
 
-// ErrNoController says that a request was handed to nobody.
-var ErrNoController = errors.New("no active controller was found in time")
+// ErrNoController says that a request was handed to nobody: nobody who was asked
+// is the leader of the quorum.
+var ErrNoController = fmt.Errorf("no active controller was found in time: %w", raftmeta.ErrNotLeader)
 
 // Address is where a controller listens.
 type Address struct {
