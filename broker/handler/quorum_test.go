@@ -85,6 +85,20 @@ func TestRefusalsHaveCodes(t *testing.T) {
 	}
 }
 
+// A change that nobody decided in time, or of which nobody knows, is one to ask for again.
+func TestUndecidedIsTimedOut(t *testing.T) {
+	n := newNode(t, vfs.NewMem())
+	for _, err := range []error{raftmeta.ErrNotLeader, raftmeta.ErrUnknown, context.DeadlineExceeded} {
+		n.answers = func([]control.Command) []handler.Outcome {
+			return []handler.Outcome{{Err: fmt.Errorf("somewhere: %w", err)}}
+		}
+		resp := answer[*kmsg.UnregisterBrokerResponse](n, kmsg.NewPtrUnregisterBrokerRequest())
+		if c := code(resp.ErrorCode); c != protocol.RequestTimedOut {
+			t.Errorf("%v is answered as %v", err, c)
+		}
+	}
+}
+
 // refusalCodes reads them where they are declared.
 func refusalCodes(t *testing.T) map[string]control.Code {
 	file, err := parser.ParseFile(token.NewFileSet(), "../../raftmeta/control/control.go", nil, 0)
