@@ -367,10 +367,8 @@ func TestDamagedRaftLog(t *testing.T) {
 	cluster := c.clusterID()
 	pulse := c.startPulse(cluster)
 	c.eventually("a log of some size", func() error {
-		pulse.mu.Lock()
-		defer pulse.mu.Unlock()
-		if pulse.changes() < 300 {
-			return fmt.Errorf("%d changes", pulse.changes())
+		if n := pulse.changes(); n < 300 {
+			return fmt.Errorf("%d changes", n)
 		}
 		return nil
 	})
@@ -456,14 +454,10 @@ func TestFullDisk(t *testing.T) {
 	pulse := c.startPulse(c.clusterID())
 	beats := func() {
 		t.Helper()
-		pulse.mu.Lock()
 		n := pulse.changes()
-		pulse.mu.Unlock()
 		c.eventually("the metadata changes", func() error {
-			pulse.mu.Lock()
-			defer pulse.mu.Unlock()
-			if pulse.changes() < n+20 {
-				return fmt.Errorf("%d changes", pulse.changes()-n)
+			if more := pulse.changes() - n; more < 20 {
+				return fmt.Errorf("%d changes", more)
 			}
 			return nil
 		})
