@@ -31,7 +31,8 @@ var layers = map[string]string{
 	"broker/partition":        "raftmeta/image",
 	"broker/adopt":            "broker/inspect raftmeta/image storage storage/vfs",
 	"broker/inspect":          "raftmeta/image raftmeta/quorum raftmeta/wal storage storage/batch storage/vfs",
-	"raftmeta":                "raftmeta/control raftmeta/follow raftmeta/image raftmeta/liveness raftmeta/quorum raftmeta/wal",
+	"raftmeta":                "raftmeta/control raftmeta/follow raftmeta/image raftmeta/liveness raftmeta/office raftmeta/quorum raftmeta/wal",
+	"raftmeta/office":         "raftmeta/control raftmeta/image raftmeta/liveness raftmeta/quorum",
 	"raftmeta/quorum":         "raftmeta/control raftmeta/image",
 	"raftmeta/follow":         "raftmeta/image",
 	"raftmeta/control":        "raftmeta/image",
@@ -70,7 +71,7 @@ var modules = map[string]string{
 }
 
 // cores have no clock, goroutine, channel, lock, file, socket or random source.
-var cores = []string{"broker/partition", "raftmeta/quorum", "raftmeta/follow", "raftmeta/control", "raftmeta/liveness", "raftmeta/image"}
+var cores = []string{"broker/partition", "raftmeta/office", "raftmeta/quorum", "raftmeta/follow", "raftmeta/control", "raftmeta/liveness", "raftmeta/image"}
 
 // quiet packages start no goroutine and set no timer: their callers own loops.
 var quiet = []string{"storage"}

@@ -19,6 +19,7 @@
 //	  adopt             topics of Apache Kafka's directories become this broker's
 //	  sim                 all cores on a simulated network, disk and clock; only tests
 //	raftmeta            shell: the goroutine that owns the raft node
+//	  office      pure  what the active controller does beside deciding
 //	  quorum      pure  raft, units, barrier
 //	  follow      pure  committed units in, images out
 //	  control     pure  decisions: commands in, records out
@@ -145,6 +146,11 @@
 // A lease counts from the last moment at which a majority confirmed the office
 // (raft's ReadIndex, every 300 ms): a controller that was deposed and has not
 // noticed cannot grant one that its successor does not know of.
+//
+// An answer that changes nothing, a refusal or "it is so already", rests on what
+// others changed. So it waits like a change: for a majority to confirm that this
+// controller still led when it decided, and for every broker to show what it
+// decided on.
 //
 // The history is written in words, when a unit is applied and the state before it
 // is at hand, not as the units themselves: it needs nothing to be read, and is

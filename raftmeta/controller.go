@@ -23,6 +23,7 @@ import (
 	"github.com/streambus/streambus/raftmeta/follow"
 	"github.com/streambus/streambus/raftmeta/image"
 	"github.com/streambus/streambus/raftmeta/liveness"
+	"github.com/streambus/streambus/raftmeta/office"
 	"github.com/streambus/streambus/raftmeta/quorum"
 	"github.com/streambus/streambus/raftmeta/wal"
 )
@@ -39,8 +40,6 @@ var (
 const (
 	tick      = 100 * time.Millisecond // a heartbeat of raft; an election time-out is ten to twenty
 	inboxSize = 1024
-	// confirmEvery is how old a confirmation of the office becomes: leases are shorter by that.
-	confirmEvery = 250 * time.Millisecond
 	// Of the entries that a snapshot covers so many stay in the log, and so many bytes of units in memory, for followers
 	// that are a little late.
 	keepEntries, keepEntryBytes = 10_000, 16 << 20
@@ -95,18 +94,14 @@ type Controller struct {
 
 	// The following are of Run's goroutine.
 	core    *quorum.Core
-	office  *liveness.Tracker // nil but on the active controller
-	offices context.Context   // ends with the office
-	resign  context.CancelFunc
-	// Commands of the office about brokers: which of them are asked for and not through, and the next steps of those.
-	underway  map[about]bool
-	further   []step
-	turned    time.Time     // when the loop last came round
-	wrote     time.Duration // of this turn the log took
-	written   int           // bytes of log since the last snapshot
-	confirmed time.Time     // when a confirmation of the office was last asked for
-	stand     *time.Timer
-	members   []image.Voter // as last told
+	office  *office.Office
+	tenure  context.Context    // ends with the office
+	resign  context.CancelFunc // ends tenure, nil while there is none
+	turned  time.Time          // when the loop last came round
+	wrote   time.Duration      // of this turn the log took
+	written int                // bytes of log since the last snapshot
+	stand   *time.Timer
+	members []image.Voter // as last told
 
 	mu    sync.Mutex // guards the following
 	img   *image.Image
@@ -162,7 +157,8 @@ func Open(cfg Config, log wal.Log) (*Controller, error) {
 	}
 	c := &Controller{
 		cfg: cfg, log: log, core: core, raftID: state.RaftID,
-		inbox: make(chan func(), inboxSize), stopped: make(chan struct{}),
+		office: office.New(office.Config{NodeID: cfg.NodeID, RaftID: state.RaftID, Session: cfg.Session}, core),
+		inbox:  make(chan func(), inboxSize), stopped: make(chan struct{}),
 		img: core.Image(), base: core.Image().Index(), news: make(chan struct{}),
 	}
 	c.leader.Store(-1)
@@ -177,7 +173,10 @@ func (c *Controller) Run(ctx context.Context) error {
 	watch, stopWatch := context.WithCancel(ctx)
 	defer stopWatch()
 	go c.watch(watch)
-	defer func() { c.answer(c.leave(c.core.Abandon())) }()
+	defer func() {
+		c.answer(c.office.Hold(time.Now(), c.core.Abandon()))
+		c.leave()
+	}()
 	snapshots := make(chan snapshotDone, 1)
 	writing := false
 	defer func() {
@@ -195,7 +194,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	c.tellMembers()
 	if c.core.Alone() {
 		c.core.Enqueue(quorum.Proposal{Request: control.Request{
-			Actor: c.name(), Cause: "this release runs the cluster alone", Command: &control.FormCluster{ClusterID: c.cfg.ClusterID},
+			Actor: fmt.Sprintf("controller %d", c.cfg.NodeID), Cause: "this release runs the cluster alone", Command: &control.FormCluster{ClusterID: c.cfg.ClusterID},
 		}})
 	}
 	for {
@@ -225,10 +224,8 @@ func (c *Controller) Run(ctx context.Context) error {
 			c.gather()
 		case <-ticks:
 			c.turn()
-			c.answer(c.core.Tick())
-			if now := time.Now(); now.Sub(c.confirmed) > confirmEvery {
-				c.confirm()
-			}
+			c.hold(c.core.Tick())
+			c.office.Tick(time.Now())
 		case <-wake.C:
 			c.turn()
 			c.gather()
@@ -267,9 +264,7 @@ func (c *Controller) turn() {
 	now := time.Now()
 	if gap := now.Sub(c.turned); gap > slept && !c.core.Alone() { // who is alone has nothing to do for hours
 		c.cfg.Logger.Warn("this process did not run for a while", "gap", gap)
-		if c.office != nil {
-			c.answer(c.leave(nil))
-		}
+		c.leave()
 	}
 	c.turned = now
 }
@@ -319,6 +314,7 @@ func (c *Controller) settle() error {
 			return err
 		}
 		if !ok {
+			c.take() // it may have been left since
 			c.observe()
 			return nil
 		}

@@ -3,6 +3,7 @@ package raftmeta
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/streambus/streambus/raftmeta/control"
 	"github.com/streambus/streambus/raftmeta/quorum"
@@ -28,12 +29,6 @@ func (c *Controller) answer(answers []quorum.Answer) {
 			t.answers <- numbered{t.n, o}
 		case reader:
 			t <- o
-		case step:
-			c.goOn(t, a)
-		case confirmation:
-			if a.Err == nil && c.office != nil {
-				c.office.Confirmed(t.asked)
-			}
 		}
 	}
 }
@@ -52,7 +47,7 @@ func (c *Controller) Submit(ctx context.Context, requests ...control.Request) []
 			return
 		}
 		for i := range requests {
-			c.enqueue(quorum.Proposal{Token: token{answers, i}, Request: requests[i]})
+			c.answer(c.office.Enqueue(time.Now(), quorum.Proposal{Token: token{answers, i}, Request: requests[i]}))
 		}
 	})
 	if err != nil {

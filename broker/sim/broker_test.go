@@ -176,10 +176,7 @@ func (b *broker) beat() {
 	answered := false
 	w.net.send(&b.process, &c.process, "heartbeat", func() {
 		c.input(func() {
-			r, err := liveness.Reply{}, quorum.ErrNotLeader
-			if c.office != nil {
-				r, err = c.office.Heartbeat(c.clock(), h)
-			}
+			r, err := c.office.Heartbeat(c.clock(), h)
 			w.net.send(&c.process, &b.process, "lease", func() {
 				if b.life == life {
 					answered = true
@@ -249,7 +246,7 @@ type op struct {
 	mayBeEmpty bool  // success may have written nothing
 	outcome    outcome
 	refusal    *control.Refusal
-	index      uint64 // that a success is in
+	index      uint64 // that a success is in, or a refusal rests on
 	reply      any
 	attempts   int
 	try        int
@@ -330,14 +327,15 @@ func (o *op) attempt() {
 						o.try++
 						o.index, o.reply = a.Index, a.Reply
 						o.visible()
+					case isRefusal && r.Code == control.DuplicateBrokerRegistration:
+						w.stats["registrations put off"]++
+						again(time.Duration(100+w.load.IntN(100)) * time.Millisecond)
 					case isRefusal:
-						o.refusal = r
+						o.refusal, o.index = r, a.Index
 						o.end(refused)
 					case errors.Is(a.Err, quorum.ErrNotLeader):
 						next()
 						again(time.Duration(5+w.load.IntN(50)) * time.Millisecond)
-					case errors.Is(a.Err, errDuplicate):
-						again(time.Duration(100+w.load.IntN(100)) * time.Millisecond)
 					case errors.Is(a.Err, quorum.ErrUnknown):
 						w.stats["unknown outcomes asked again"]++
 						again(time.Duration(5+w.load.IntN(50)) * time.Millisecond)

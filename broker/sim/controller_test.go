@@ -16,6 +16,7 @@ import (
 	"github.com/streambus/streambus/raftmeta/follow"
 	"github.com/streambus/streambus/raftmeta/image"
 	"github.com/streambus/streambus/raftmeta/liveness"
+	"github.com/streambus/streambus/raftmeta/office"
 	"github.com/streambus/streambus/raftmeta/quorum"
 	"github.com/streambus/streambus/raftmeta/wal"
 	"github.com/streambus/streambus/raftmeta/wal/memwal"
@@ -36,8 +37,7 @@ type controller struct {
 	node   int32
 	disk   *memwal.Log
 	core   *quorum.Core
-	office *liveness.Tracker
-	term   uint64 // of the office
+	office *office.Office
 	wake   int64
 
 	writing *wal.Write // until it is durable the node does nothing else
@@ -80,7 +80,8 @@ func (c *controller) start() {
 		w.broken("%s cannot start: %v", c.name, err)
 		return
 	}
-	c.office, c.writing, c.inbox, c.polls, c.units, c.saving, c.since = nil, nil, nil, nil, nil, false, 0
+	c.office = office.New(office.Config{NodeID: c.node, RaftID: c.raftID}, c.core)
+	c.writing, c.inbox, c.polls, c.units, c.saving, c.since = nil, nil, nil, nil, false, 0
 	c.seen = quorum.Status{}
 	c.base = c.core.Image().Index()
 	c.mirror.load(&s)
@@ -108,7 +109,7 @@ func (c *controller) crash() {
 func (c *controller) tick() {
 	c.input(func() {
 		c.hold(c.core.Tick())
-		c.confirm()
+		c.office.Tick(c.clock())
 	})
 	c.in(tick, "tick", c.tick)
 }
@@ -136,6 +137,7 @@ func (c *controller) turn() {
 	case ok:
 		c.write(wal.Write(p))
 	default:
+		c.keepOffice()
 		c.supervise()
 	}
 }
@@ -302,93 +304,69 @@ func (c *controller) snapshot() {
 	})
 }
 
-// keepOffice keeps the tracker in step with the core.
+// keepOffice keeps the office in step with the core.
 func (c *controller) keepOffice() {
-	term := c.core.Status().Term
-	if c.office != nil && (!c.core.Active() || term != c.term) {
-		for _, token := range c.office.Abandon() {
-			a := token.(quorum.Answer)
-			c.answer(quorum.Answer{Token: a.Token, Err: quorum.ErrUnknown})
-		}
-		c.office = nil
-		c.w.tell("%s leaves office", c.name)
-	}
+	held := c.office.Held()
+	c.answer(c.office.Take(c.clock()))
 	switch {
-	case !c.core.Active():
-	case c.office == nil:
-		c.w.tell("%s takes office, term %d, index %d", c.name, term, c.core.Image().Index())
+	case c.office.Held() && !held:
+		c.w.tell("%s takes office, term %d, index %d", c.name, c.core.Status().Term, c.core.Image().Index())
 		c.w.stats["offices"]++
-		c.office, c.term, c.wake = liveness.New(c.clock(), liveness.Config{}, c.core.Image()), term, 0
-		c.confirm()
-	default:
-		c.office.Image(c.clock(), c.core.Image())
-	}
-}
-
-type confirmation struct {
-	asked time.Time
-	term  uint64
-}
-
-func (c *controller) confirm() {
-	if c.office != nil {
-		_ = c.core.ReadIndex(confirmation{c.clock(), c.term}) // an error: the office is not confirmed
+		c.wake = 0
+	case !c.office.Held() && held:
+		c.w.tell("%s leaves office", c.name)
 	}
 }
 
 // hold hands out answers, but for those that brokers have to see first.
 func (c *controller) hold(answers []quorum.Answer) {
 	for _, a := range answers {
-		if a.Awaited && a.Err == nil && c.office != nil {
-			c.office.Await(a.Index, a)
-			continue
+		if r, ok := a.Reply.(*control.BrokerProgress); ok && r.More {
+			c.w.stats["commands with more to do"]++
 		}
-		c.answer(a)
 	}
+	c.answer(c.office.Hold(c.clock(), answers))
 }
 
-func (c *controller) answer(a quorum.Answer) {
-	switch t := a.Token.(type) {
-	case confirmation:
-		if a.Err == nil && c.office != nil && t.term == c.term {
-			c.office.Confirmed(t.asked)
-		}
-	case func(quorum.Answer):
-		t(a)
+func (c *controller) answer(answers []quorum.Answer) {
+	for _, a := range answers {
+		a.Token.(func(quorum.Answer))(a)
 	}
 }
 
 // supervise does what the office asks for.
 func (c *controller) supervise() {
-	if c.office == nil {
-		return
+	e := c.office.Supervise(c.clock())
+	c.answer(e.Released)
+	for _, p := range e.Probes {
+		c.probe(p)
 	}
-	e := c.office.Tick(c.clock())
-	for _, token := range e.Released {
-		c.answer(token.(quorum.Answer))
+	for _, r := range e.Asked {
+		switch x := r.Command.(type) {
+		case *control.FenceBroker:
+			c.w.tell("%s fences broker %d: %s", c.name, x.ID, x.Reason)
+			c.w.stats["fences"]++
+		case *control.UnfenceBroker:
+			c.w.stats["unfences"]++
+		case *control.BeginControlledShutdown:
+			c.w.stats["controlled shutdowns"]++
+		}
 	}
-	for _, b := range e.Probe {
-		c.probe(b)
+	if len(e.Changed.Promote) > 0 {
+		c.w.stats["members replaced"]++
 	}
-	if asked := c.demand(e); c.reconcile() || asked {
-		c.at(c.w.now, "demand", func() { c.input(func() {}) })
-	}
-	if at := c.when(e.Wake); !e.Wake.IsZero() && (c.wake <= c.w.now || at < c.wake) {
+	if at := max(c.w.now, c.when(e.Wake)); !e.Wake.IsZero() && (c.wake <= c.w.now || at < c.wake) {
 		c.wake = at
 		c.at(at, "office", func() { c.input(func() {}) })
 	}
 }
 
-func (c *controller) probe(b liveness.Broker) {
-	w, office := c.w, c.office
-	to := w.broker(b.Node)
+func (c *controller) probe(p office.Probe) {
+	w := c.w
+	to := w.broker(p.Node)
 	w.stats["probes"]++
 	found := func(f liveness.Finding, who image.UUID) {
-		c.input(func() {
-			if c.office == office {
-				office.Probed(b.Node, b.Incarnation, f, who)
-			}
-		})
+		c.input(func() { c.office.Probed(p, f, who) })
 	}
 	if w.net.cut[[2]*process{&c.process, &to.process}] > 0 || w.net.cut[[2]*process{&to.process, &c.process}] > 0 || to.paused() {
 		c.in(200*time.Millisecond, "probe", func() { found(liveness.NoAnswer, image.UUID{}) })
@@ -455,17 +433,8 @@ func (c *controller) submit(raw []byte, answer func(quorum.Answer)) {
 		c.w.broken("%s: %v", c.name, err)
 		return
 	}
-	if reg, ok := r.Command.(*control.RegisterBroker); ok && c.office != nil {
-		if err := c.office.Admit(c.clock(), reg.ID, reg.Incarnation); err != nil {
-			c.w.stats["registrations put off"]++
-			answer(quorum.Answer{Err: errDuplicate})
-			return
-		}
-	}
-	c.core.Enqueue(quorum.Proposal{Token: answer, Request: r})
+	c.answer(c.office.Enqueue(c.clock(), quorum.Proposal{Token: answer, Request: r}))
 }
-
-var errDuplicate = errors.New("another incarnation may be alive")
 
 // mirror is the log as the disk has it, in short.
 type mirror struct {
@@ -536,35 +505,3 @@ func (m *mirror) at(index uint64) (entry, bool) {
 }
 
 func (c *controller) String() string { return fmt.Sprintf("%s (raft id %d)", c.name, c.raftID) }
-
-// demand proposes what the office asks for.
-func (c *controller) demand(e liveness.Effects) (asked bool) {
-	for _, f := range e.Fence {
-		c.w.tell("%s fences broker %d: %s", c.name, f.Node, f.Reason)
-		c.w.stats["fences"]++
-		c.own(f.Reason, &control.FenceBroker{ID: f.Node, Epoch: f.Epoch})
-	}
-	for _, b := range e.Unfence {
-		c.w.stats["unfences"]++
-		c.own("it is there", &control.UnfenceBroker{ID: b.Node, Epoch: b.Epoch})
-	}
-	for _, b := range e.Shutdown {
-		c.w.stats["controlled shutdowns"]++
-		c.own("it stops", &control.BeginControlledShutdown{ID: b.Node, Epoch: b.Epoch})
-	}
-	return len(e.Fence)+len(e.Unfence)+len(e.Shutdown) > 0
-}
-
-// own proposes a command of the controller itself, again as long as there is more
-// of it.
-func (c *controller) own(cause string, cmd control.Command) {
-	c.core.Enqueue(quorum.Proposal{
-		Request: control.Request{Actor: c.name, Cause: cause, Command: cmd},
-		Token: func(a quorum.Answer) {
-			if r, ok := a.Reply.(*control.BrokerProgress); ok && a.Err == nil && r.More {
-				c.w.stats["commands with more to do"]++
-				c.own(cause, cmd)
-			}
-		},
-	})
-}

@@ -20,7 +20,7 @@ func (w *world) disturb() {
 	c := w.controllers[w.chance.IntN(len(w.controllers))]
 	if w.chance.IntN(2) == 0 { // whoever is in office has most to lose
 		for _, x := range w.controllers {
-			if x.up && x.office != nil {
+			if x.up && x.office.Held() {
 				c = x
 			}
 		}
@@ -158,9 +158,7 @@ func (w *world) crashBroker(b *broker) {
 		if c.up && w.wire.IntN(3) > 0 {
 			c.at(w.now+w.wire.Int64N(5*ms), "closed", func() {
 				c.input(func() {
-					if c.office != nil {
-						c.office.Closed(node, incarnation)
-					}
+					c.office.Closed(node, incarnation)
 				})
 			})
 		}

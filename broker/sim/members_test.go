@@ -55,52 +55,14 @@ func (c *controller) join() {
 		}
 		c.w.net.send(&c.process, &to.process, "join", func() {
 			to.input(func() {
-				if _, known := to.core.Image().Voter(voter.RaftID); to.office != nil && !known {
-					to.own("it lost its disk", &control.PutVoter{Voter: voter})
+				if _, known := to.core.Image().Voter(voter.RaftID); to.office.Held() && !known {
+					to.core.Enqueue(quorum.Proposal{
+						Token:   func(quorum.Answer) {}, // it asks until it votes
+						Request: control.Request{Actor: to.name, Cause: "it lost its disk", Command: &control.PutVoter{Voter: voter}},
+					})
 				}
 			})
 		}, nil)
 	}
 	c.in(300*time.Millisecond, "join", c.join)
-}
-
-// reconcile brings the members to what the image says, one step at a time, and
-// tells whether it asked for one.
-func (c *controller) reconcile() bool {
-	voters, m := c.core.Image().Voters(), c.core.Members()
-	if m.Joint {
-		return false
-	}
-	newest := func(v image.Voter) bool {
-		return !slices.ContainsFunc(voters, func(x image.Voter) bool { return x.NodeID == v.NodeID && x.Since > v.Since })
-	}
-	in := func(v image.Voter) bool {
-		return slices.Contains(m.Voters, v.RaftID) || slices.Contains(m.Learners, v.RaftID)
-	}
-	change := func(what quorum.Change) bool { return c.core.ChangeMembers(what) == nil }
-	for _, v := range voters {
-		switch {
-		case !newest(v) && !in(v):
-			if c.core.Waiting() > 0 {
-				return false // it may have been asked for
-			}
-			c.own("its node votes under another raft id", &control.RemoveVoter{RaftID: v.RaftID})
-			return true
-		case !newest(v) || slices.Contains(m.Voters, v.RaftID):
-		case !in(v):
-			return change(quorum.Change{AddLearner: []uint64{v.RaftID}})
-		case slices.ContainsFunc(c.core.Progress(), func(p quorum.Progress) bool { return p.RaftID == v.RaftID && p.Active && p.Match > 0 }):
-			what := quorum.Change{Promote: []uint64{v.RaftID}}
-			for _, old := range voters {
-				if old.NodeID == v.NodeID && old.RaftID != v.RaftID && in(old) {
-					what.Remove = append(what.Remove, old.RaftID)
-				}
-			}
-			if change(what) {
-				c.w.stats["members replaced"]++
-				return true
-			}
-		}
-	}
-	return false
 }

@@ -17,7 +17,8 @@ import (
 // that hold for any run:
 //
 //	I1  one leader per term                  I8  an operation's outcome is what happened
-//	I2  committed entries are the same       I9  reads are as new as what was answered
+//	I2  committed entries are the same       I9  reads and refusals are as new as what
+//	                                             was answered
 //	I3  a leader has all that is committed   I10 healed, it goes on
 //	I4  term and vote survive a crash        I11 epochs never go down
 //	I5  applied <= committed <= last         I12 leader in ISR in replicas
@@ -366,6 +367,13 @@ func (o *oracle) ended(x *op) {
 	case x.outcome == refused && len(done) > 0:
 		o.w.broken("I8: %s was refused (%v) and was carried out at %d", x, x.refusal, done[0])
 	}
+	if x.outcome == refused {
+		if x.index < x.floor {
+			o.w.broken("I9: %s was refused (%v) because of index %d, and %d had been answered when it began", x, x.refusal, x.index, x.floor)
+		}
+		o.shown(x)
+		return
+	}
 	if x.outcome != success {
 		return
 	}
@@ -384,6 +392,12 @@ func (o *oracle) ended(x *op) {
 	if created, ok := x.reply.(*control.CreatedTopic); ok && created.ID != x.cmd.(*control.CreateTopic).ID {
 		o.w.broken("I8: %s got the answer of another", x)
 	}
+	o.shown(x)
+}
+
+// shown looks at whether every broker that may be asked now shows what an answer
+// says.
+func (o *oracle) shown(x *op) {
 	if !x.awaited {
 		return
 	}

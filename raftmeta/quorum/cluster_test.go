@@ -277,23 +277,49 @@ func TestRepeatGetsTheFirstAnswer(t *testing.T) {
 	}
 }
 
-// Success without a change says that all is as was asked for: every broker is to show that, also where the change was
-// another's and is on its way to them.
+// Success without a change says that all is as was asked for, and a refusal what there is: every broker is to show that,
+// also where the change was another's and is on its way to them.
 func TestWhatChangesNothingIsAwaitedToo(t *testing.T) {
 	c := newCluster(t, 1, 2, 3)
 	p := c.elect()
 	c.do(p, formCluster(), register(0, 1), topic("t", 1))
-	for i, want := range []bool{true, true, false} { // a change, none, a refusal
-		set := &control.AlterConfigs{Topic: "t", Changes: []control.ConfigChange{{Key: "retention.ms", Value: "1"}}}
-		if i == 2 {
-			set.Topic = "u"
-		}
+	for i, name := range []string{"t", "t", "u"} { // a change, none, a refusal
+		set := &control.AlterConfigs{Topic: name, Changes: []control.ConfigChange{{Key: "retention.ms", Value: "1"}}}
 		p.core.Enqueue(quorum.Proposal{Token: "set", Request: control.Request{Command: set, Awaited: true}})
 		c.settle()
-		if a := p.answers["set"]; a.Awaited != want || a.Err == nil && a.Index < p.core.Image().Index() {
+		if a := p.answers["set"]; !a.Awaited || !a.Decided() || a.Index < p.core.Image().Index() {
 			t.Errorf("answer %d: %+v", i, a)
 		}
 		delete(p.answers, "set")
+	}
+}
+
+// A leader that is cut off may be deposed: it gives no answer that rests on what it has, since that may be no more.
+func TestNothingIsAnsweredWithoutAMajority(t *testing.T) {
+	c := newCluster(t, 1, 2, 3)
+	p := c.elect()
+	c.do(p, formCluster(), register(0, 1), topic("t", 1))
+	for id, x := range c.peers {
+		c.down[id] = x != p
+	}
+	set := &control.AlterConfigs{Topic: "t", Changes: []control.ConfigChange{{Key: "retention.ms"}}}
+	p.core.Enqueue(quorum.Proposal{Token: "refused", Request: control.Request{Command: topic("t", 1)}})
+	p.core.Enqueue(quorum.Proposal{Token: "nothing to do", Request: control.Request{Command: set}})
+	c.settle()
+	if len(p.answers) != 0 || p.core.Waiting() != 2 {
+		t.Fatalf("%v, and %d wait", p.answers, p.core.Waiting())
+	}
+	for range 3 * quorum.ElectionTicks {
+		c.tick()
+		c.settle()
+	}
+	if len(p.answers) != 2 || p.core.Waiting() != 0 {
+		t.Fatalf("%v, and %d wait", p.answers, p.core.Waiting())
+	}
+	for token, a := range p.answers {
+		if !errors.Is(a.Err, quorum.ErrUnknown) {
+			t.Errorf("%s: %+v", token, a)
+		}
 	}
 }
 
@@ -468,5 +494,25 @@ func TestTransfer(t *testing.T) {
 	c.settle()
 	if !ok || leader.core.Active() || !c.peers[to].core.Active() {
 		t.Fatalf("leadership was to go to %d: %v", to, ok)
+	}
+}
+
+// While leadership is being handed over nothing is proposed, and whoever asks is told that nothing was done.
+func TestNothingIsProposedWhileLeadershipMoves(t *testing.T) {
+	c := newCluster(t, 1, 2, 3)
+	leader := c.elect()
+	c.do(leader, formCluster(), register(0, 1))
+	c.tick()
+	c.settle()
+	to, _ := leader.core.Transfer()
+	c.down[to] = true // it hears nothing of that
+	leader.core.Enqueue(quorum.Proposal{Token: "topic", Request: control.Request{Command: topic("t", 1)}})
+	c.settle()
+	if a, answered := leader.answers["topic"]; !answered || !errors.Is(a.Err, quorum.ErrNotLeader) {
+		t.Fatalf("%+v", a)
+	}
+	c.same()
+	if leader.core.Image().NumTopics() != 0 {
+		t.Fatal("the topic is there")
 	}
 }

@@ -32,12 +32,20 @@ func (c *Core) Members() Members {
 	}
 }
 
+// Has tells whether a raft id takes part.
+func (m Members) Has(raftID uint64) bool {
+	return slices.Contains(m.Voters, raftID) || slices.Contains(m.Learners, raftID)
+}
+
 // Change is one step of membership.
 type Change struct {
 	AddLearner []uint64
 	Promote    []uint64 // learners that become voters
 	Remove     []uint64
 }
+
+// Empty tells whether it changes nothing.
+func (c Change) Empty() bool { return len(c.AddLearner)+len(c.Promote)+len(c.Remove) == 0 }
 
 // ChangeMembers proposes a change; whether it came to be, Members shows. A second one before the first is applied is an
 // error here: raft would drop it without a word.
@@ -148,7 +156,11 @@ func (c *Core) readable(states []raft.ReadState, done *Applied) {
 		if c.applied < r.index || c.assembler.inUnit {
 			return false
 		}
-		done.Answers = append(done.Answers, Answer{Token: r.token, Index: c.image.Index()})
+		if held, ok := r.token.(vouched); ok {
+			done.Answers = append(done.Answers, held...)
+		} else {
+			done.Answers = append(done.Answers, Answer{Token: r.token, Index: c.image.Index()})
+		}
 		return true
 	})
 }
@@ -157,10 +169,15 @@ func (c *Core) readable(states []raft.ReadState, done *Applied) {
 func (c *Core) abandonReads(before uint64) []Answer {
 	var answers []Answer
 	for _, n := range slices.Sorted(maps.Keys(c.reads)) {
-		if c.reads[n].asked < before {
-			answers = append(answers, Answer{Token: c.reads[n].token, Err: ErrUnknown})
-			delete(c.reads, n)
+		if c.reads[n].asked >= before {
+			continue
 		}
+		if held, ok := c.reads[n].token.(vouched); ok {
+			answers = append(answers, unknown(held)...)
+		} else {
+			answers = append(answers, Answer{Token: c.reads[n].token, Err: ErrUnknown})
+		}
+		delete(c.reads, n)
 	}
 	return answers
 }

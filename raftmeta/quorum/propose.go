@@ -2,6 +2,7 @@ package quorum
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"time"
 
@@ -24,6 +25,12 @@ type Answer struct {
 	Awaited bool  // the change is to be seen by every broker before anybody is told
 }
 
+// Decided tells whether the answer says what became of the command.
+func (a *Answer) Decided() bool {
+	_, refused := errors.AsType[*control.Refusal](a.Err)
+	return a.Err == nil || refused
+}
+
 type flight struct {
 	id      image.UUID
 	answers []Answer
@@ -32,17 +39,26 @@ type flight struct {
 // Enqueue adds a request to those that wait.
 func (c *Core) Enqueue(p Proposal) { c.waiting = append(c.waiting, p) }
 
+// vouched is the token of a read behind which answers wait that rest on the image alone. A leader that was deposed and does
+// not know it would otherwise refuse because of what is no more, or say that all is as was asked for when it is not.
+type vouched []Answer
+
 // Waiting counts the commands that wait for their answers.
 func (c *Core) Waiting() int {
 	n := len(c.waiting)
 	if c.flight != nil {
 		n += len(c.flight.answers)
 	}
+	for _, r := range c.reads {
+		if held, ok := r.token.(vouched); ok {
+			n += len(held)
+		}
+	}
 	return n
 }
 
-// Propose evaluates what waits, if it may, and proposes the unit. Answers that need no unit come back at once; so do those
-// of a node that does not lead.
+// Propose evaluates what waits, if it may, and proposes the unit. Answers that need no unit come when a majority has
+// confirmed that this node led when they were given; those of a node that does not lead, or is alone, at once.
 func (c *Core) Propose(now time.Time) []Answer {
 	if !c.leader && !c.Alone() { // who is alone is about to lead
 		return c.turnAway()
@@ -57,11 +73,17 @@ func (c *Core) Propose(now time.Time) []Answer {
 		for i := range answers {
 			answers[i].Index = c.image.Index()
 		}
-		return answers
+		if c.Alone() {
+			return answers
+		}
+		if err := c.ReadIndex(vouched(answers)); err != nil {
+			return unknown(answers)
+		}
+		return nil
 	}
 	for _, data := range cut(unit.EncodeWith(c.hash, encoded)) {
-		if err := c.node.Propose(data); err != nil {
-			return unknown(answers)
+		if err := c.node.Propose(data); err != nil { // it is being handed over, or has too much that is not committed
+			return undone(answers) // without its end a unit is nothing
 		}
 	}
 	c.flight = &flight{unit.ID, answers}
@@ -95,8 +117,9 @@ func (c *Core) evaluate(unit *image.Unit, now time.Time) (answers []Answer, enco
 		if len(encoded) > 0 && len(whole) > maxEntry {
 			break // it is evaluated again, for a unit of its own
 		}
-		// What changed nothing says that all is as was asked for, which every broker is to show as well.
-		a.Awaited = a.Err == nil && c.waiting[n].Request.Awaited
+		// What changed nothing says that all is as was asked for, and a refusal what there is: every broker is to show that
+		// as well.
+		a.Awaited = c.waiting[n].Request.Awaited
 		if len(records) > 0 {
 			unit.Awaited = unit.Awaited || a.Awaited
 			unit.Records = append(unit.Records, records...)
@@ -159,9 +182,13 @@ func (c *Core) Abandon() []Answer {
 	return append(append(answers, c.turnAway()...), c.abandonReads(c.ticks+1)...)
 }
 
-func unknown(answers []Answer) []Answer {
+func unknown(answers []Answer) []Answer { return instead(answers, ErrUnknown) }
+
+func undone(answers []Answer) []Answer { return instead(answers, ErrNotLeader) }
+
+func instead(answers []Answer, err error) []Answer {
 	for i := range answers {
-		answers[i] = Answer{Token: answers[i].Token, Err: ErrUnknown}
+		answers[i] = Answer{Token: answers[i].Token, Err: err}
 	}
 	return answers
 }

@@ -1,0 +1,290 @@
+// Package office is what the active controller does beside deciding. It watches the brokers and asks for the changes that
+// their state calls for, keeps the members of the quorum to what the metadata says, and holds answers back until every
+// broker that may be asked shows what they say. It begins when the quorum's core may decide and ends when it may not.
+//
+// # Duties of the caller
+//
+//  1. [Office.Take] behind every Advance of the core, before its answers are handed out.
+//  2. [Office.Hold] with every answer of the core; what it returns goes to who asked.
+//  3. [Office.Tick] with every tick of the core.
+//  4. [Office.Supervise] when the core has nothing more to do: do what it says, and come back when it says. What it asked for
+//     waits in the core then.
+package office
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/streambus/streambus/raftmeta/control"
+	"github.com/streambus/streambus/raftmeta/image"
+	"github.com/streambus/streambus/raftmeta/liveness"
+	"github.com/streambus/streambus/raftmeta/quorum"
+)
+
+const (
+	// confirmEvery is how old a confirmation of the office becomes: leases are shorter by that.
+	confirmEvery = 250 * time.Millisecond
+	// pause is how long a command that failed is not asked for again: what refused it needs time to change.
+	pause = 100 * time.Millisecond
+)
+
+// Config is who holds the office and how long silence is taken for life.
+type Config struct {
+	NodeID  int32
+	RaftID  uint64
+	Session time.Duration // see [liveness.Config]
+}
+
+// Office belongs to one core. One goroutine owns both.
+type Office struct {
+	cfg  Config
+	core *quorum.Core
+
+	brokers   *liveness.Tracker // nil while the office is not held
+	term      uint64
+	confirmed time.Time // when a confirmation was last asked for
+	// asked holds the commands of the office that are under way, with a zero time, and those that failed, with when.
+	asked   map[about]time.Time
+	further []step // the next steps of commands that take several units
+	fresh   []control.Request
+}
+
+// New is an office that is not held yet.
+func New(cfg Config, core *quorum.Core) *Office { return &Office{cfg: cfg, core: core} }
+
+// Held tells whether this controller is the active one, and has been since the last Take.
+func (o *Office) Held() bool { return o.brokers != nil }
+
+// Take keeps the office in step with the core, and returns what becomes of the answers that were held back when it ends.
+func (o *Office) Take(now time.Time) []quorum.Answer {
+	var answers []quorum.Answer
+	term := o.core.Status().Term
+	if o.Held() && (!o.core.Active() || term != o.term) {
+		answers = o.Leave()
+	}
+	switch {
+	case !o.core.Active():
+	case o.Held():
+		o.brokers.Image(now, o.core.Image())
+	default:
+		o.brokers = liveness.New(now, liveness.Config{Session: o.cfg.Session}, o.core.Image())
+		o.term, o.asked = term, map[about]time.Time{}
+		o.confirm(now)
+		// The predecessor may have ended between the steps of moving leaders.
+		o.ask(now, "a new active controller looks for partitions without a leader", &control.ElectLeaders{Leaderless: true})
+	}
+	return answers
+}
+
+// Leave ends the office; Take begins it anew if the core is still active. Who waited for a change to be seen everywhere is
+// told that it is not known: asking again gets the same answer once it is seen.
+func (o *Office) Leave() []quorum.Answer {
+	if !o.Held() {
+		return nil
+	}
+	var answers []quorum.Answer
+	for _, t := range o.brokers.Abandon() {
+		answers = append(answers, quorum.Answer{Token: t.(quorum.Answer).Token, Err: quorum.ErrUnknown})
+	}
+	o.brokers, o.asked, o.further, o.fresh = nil, nil, nil, nil
+	return answers
+}
+
+// Enqueue takes a request of somebody, unless it would register a broker in the place of one that may live: that is
+// answered at once.
+func (o *Office) Enqueue(now time.Time, p quorum.Proposal) []quorum.Answer {
+	if r, ok := p.Request.Command.(*control.RegisterBroker); ok && o.Held() {
+		if err := o.brokers.Admit(now, r.ID, r.Incarnation); err != nil {
+			refusal := &control.Refusal{Code: control.DuplicateBrokerRegistration, Message: err.Error()}
+			return []quorum.Answer{{Token: p.Token, Err: refusal}}
+		}
+	}
+	o.core.Enqueue(p)
+	return nil
+}
+
+// Hold keeps the answers that every broker has to see first, and those to what the office asked itself. A refusal rests on
+// what others changed, which may be on its way to the brokers, so it waits as successes do.
+func (o *Office) Hold(now time.Time, answers []quorum.Answer) (free []quorum.Answer) {
+	for _, a := range answers {
+		switch t := a.Token.(type) {
+		case step:
+			o.through(now, t, a)
+			continue
+		case confirmation:
+			if a.Err == nil && o.Held() && t.term == o.term {
+				o.brokers.Confirmed(t.asked)
+			}
+			continue
+		}
+		if a.Awaited && o.Held() && a.Decided() {
+			o.brokers.Await(a.Index, a)
+			continue
+		}
+		free = append(free, a)
+	}
+	return free
+}
+
+// confirmation is the token of a read that shows who leads: a majority answered it after it was asked.
+type confirmation struct {
+	asked time.Time
+	term  uint64
+}
+
+// Tick has a majority confirm the office when that is due.
+func (o *Office) Tick(now time.Time) {
+	if o.Held() && now.Sub(o.confirmed) > confirmEvery {
+		o.confirm(now)
+	}
+}
+
+func (o *Office) confirm(now time.Time) {
+	o.confirmed = now
+	if o.core.Alone() {
+		o.brokers.Confirmed(now)
+		return
+	}
+	_ = o.core.ReadIndex(confirmation{now, o.term}) // an error: the office is not confirmed
+}
+
+// Heartbeat takes one of a broker. ErrNotLeader says that another controller is to be told.
+func (o *Office) Heartbeat(now time.Time, h liveness.Heartbeat) (liveness.Reply, error) {
+	if !o.Held() {
+		return liveness.Reply{}, quorum.ErrNotLeader
+	}
+	if o.core.Alone() {
+		o.confirm(now)
+	}
+	return o.brokers.Heartbeat(now, h)
+}
+
+// Closed says that a connection ended over which a broker sent heartbeats.
+func (o *Office) Closed(node int32, incarnation image.UUID) {
+	if o.Held() {
+		o.brokers.Closed(node, incarnation)
+	}
+}
+
+// Probe is a broker whose listener is to be dialled once.
+type Probe struct {
+	liveness.Broker
+	term uint64 // of the office that wants to know
+}
+
+// Probed is what came of it.
+func (o *Office) Probed(p Probe, found liveness.Finding, who image.UUID) {
+	if o.Held() && o.term == p.term {
+		o.brokers.Probed(p.Node, p.Incarnation, found, who)
+	}
+}
+
+// Effects are what the caller has to do.
+type Effects struct {
+	Released []quorum.Answer
+	Probes   []Probe
+	Asked    []control.Request // what the core was asked for, to be told
+	Changed  quorum.Change     // of the quorum, that was proposed, to be told
+	Wake     time.Time         // when to come again if nothing happens before; zero for never
+}
+
+// Supervise looks at the brokers and at the members of the quorum.
+func (o *Office) Supervise(now time.Time) (e Effects) {
+	if !o.Held() {
+		return e
+	}
+	e.Changed = o.reconcile(now)
+	watched := o.brokers.Tick(now)
+	for _, t := range watched.Released {
+		e.Released = append(e.Released, t.(quorum.Answer))
+	}
+	for _, s := range o.further {
+		o.core.Enqueue(quorum.Proposal{Token: s, Request: s.request})
+	}
+	e.Wake = watched.Wake
+	if len(o.further) > 0 {
+		e.Wake = now
+	}
+	o.further = nil
+	for _, f := range watched.Fence {
+		o.ask(now, f.Reason, &control.FenceBroker{ID: f.Node, Epoch: f.Epoch, Reason: f.Reason})
+	}
+	for _, b := range watched.Unfence {
+		o.ask(now, "it is there and has caught up", &control.UnfenceBroker{ID: b.Node, Epoch: b.Epoch})
+	}
+	for _, b := range watched.Shutdown {
+		o.ask(now, "it stops", &control.BeginControlledShutdown{ID: b.Node, Epoch: b.Epoch})
+	}
+	for _, b := range watched.Probe {
+		e.Probes = append(e.Probes, Probe{b, o.term})
+	}
+	if len(o.fresh) > 0 {
+		e.Asked, e.Wake = o.fresh, now
+		o.fresh = nil
+	}
+	return e
+}
+
+// ask gives a command of the office's own, unless the same is under way: it may take many units, and its next step comes
+// when this one is through.
+func (o *Office) ask(now time.Time, cause string, cmd control.Command) {
+	s := step{aboutOf(cmd), control.Request{Actor: fmt.Sprintf("controller %d", o.cfg.NodeID), Cause: cause, Command: cmd}}
+	if failed, ok := o.asked[s.about]; ok && (failed.IsZero() || now.Before(failed.Add(pause))) {
+		return
+	}
+	o.asked[s.about] = time.Time{}
+	o.fresh = append(o.fresh, s.request)
+	o.core.Enqueue(quorum.Proposal{Token: s, Request: s.request})
+}
+
+// step is the token of such a command.
+type step struct {
+	about   about
+	request control.Request
+}
+
+// about is what a command is, without its reasons.
+type about struct {
+	kind string
+	node int32
+}
+
+func aboutOf(cmd control.Command) about {
+	switch x := cmd.(type) {
+	case *control.FenceBroker:
+		return about{"fence", x.ID}
+	case *control.UnfenceBroker:
+		return about{"unfence", x.ID}
+	case *control.BeginControlledShutdown:
+		return about{"stop", x.ID}
+	default:
+		return about{fmt.Sprintf("%T", cmd), -1}
+	}
+}
+
+// through has a command given again that has more to do: by Supervise, so that everybody else has a turn before.
+func (o *Office) through(now time.Time, s step, a quorum.Answer) {
+	if !o.Held() {
+		return
+	}
+	if a.Err != nil {
+		o.asked[s.about] = now
+		return
+	}
+	switch reply := a.Reply.(type) {
+	case *control.BrokerProgress:
+		if reply.More {
+			o.further = append(o.further, s)
+			return
+		}
+	case *control.ElectedLeaders:
+		if cmd, ok := s.request.Command.(*control.ElectLeaders); ok && reply.More {
+			next := *cmd
+			next.From = reply.Next
+			s.request.Command = &next
+			o.further = append(o.further, s)
+			return
+		}
+	}
+	delete(o.asked, s.about)
+}
