@@ -436,16 +436,9 @@ func notYet(err error) bool {
 // attempt is what a client did to a topic that others work on too, and what came
 // of it. A topic that is not there has 0 partitions.
 type attempt struct {
-	kind  string // create, grow, read
-	count int32  // that was asked for, or found
-}
-
-// unable is what an attempt is refused with that comes too late.
-func (a attempt) unable() control.Code {
-	if a.kind == "create" {
-		return control.TopicExists
-	}
-	return control.InvalidPartitions
+	kind    string       // create, grow, read
+	count   int32        // that was asked for, or found
+	refused control.Code // 0 for success
 }
 
 // topicModel is what attempts at one topic may come to, one after the other. The
@@ -457,6 +450,14 @@ var topicModel = porcupine.Model{
 		switch {
 		case a.kind == "read":
 			return a.count == have, have
+		case a.refused == control.TopicExists:
+			return a.kind == "create" && have > 0, have
+		case a.refused == control.UnknownTopic:
+			return a.kind == "grow" && have == 0, have
+		case a.refused == control.InvalidPartitions:
+			return a.kind == "grow" && have >= a.count, have
+		case a.refused != 0:
+			return false, have
 		case a.kind == "create":
 			return have == 0, a.count
 		}
@@ -492,14 +493,13 @@ func (f *faults) contend(id int32, controllers *peer.Controllers) {
 			ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 			o := controllers.Submit(ctx, []control.Request{{Actor: "test", Cause: "with others", Awaited: true, Command: cmd}})[0]
 			cancel()
-			if r, refused := errors.AsType[*control.Refusal](o.Err); refused {
-				if !notYet(r) && r.Code != a.unable() && r.Code != control.UnknownTopic {
-					f.t.Errorf("worker %d: %s: %v", id, a.kind, r)
-				}
-				// It may rest on what not every broker shows yet: nobody waits for that.
+			r, refused := errors.AsType[*control.Refusal](o.Err)
+			switch {
+			case refused && notYet(r):
 				continue
-			}
-			if o.Err != nil {
+			case refused:
+				a.refused = r.Code
+			case o.Err != nil:
 				f.t.Errorf("worker %d: %s: %v", id, a.kind, o.Err)
 				return
 			}
@@ -562,6 +562,11 @@ func TestTopicHistoriesThatCannotBe(t *testing.T) {
 		{"a stale read", []porcupine.Operation{at(0, 1, create), at(2, 3, grow), at(4, 5, attempt{kind: "read", count: 2})}, false},
 		{"a read beside", []porcupine.Operation{at(0, 1, create), at(2, 5, grow), at(3, 4, attempt{kind: "read", count: 2})}, true},
 		{"seen here and not there", []porcupine.Operation{at(0, 1, create), at(2, 9, grow), at(3, 4, attempt{kind: "read", count: 4}), at(5, 6, attempt{kind: "read", count: 2})}, true},
+		{"refused, and there", []porcupine.Operation{at(0, 1, create), at(2, 3, attempt{"create", 2, control.TopicExists})}, true},
+		{"refused, and not there", []porcupine.Operation{at(0, 1, attempt{"create", 2, control.TopicExists}), at(2, 3, create)}, false},
+		{"a stale refusal", []porcupine.Operation{at(0, 1, create), at(2, 3, attempt{"grow", 4, control.UnknownTopic})}, false},
+		{"a refusal seen here and not there", []porcupine.Operation{at(0, 9, create), at(1, 2, attempt{"create", 2, control.TopicExists}), at(3, 4, attempt{kind: "read"})}, false},
+		{"too small to grow", []porcupine.Operation{at(0, 1, create), at(2, 3, grow), at(4, 5, attempt{"grow", 3, control.InvalidPartitions})}, true},
 		{"created twice", []porcupine.Operation{at(0, 2, create), at(1, 3, create)}, false},
 		{"grown twice", []porcupine.Operation{at(0, 1, create), at(2, 3, grow), at(2, 3, grow)}, false},
 	} {
