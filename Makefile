@@ -58,14 +58,16 @@ compat: build
 	fi
 	cd compat-tests && go run ./compat -broker ../bin/streambus
 
-# The long runs: STREAMBUS_KILLS kills of a broker that a producer writes to,
-# operations while controllers are killed and paused, for STREAMBUS_FAULTS_SECONDS
-# each with one, three and five, STREAMBUS_BATCHES topics of 10,000 partitions, then every fuzz target there is, for STREAMBUS_FUZZ_TIME each. Making inputs small,
-# which the fuzzer does by default, would take most of that.
+# The long runs: STREAMBUS_KILLS kills of a broker that a producer writes to; the five
+# operations of a metadata quorum, STREAMBUS_FAULTS_OPERATIONS of them, while controllers
+# are killed and paused; STREAMBUS_BATCHES topics of 10,000 partitions; the simulator on
+# SEEDS seeds; then every fuzz target there is, for STREAMBUS_FUZZ_TIME each. Making
+# inputs small, which the fuzzer does by default, would take most of that.
 soak:
 	STREAMBUS_KILLS=$${STREAMBUS_KILLS:-200} go test -count=1 -timeout 60m -run TestKill -v ./broker
-	STREAMBUS_FAULTS_SECONDS=$${STREAMBUS_FAULTS_SECONDS:-300} STREAMBUS_BATCHES=$${STREAMBUS_BATCHES:-50} \
+	STREAMBUS_FAULTS_OPERATIONS=$${STREAMBUS_FAULTS_OPERATIONS:-100000} STREAMBUS_BATCHES=$${STREAMBUS_BATCHES:-50} \
 		go test -count=1 -timeout 60m -run 'TestMetadataUnderFaults|TestBatchIsWhole' -v ./broker
+	SEEDS=$${SEEDS:-20000} $(MAKE) sim
 	@go test -list '^Fuzz' ./... | awk '/^Fuzz/ { t[n++] = $$1 } /^ok/ { for (i = 0; i < n; i++) print $$2, t[i]; n = 0 }' | \
 	while read package target; do \
 		go test -run '^$$' -fuzz "^$$target$$" -fuzzminimizetime 1x -fuzztime $${STREAMBUS_FUZZ_TIME:-60s} $$package || exit 1; \

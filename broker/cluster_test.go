@@ -270,30 +270,41 @@ func TestMetadataUnderFaults(t *testing.T) {
 	for _, run := range []struct {
 		controllers int
 		span        time.Duration
-	}{{3, 20 * time.Second}, {1, 5 * time.Second}, {5, 8 * time.Second}} {
+		share       int // of the operations that a long run makes, in hundredths
+	}{{3, 20 * time.Second, 100}, {1, 5 * time.Second, 20}, {5, 8 * time.Second, 20}} {
 		t.Run(fmt.Sprint(run.controllers, " controllers"), func(t *testing.T) {
-			if s := os.Getenv("STREAMBUS_FAULTS_SECONDS"); s != "" {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			operations := 0
+			if s := os.Getenv("STREAMBUS_FAULTS_OPERATIONS"); s != "" {
 				n, err := strconv.Atoi(s)
 				if err != nil {
 					t.Fatal(err)
 				}
-				run.span = time.Duration(n) * time.Second
+				operations = n * run.share / 100
+			} else {
+				ctx, cancel = context.WithTimeout(ctx, run.span)
+				defer cancel()
 			}
-			operateUnderFaults(t, run.controllers, run.span)
+			operateUnderFaults(t, ctx, run.controllers, operations)
 		})
 	}
 }
 
-func operateUnderFaults(t *testing.T, controllers int, span time.Duration) {
+// operateUnderFaults goes on until ctx ends, or so many operations have succeeded.
+func operateUnderFaults(t *testing.T, ctx context.Context, controllers, operations int) {
 	c := startCluster(t, controllers)
-	f := &faults{t: t, c: c, cluster: c.clusterID(), begun: time.Now(), histories: map[string][]porcupine.Operation{}}
-	ctx, cancel := context.WithTimeout(t.Context(), span)
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	f := &faults{
+		t: t, c: c, cluster: c.clusterID(), begun: time.Now(), histories: map[string][]porcupine.Operation{},
+		left: operations, enough: cancel,
+	}
 	var workers sync.WaitGroup
 	for i := range 4 {
 		workers.Go(func() { f.work(ctx, int32(i)) })
 	}
-	f.disturb(ctx, span)
+	f.disturb(ctx)
 	workers.Wait()
 	f.check()
 }
@@ -311,6 +322,8 @@ type faults struct {
 	shared    atomic.Int64 // rounds of what all workers do to the same topics
 	mu        sync.Mutex   // guards the following
 	histories map[string][]porcupine.Operation
+	left      int // operations until it is enough
+	enough    func()
 	last      time.Time // an operation that changes something succeeded
 	gaps      []gap
 	topics    map[string]int32 // partitions as acknowledged
@@ -326,7 +339,7 @@ type gap struct {
 var operations = [...]string{"register broker", "create topic", "create partitions", "update leader", "update ISR"}
 
 // disturb kills and pauses in turn.
-func (f *faults) disturb(ctx context.Context, span time.Duration) {
+func (f *faults) disturb(ctx context.Context) {
 	rng := rand.New(rand.NewPCG(9, 9))
 	for i := 0; ; i++ {
 		wait := time.NewTimer(3*time.Second + rand.N(time.Second))
@@ -350,6 +363,7 @@ func (f *faults) disturb(ctx context.Context, span time.Duration) {
 		p.pause()
 		wait.Reset(time.Second + time.Duration(rng.IntN(3000))*time.Millisecond)
 		<-wait.C
+		f.note(fmt.Sprintf("node %d goes on", p.id))
 		p.resume()
 	}
 }
@@ -365,6 +379,9 @@ func (f *faults) succeeded(kind int) {
 	now := time.Now()
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.left--; f.left == 0 {
+		f.enough()
+	}
 	if took := now.Sub(f.last); !f.last.IsZero() && took > 300*time.Millisecond {
 		f.gaps = append(f.gaps, gap{f.last, took})
 	}
@@ -480,7 +497,7 @@ func (f *faults) contend(id int32, controllers *peer.Controllers) {
 		begun := time.Since(f.begun)
 		a := change
 		if read {
-			row, err := metadata(f.c.nodes[rand.N(len(f.c.nodes))], topic)
+			row, err := metadata(f.c.nodes[rand.N(len(f.c.nodes))], topic, 2*currentTime)
 			if err != nil {
 				continue // it was killed, or is paused
 			}
@@ -624,7 +641,7 @@ func (f *faults) seen(ctx context.Context, name string, partitions int) {
 		q.Topic = &name
 		req.Topics = append(req.Topics, q)
 		begun := time.Now()
-		resp, err := exchange(p.addr(), req, 2*time.Second)
+		resp, err := exchange(p.addr(), req, 2*currentTime)
 		if err != nil {
 			continue // it was killed, or is paused
 		}
@@ -651,13 +668,13 @@ func (f *faults) check() {
 	f.checkHistories()
 	f.t.Logf("%d reads after a success, %d too slow to count, %d faults", f.reads.Load(), f.slow.Load(), len(f.faults))
 	for _, g := range f.gaps {
-		what := "nothing"
+		what := ""
 		for i, at := range f.faultAt {
 			if at.After(g.from.Add(-time.Second)) && at.Before(g.from.Add(g.took)) {
-				what = f.faults[i]
+				what += fmt.Sprintf(", %s at %s", f.faults[i], at.Sub(f.begun).Round(time.Millisecond))
 			}
 		}
-		f.t.Logf("nothing succeeded for %s around: %s", g.took.Round(time.Millisecond), what)
+		f.t.Logf("nothing succeeded for %s from %s on%s", g.took.Round(time.Millisecond), g.from.Sub(f.begun).Round(time.Millisecond), what)
 	}
 	for _, p := range f.c.nodes {
 		req := kmsg.NewPtrMetadataRequest()

@@ -266,7 +266,7 @@ func TestMembershipWhileRunning(t *testing.T) {
 			topic := fmt.Sprint("after-", gone.id)
 			c.submit(controllers, &control.CreateTopic{Name: topic, ID: newUUID(), Partitions: 1, ReplicationFactor: 1})
 			c.eventually("a broker that is no controller any more follows", func() error {
-				row, err := metadata(gone, topic)
+				row, err := metadata(gone, topic, 2*time.Second)
 				if err == nil && row.ErrorCode != 0 {
 					err = fmt.Errorf("error %d", row.ErrorCode)
 				}

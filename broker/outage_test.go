@@ -298,7 +298,7 @@ func TestBatchIsWhole(t *testing.T) {
 				if name == nil {
 					continue
 				}
-				row, err := metadata(p, *name)
+				row, err := metadata(p, *name, 2*time.Second)
 				switch {
 				case err != nil: // killed
 				case row.ErrorCode == int16(protocol.UnknownTopicOrPartition):
@@ -342,7 +342,7 @@ func TestBatchIsWhole(t *testing.T) {
 		c.started(p)
 		for _, at := range c.nodes {
 			c.eventually("every broker shows it", func() error {
-				row, err := metadata(at, name)
+				row, err := metadata(at, name, 2*time.Second)
 				if err == nil && len(row.Partitions) != partitions {
 					err = fmt.Errorf("node %d shows %d partitions", at.id, len(row.Partitions))
 				}

@@ -111,13 +111,13 @@ func setRetention(n int) control.Command {
 }
 
 // metadata asks one node for a topic.
-func metadata(p *process, topic string) (*kmsg.MetadataResponseTopic, error) {
+func metadata(p *process, topic string, within time.Duration) (*kmsg.MetadataResponseTopic, error) {
 	req := kmsg.NewPtrMetadataRequest()
 	req.Version, req.AllowAutoTopicCreation = 9, false
 	q := kmsg.NewMetadataRequestTopic()
 	q.Topic = &topic
 	req.Topics = append(req.Topics, q)
-	resp, err := exchange(p.addr(), req, 2*time.Second)
+	resp, err := exchange(p.addr(), req, within)
 	if err != nil {
 		return nil, err
 	}
@@ -145,7 +145,7 @@ func (c *processes) eventually(what string, f func() error) {
 
 // leads tells whether a topic is led by others than one node, as another sees it.
 func (c *processes) ledByOthers(at *process, topic string, than int32) error {
-	row, err := metadata(at, topic)
+	row, err := metadata(at, topic, 2*time.Second)
 	if err != nil {
 		return err
 	}
