@@ -461,6 +461,16 @@ func TestReadIndex(t *testing.T) {
 	}
 }
 
+// Nobody else can lead a cluster that was just formed, so its founder does not wait for a time-out.
+func TestFounderLeadsAtOnce(t *testing.T) {
+	c := newCluster(t, 1, 2, 3)
+	c.tick()
+	c.settle()
+	if !c.peers[1].core.Active() {
+		t.Fatalf("%+v", c.peers[1].core.Status())
+	}
+}
+
 // The process of the leader is gone, and the others know: one election, no time-out.
 func TestForgottenLeader(t *testing.T) {
 	c := newCluster(t, 1, 2, 3)

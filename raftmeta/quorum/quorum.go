@@ -44,6 +44,9 @@ const (
 	maxReads       = 1024      // that wait for their index
 )
 
+// formed is the term of a cluster that nobody has led.
+const formed = 1
+
 // ElectionTicks without a word from the leader make a follower stand for election.
 const ElectionTicks = 10
 
@@ -52,7 +55,7 @@ type Snapshot = pb.Snapshot
 
 // Genesis is the state that a new cluster begins with at the node that forms it; the other voters begin as strangers.
 func Genesis(clusterID string, voters ...image.Voter) (*pb.HardState, *pb.Snapshot) {
-	one := uint64(1)
+	one := uint64(formed)
 	form := &control.FormCluster{ClusterID: clusterID, Voters: voters}
 	made, _ := form.Eval(image.Empty(), time.Time{}) // an empty image refuses nothing
 	img, _ := image.Apply(image.Empty(), one, made.Records)
@@ -171,6 +174,9 @@ func (c *Core) Active() bool { return c.leader && !c.barrier }
 func (c *Core) Tick() []Answer {
 	c.ticks++
 	c.node.Tick()
+	if s := c.node.BasicStatus(); s.GetTerm() == formed && s.Lead == raft.None {
+		_ = c.node.Campaign() // nobody else can stand yet, so there is nothing to wait for; an error: the next tick tries again
+	}
 	return c.abandonReads(c.ticks - min(c.ticks, ElectionTicks))
 }
 
