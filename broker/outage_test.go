@@ -198,7 +198,8 @@ func TestPausedBroker(t *testing.T) {
 }
 
 // A broker that was unregistered while it lives, or whose listener cannot be
-// reached, ends and says why; started again it takes part.
+// reached, ends and says why; started again it takes part. One in whose place
+// another node answers may be there.
 func TestBrokerNobodyCountsOn(t *testing.T) {
 	c := startNodes(t, asController, asController, asController, asBroker, asBroker)
 	cluster := c.clusterID()
@@ -215,7 +216,8 @@ func TestBrokerNobodyCountsOn(t *testing.T) {
 	p.settings = []string{"advertised.listeners=PLAINTEXT://127.0.0.1:" + freePort(t)}
 	c.launch(p)
 	c.started(p)
-	c.leader().signal(os.Kill) // whoever comes next looks for the brokers
+	gone := c.leader()
+	gone.signal(os.Kill) // whoever comes next looks for the brokers
 	select {
 	case <-p.exited:
 	case <-time.After(patience):
@@ -224,9 +226,27 @@ func TestBrokerNobodyCountsOn(t *testing.T) {
 	if !strings.Contains(p.out.text(), "refuses connections") || p.cmd.ProcessState.ExitCode() <= 0 {
 		t.Errorf("it ends with %v:\n%s", p.cmd.ProcessState, p.out.text())
 	}
-	p.settings = nil
+	c.launch(gone)
+	c.started(gone)
+	p.settings = []string{"advertised.listeners=PLAINTEXT://127.0.0.1:" + c.nodes[4].port}
 	c.launch(p)
 	c.started(p)
+	gone = c.leader()
+	gone.signal(os.Kill)
+	c.eventually("the controller says whose listener that is", func() error {
+		for _, x := range c.nodes[:3] {
+			if x != gone && strings.Contains(x.out.text(), "leads to another node") {
+				return nil
+			}
+		}
+		return errors.New("it is not said")
+	})
+	c.submit(c.as(904, cluster), &control.CreateTopic{Name: "t", ID: newUUID(), Partitions: 1, ReplicationFactor: 2})
+	select {
+	case <-p.exited:
+		t.Errorf("it was taken for gone because another answers where it should:\n%s", p.out.text())
+	default:
+	}
 }
 
 // raw asks the active controller for an operation under a number that was asked

@@ -251,6 +251,9 @@ func (b *Broker) probe(ctx context.Context, x *image.Broker) (liveness.Finding, 
 		return liveness.Refused, image.UUID{}
 	case err != nil:
 		return liveness.NoAnswer, image.UUID{}
+	case a.NodeID != x.ID: // that says nothing of broker x
+		b.log.Warn("the listener that a broker advertises leads to another node: set its advertised.listeners", "broker", x.ID, "listener", e, "node", a.NodeID)
+		return liveness.NoAnswer, image.UUID{}
 	}
 	return liveness.Alive, a.Incarnation
 }
