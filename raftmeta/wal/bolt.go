@@ -97,7 +97,7 @@ func (l *boltLog) create() error {
 		if _, err := tx.CreateBucket(bucketLog); err != nil {
 			return err
 		}
-		return meta.Put(keyFormat, sealNumber(format))
+		return meta.Put(keyFormat, SealNumber(format))
 	})
 	if err == nil {
 		err = os.Rename(tmp, l.file)
@@ -168,7 +168,7 @@ func (l *boltLog) contents(meta, log bucket) contents {
 // Draw implements Log.
 func (l *boltLog) Draw(raftID uint64) error {
 	return l.update(func(tx *bolt.Tx) error {
-		return tx.Bucket(bucketMeta).Put(keyRaftID, sealNumber(raftID))
+		return tx.Bucket(bucketMeta).Put(keyRaftID, SealNumber(raftID))
 	})
 }
 
@@ -179,7 +179,7 @@ func (l *boltLog) Form(raftID uint64, hs *pb.HardState, snap *pb.Snapshot) error
 	}
 	return l.update(func(tx *bolt.Tx) error {
 		meta := tx.Bucket(bucketMeta)
-		return errors.Join(meta.Put(keyRaftID, sealNumber(raftID)), put(meta, keyHardState, hs), put(meta, keySnapshot, snap.GetMetadata()))
+		return errors.Join(meta.Put(keyRaftID, SealNumber(raftID)), put(meta, keyHardState, hs), put(meta, keySnapshot, snap.GetMetadata()))
 	})
 }
 
@@ -307,7 +307,7 @@ func (l *boltLog) update(f func(tx *bolt.Tx) error) (err error) {
 }
 
 func put(b *bolt.Bucket, key []byte, m proto.Message) error {
-	v, err := seal(m)
+	v, err := Seal(m)
 	if err != nil {
 		return err
 	}
@@ -331,7 +331,7 @@ func (l *boltLog) writeSnapshot(snap *pb.Snapshot) error {
 	if err != nil {
 		return fmt.Errorf("snapshot: %w", err)
 	}
-	_, err = f.Write(sealBytes(snap.GetData()))
+	_, err = f.Write(SealBytes(snap.GetData()))
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return fmt.Errorf("snapshot %s: %w", tmp, err)
 	}

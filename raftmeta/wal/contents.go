@@ -8,7 +8,6 @@ import (
 	"slices"
 
 	pb "go.etcd.io/raft/v3/raftpb"
-	"google.golang.org/protobuf/proto"
 )
 
 var (
@@ -140,19 +139,10 @@ type SealedEntry struct {
 	Value []byte
 }
 
-// Seal is a message with its checksum behind it.
-func Seal(m proto.Message) ([]byte, error) { return seal(m) }
-
-// SealData is the data of a snapshot with its checksum behind it.
-func SealData(b []byte) []byte { return sealBytes(b) }
-
-// SealRaftID is a raft id with its checksum behind it.
-func SealRaftID(id uint64) []byte { return sealNumber(id) }
-
 // Load decodes and checks the log; errors name it as a file, and its snapshot as one beside it.
 func (s *Sealed) Load(file string) (State, error) {
 	meta, log := &pairs{}, &pairs{}
-	meta.add(keyFormat, sealNumber(format))
+	meta.add(keyFormat, SealNumber(format))
 	for _, kv := range []struct{ key, value []byte }{{keyHardState, s.HardState}, {keyRaftID, s.RaftID}, {keySnapshot, s.Pointer}} {
 		if kv.value != nil {
 			meta.add(kv.key, kv.value)

@@ -141,7 +141,7 @@ func (l *Log) Load() (s wal.State, err error) {
 // Draw implements wal.Log.
 func (l *Log) Draw(raftID uint64) error {
 	return l.locked(func() error {
-		l.durable.RaftID = wal.SealRaftID(raftID)
+		l.durable.RaftID = wal.SealNumber(raftID)
 		return nil
 	})
 }
@@ -151,7 +151,7 @@ func (l *Log) Form(raftID uint64, hs *pb.HardState, snap *pb.Snapshot) error {
 	return l.locked(func() error {
 		w, err := seal(wal.Write{HardState: hs, Snapshot: snap})
 		if err == nil {
-			l.durable = wal.Sealed{RaftID: wal.SealRaftID(raftID)}
+			l.durable = wal.Sealed{RaftID: wal.SealNumber(raftID)}
 			l.replay(w)
 		}
 		return err
@@ -168,7 +168,7 @@ func seal(w wal.Write) (sealed write, err error) {
 		if sealed.pointer, err = wal.Seal(w.Snapshot.GetMetadata()); err != nil {
 			return write{}, err
 		}
-		sealed.snapshot, sealed.at = wal.SealData(w.Snapshot.GetData()), w.Snapshot.GetMetadata().GetIndex()
+		sealed.snapshot, sealed.at = wal.SealBytes(w.Snapshot.GetData()), w.Snapshot.GetMetadata().GetIndex()
 	}
 	for _, e := range w.Entries {
 		value, err := wal.Seal(e)
