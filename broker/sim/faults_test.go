@@ -30,6 +30,9 @@ func (w *world) disturb() {
 	add(p.crash, "crashes while writing", func() { w.crashWhileWriting(c) })
 	add(p.pause, "pauses of controllers", func() { w.pause(&c.process, 5*sec) })
 	add(p.wipes && w.chance.IntN(3) == 0, "wipes", func() { w.wipe(c) })
+	add(p.fullDisks, "full disks", func() { w.fill(c) })
+	add(p.failedSyncs, "disks that fail a sync", func() { c.disk.Fail(errSync) })
+	add(p.flips && w.chance.IntN(3) == 0, "bit flips", func() { w.damage(c) })
 	add(p.brokerFaults, "crashes of brokers", func() { w.crashBroker(b) })
 	add(p.brokerFaults, "stops of brokers", func() {
 		if b.up && b.epoch > 0 && !b.stopping {
@@ -193,6 +196,7 @@ func (w *world) heal() {
 	w.tell("everything is healed")
 	w.net.heal()
 	for _, c := range w.controllers {
+		c.room()
 		c.pausedUntil = 0
 		c.resume()
 		if !c.up {

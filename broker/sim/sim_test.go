@@ -165,6 +165,7 @@ var mustHappen = []string{
 	"crashes of brokers", "pauses of brokers", "partitions", "one-way cuts", "messages lost", "messages twice", "slow links",
 	"stalls of a sync", "forced elections", "snapshots installed", "snapshots to brokers", "compactions", "units of several entries",
 	"topics of 10,000 partitions", "repeats", "unknown outcomes asked again", "leases", "deaths proved", "successes", "refusals",
+	"full disks", "full disks of a majority", "writes without room", "starts without room", "syncs that failed", "starts refused",
 	"wiped disks", "members replaced", "fences", "unfences", "controlled shutdowns", "orderly stops", "partition changes", "reads", "histories checked",
 }
 

@@ -65,6 +65,9 @@ type plan struct {
 	slow             bool
 	deathProofs      bool
 	wipes            bool
+	fullDisks        bool
+	failedSyncs      bool
+	flips            bool
 	snapshotEvery    int // units
 	keepEntries      uint64
 	big              bool
@@ -84,6 +87,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 	w.plan = plan{
 		controllers: []int{3, 3, 5}[r.IntN(3)], crash: most(), pause: most(), brokerFaults: most(), partitions: most(),
 		loss: most(), stalls: most(), elections: most(), slow: most(), deathProofs: most(), wipes: most(),
+		fullDisks: most(), failedSyncs: most(), flips: most(),
 		snapshotEvery: 1 + r.IntN(30), keepEntries: uint64(r.IntN(20)), big: r.IntN(3) == 0,
 		opsPerSecond: 3 + r.IntN(20), diskMicroseconds: 100 + r.Int64N(5000),
 	}
