@@ -3,6 +3,7 @@ package sim
 import (
 	"encoding/binary"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/streambus/streambus/raftmeta/control"
@@ -18,6 +19,7 @@ type broker struct {
 	node        int32
 	incarnation image.UUID
 	dir         image.UUID
+	otherDir    image.UUID // of a second process
 	state       *follow.State
 	img         *image.Image
 	lease       liveness.Lease
@@ -29,18 +31,13 @@ type broker struct {
 	beating     uint64
 	heard       uint64 // heartbeats that were answered
 
+	twin      bool    // a second process of its node
+	elsewhere *broker // who has its address, nil for itself
+	displaced bool    // another had its address since this incarnation began
+
 	seq  uint64
 	open []*op // by sequence
 	wait []*op // answered, and not applied here yet
-}
-
-func (w *world) broker(node int32) *broker {
-	for _, b := range w.brokers {
-		if b.node == node {
-			return b
-		}
-	}
-	return nil
 }
 
 func (w *world) uuid() (id image.UUID) {
@@ -56,6 +53,8 @@ func (b *broker) start() {
 	b.incarnation = b.w.uuid()
 	b.state, b.img, b.lease, b.epoch = follow.New(clusterID), image.Empty(), liveness.Lease{}, 0
 	b.seq, b.open, b.wait, b.stopping = 0, nil, nil, false
+	b.displaced = b.elsewhere != nil
+	b.w.homes[b.incarnation] = b
 	b.hint = b.w.load.IntN(len(b.w.controllers))
 	b.w.tell("%s starts, incarnation %s", b.name, b.incarnation)
 	b.pull()
@@ -79,11 +78,14 @@ func (b *broker) stopped() {
 	b.w.stats["orderly stops"]++
 	b.crash()
 	b.before = epoch
-	b.w.after(b.w.chance.Int64N(2*sec), "start", func() {
-		if !b.up {
-			b.start()
-		}
-	})
+	b.w.after(b.w.chance.Int64N(2*sec), "start", b.again)
+}
+
+// again starts a broker, unless it lives or is not wanted any more.
+func (b *broker) again() {
+	if !b.up && (!b.twin || slices.Contains(b.w.twins, b)) {
+		b.start()
+	}
 }
 
 func (b *broker) register() {
@@ -97,12 +99,18 @@ func (b *broker) register() {
 			b.register()
 			return
 		}
-		if x, ok := b.img.Broker(b.node); ok && x.Incarnation == b.incarnation {
+		x, ok := b.img.Broker(b.node)
+		registered := b.w.oracle.registered
+		switch {
+		case ok && x.Incarnation == b.incarnation:
 			b.epoch = x.Epoch
 			b.beat()
-			return
+		case ok && registered[b.incarnation] > 0 && registered[x.Incarnation] > registered[b.incarnation]:
+			b.w.stats["replaced when hardly registered"]++
+			b.w.crashBroker(b)
+		default:
+			b.w.broken("%s: its registration was answered with success and is not in its image", b.name)
 		}
-		b.w.broken("%s: its registration was answered with success and is not in its image", b.name)
 	}
 	o.attempt()
 }
@@ -110,6 +118,9 @@ func (b *broker) register() {
 // pull asks some controller for units, again and again.
 func (b *broker) pull() {
 	w := b.w
+	if !b.up { // what it applied last was its end
+		return
+	}
 	b.pulling++
 	n, life := b.pulling, b.life
 	c := w.controllers[w.load.IntN(len(w.controllers))]
@@ -159,7 +170,7 @@ func (b *broker) apply(c *controller, batch follow.Batch) {
 	for _, o := range wait {
 		o.visible()
 	}
-	if b.epoch > 0 && b.lease.Next().IsZero() {
+	if b.up && b.epoch > 0 && b.lease.Next().IsZero() {
 		b.beat()
 	}
 }
@@ -180,10 +191,11 @@ func (b *broker) beat() {
 			if c.office != nil {
 				r, err = c.office.Heartbeat(c.clock(), h)
 			}
+			index := c.core.Image().Index()
 			w.net.send(&c.process, &b.process, "lease", func() {
 				if b.life == life {
 					answered = true
-					b.told(c, sent, r, err)
+					b.told(c, index, sent, r, err)
 				}
 			}, nil)
 		})
@@ -198,7 +210,8 @@ func (b *broker) beat() {
 	})
 }
 
-func (b *broker) told(c *controller, sent time.Time, r liveness.Reply, err error) {
+// told hears the answer to a heartbeat, from a controller at an index.
+func (b *broker) told(c *controller, index uint64, sent time.Time, r liveness.Reply, err error) {
 	switch {
 	case err == nil:
 		b.heard++
@@ -218,12 +231,8 @@ func (b *broker) told(c *controller, sent time.Time, r liveness.Reply, err error
 		if b.w.controllers[b.hint] == c {
 			b.hint = (b.hint + 1) % len(b.w.controllers)
 		}
-	case errors.Is(err, liveness.ErrDead):
-		b.w.broken("%s lives, and %s took it for dead: %v", b.name, c.name, err)
 	default:
-		// A controller that took office before it applied the registration; or a
-		// successor of this incarnation, which never begins before its end here.
-		b.w.stats["heartbeats refused"]++
+		b.dismissed(c, index, err)
 	}
 }
 
@@ -245,7 +254,7 @@ type op struct {
 	kind       string
 	cmd        control.Command
 	awaited    bool
-	deadline   int64 // by the broker's clock
+	deadline   int64 // by the broker's monotonic clock
 	mayBeEmpty bool  // success may have written nothing
 	outcome    outcome
 	refusal    *control.Refusal
@@ -269,7 +278,7 @@ func (b *broker) begin(kind string, cmd control.Command, awaited bool) *op {
 	o := &op{
 		b: b, life: b.life, kind: kind, cmd: cmd, awaited: awaited, called: b.w.now,
 		id:       image.Operation{Node: b.node, Incarnation: b.incarnation, Seq: b.seq},
-		deadline: b.clock().UnixNano() + sec + b.w.load.Int64N(20*sec),
+		deadline: b.mono() + sec + b.w.load.Int64N(20*sec),
 	}
 	o.floor = b.w.oracle.answered
 	b.open = append(b.open, o)
@@ -285,7 +294,7 @@ func (o *op) attempt() {
 	if o.outcome != pending || b.life != o.life {
 		return
 	}
-	if b.clock().UnixNano() > o.deadline {
+	if b.mono() > o.deadline {
 		o.end(unknown)
 		return
 	}
@@ -330,6 +339,8 @@ func (o *op) attempt() {
 						o.try++
 						o.index, o.reply = a.Index, a.Reply
 						o.visible()
+					case isRefusal && r.Code == control.Superseded:
+						o.end(unknown) // clients hear that it took too long
 					case isRefusal:
 						o.refusal = r
 						o.end(refused)

@@ -401,7 +401,7 @@ func (c *controller) supervise() {
 
 func (c *controller) probe(b liveness.Broker) {
 	w, office := c.w, c.office
-	to := w.broker(b.Node)
+	to := w.homes[b.Incarnation].listener()
 	w.stats["probes"]++
 	found := func(f liveness.Finding, who image.UUID) {
 		c.input(func() {

@@ -51,7 +51,7 @@ func simulate(t *testing.T, seed uint64, seconds int64) (w *world) {
 		w.controllers = append(w.controllers, c)
 	}
 	for i := range int32(3) {
-		w.brokers = append(w.brokers, &broker{process: w.newProcess(fmt.Sprintf("broker %d", i)), node: i, before: -1, dir: w.uuid()})
+		w.brokers = append(w.brokers, &broker{process: w.newProcess(fmt.Sprintf("broker %d", i)), node: i, before: -1, dir: w.uuid(), otherDir: w.uuid()})
 	}
 	for _, c := range w.controllers {
 		c.start()
