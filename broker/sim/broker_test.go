@@ -31,6 +31,9 @@ type broker struct {
 	beating     uint64
 	heard       uint64 // heartbeats that were answered
 
+	active    bool    // its image has shown it so
+	leased    int64   // when a controller last gave it a lease
+	brief     bool    // a twin that ends when it is found
 	twin      bool    // a second process of its node
 	elsewhere *broker // who has its address, nil for itself
 	displaced bool    // another had its address since this incarnation began
@@ -53,7 +56,7 @@ func (b *broker) start() {
 	b.incarnation = b.w.uuid()
 	b.state, b.img, b.lease, b.epoch = follow.New(clusterID), image.Empty(), liveness.Lease{}, 0
 	b.seq, b.open, b.wait, b.stopping = 0, nil, nil, false
-	b.displaced = b.elsewhere != nil
+	b.displaced, b.active, b.leased = b.elsewhere != nil, false, -60*sec
 	b.w.homes[b.incarnation] = b
 	b.hint = b.w.load.IntN(len(b.w.controllers))
 	b.w.tell("%s starts, incarnation %s", b.name, b.incarnation)
@@ -170,7 +173,11 @@ func (b *broker) apply(c *controller, batch follow.Batch) {
 	for _, o := range wait {
 		o.visible()
 	}
-	if b.up && b.epoch > 0 && b.lease.Next().IsZero() {
+	hurry := b.lease.Next().IsZero()
+	if me, ok := b.img.Broker(b.node); ok && me.Epoch == b.epoch && me.Active() && !b.active {
+		b.active, hurry = true, true // it may have a lease from now on
+	}
+	if b.up && b.epoch > 0 && hurry {
 		b.beat()
 	}
 }
@@ -190,6 +197,9 @@ func (b *broker) beat() {
 			r, err := liveness.Reply{}, quorum.ErrNotLeader
 			if c.office != nil {
 				r, err = c.office.Heartbeat(c.clock(), h)
+				if r.Lease > 0 {
+					b.leased = w.now
+				}
 			}
 			index := c.core.Image().Index()
 			w.net.send(&c.process, &b.process, "lease", func() {

@@ -420,6 +420,7 @@ func (c *controller) probe(b liveness.Broker) {
 			found(liveness.Refused, image.UUID{})
 			return
 		}
+		to.seen()
 		found(liveness.Alive, to.incarnation)
 	})
 }

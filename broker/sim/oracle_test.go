@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"slices"
+	"strings"
 
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
@@ -229,10 +230,11 @@ func (o *oracle) records(index uint64, records []image.Record) {
 		}
 	}
 	var current *op
+	var cause string
 	for _, r := range records {
 		switch r := r.(type) {
 		case *image.OperationRecord:
-			current = nil
+			current, cause = nil, r.Cause
 			if r.Seq == 0 { // a controller's own
 				continue
 			}
@@ -264,6 +266,10 @@ func (o *oracle) records(index uint64, records []image.Record) {
 				o.successor(index, old, r)
 			}
 			o.registered[r.Incarnation] = index
+		case *image.BrokerChangeRecord:
+			if old, ok := before.Broker(r.ID); ok && r.Fenced && !old.Fenced && strings.HasPrefix(cause, "no heartbeat") {
+				o.silence(index, old)
+			}
 		case *image.PartitionsRecord:
 			if create, is := command[*control.CreateTopic](current); is && len(r.Partitions) != int(create.Partitions) {
 				o.w.broken("I16: topic %s has %d of %d partitions at %d", create.Name, len(r.Partitions), create.Partitions, index)

@@ -10,7 +10,7 @@ import (
 
 // double starts a second process of a broker's node: another machine was given the
 // same node id. Beside the first it is to be refused; while the first stands still,
-// or has lost its address to the second, it takes its place.
+// or starts anew, or has lost its address to the second, it takes its place.
 func (w *world) double(b *broker) {
 	if !b.up || b.epoch == 0 || b.elsewhere != nil || slices.ContainsFunc(w.twins, func(t *broker) bool { return t.node == b.node }) {
 		return
@@ -20,17 +20,22 @@ func (w *world) double(b *broker) {
 		t.dir = b.dir
 	}
 	lives := sec + w.chance.Int64N(15*sec)
-	switch w.chance.IntN(3) {
+	switch w.chance.IntN(4) {
 	case 0:
+		w.stats["second processes that start with the first"]++
+		b.crash()
+		w.begin(t, lives)
+		w.after(w.chance.Int64N(200*ms), "start", b.again)
+	case 1:
 		w.stats["second processes beside the first"]++
 		w.begin(t, lives)
-	case 1:
+	case 2:
 		w.stats["second processes beside a paused one"]++
 		w.pause(&b.process, 15*sec)
 		w.begin(t, lives)
 	default:
-		if w.chance.IntN(2) == 0 { // time enough to be found there, and hardly to register
-			lives = 20*ms + w.chance.Int64N(300*ms)
+		if t.brief = w.chance.IntN(2) == 0; t.brief {
+			lives = sec
 		}
 		w.moveAddress(b, t, lives)
 	}
@@ -51,7 +56,7 @@ func (w *world) moveAddress(b, t *broker, lives int64) {
 		links = append(links, [2]*process{&b.process, &c.process}, [2]*process{&c.process, &b.process})
 	}
 	const wait = 1500 * ms
-	w.net.separate(links, wait+lives+sec)
+	w.net.separate(links, wait+lives+100*ms)
 	w.after(wait, "move", func() {
 		if w.healed {
 			return
@@ -79,6 +84,14 @@ func (w *world) endTwin(t *broker) {
 }
 
 func (w *world) everyBroker() []*broker { return append(slices.Clip(w.brokers), w.twins...) }
+
+// seen is told that a controller found it. Some end then, with nothing done but
+// that the first is taken for gone.
+func (b *broker) seen() {
+	if b.brief {
+		b.w.after(ms, "end", func() { b.w.endTwin(b) })
+	}
+}
 
 // listener is who answers at the address that an incarnation registered.
 func (b *broker) listener() *broker {
@@ -121,6 +134,17 @@ func (w *world) replaced(b *broker) bool {
 func (o *oracle) replaced(before *image.Image, r *image.OperationRecord) bool {
 	x, ok := before.Broker(r.Node)
 	return ok && o.registered[r.Incarnation] > 0 && x.Incarnation != r.Incarnation
+}
+
+// silence looks at a broker that is fenced because nobody hears of it. Who was given
+// a lease was heard of by whoever is in office now, or before it took office; a
+// second is what a lease may be confirmed before.
+func (o *oracle) silence(index uint64, old *image.Broker) {
+	b := o.w.homes[old.Incarnation]
+	o.w.stats["fences for silence"]++
+	if ago := o.w.now - b.leased; b.up && b.incarnation == old.Incarnation && ago < 7*sec {
+		o.w.broken("unit %d fences %s for its silence, and it was given a lease %.1f s ago", index, b.name, float64(ago)/1e9)
+	}
 }
 
 // successor looks at a registration in the place of another incarnation.
