@@ -45,6 +45,7 @@ type oracle struct {
 	epochs  map[int32]int64
 
 	registered map[image.UUID]uint64 // index, by incarnation
+	unfenced   map[image.UUID]int    // after how many units
 
 	ops      map[opID]*op
 	order    []*op
@@ -67,7 +68,7 @@ func newOracle(w *world) *oracle {
 	return &oracle{
 		w: w, leaders: map[uint64]uint64{}, entries: map[uint64]entry{}, heard: map[uint64]uint64{}, votes: map[vote]uint64{}, promised: map[uint64]uint64{},
 		units: map[uint64]uint64{}, awaited: map[uint64]bool{}, images: map[uint64]*image.Image{},
-		hashes: map[uint64]uint64{}, topics: map[image.UUID]bool{}, epochs: map[int32]int64{}, registered: map[image.UUID]uint64{}, ops: map[opID]*op{},
+		hashes: map[uint64]uint64{}, topics: map[image.UUID]bool{}, epochs: map[int32]int64{}, registered: map[image.UUID]uint64{}, unfenced: map[image.UUID]int{}, ops: map[opID]*op{},
 		applied: map[opID][]uint64{}, blocks: map[int64]*op{},
 	}
 }
@@ -267,7 +268,10 @@ func (o *oracle) records(index uint64, records []image.Record) {
 			}
 			o.registered[r.Incarnation] = index
 		case *image.BrokerChangeRecord:
-			if old, ok := before.Broker(r.ID); ok && r.Fenced && !old.Fenced && strings.HasPrefix(cause, "no heartbeat") {
+			switch old, ok := before.Broker(r.ID); {
+			case ok && !r.Fenced && old.Fenced:
+				o.unfenced[old.Incarnation] = o.w.stats["units"]
+			case ok && r.Fenced && !old.Fenced && strings.HasPrefix(cause, "no heartbeat"):
 				o.silence(index, old)
 			}
 		case *image.PartitionsRecord:

@@ -166,6 +166,8 @@ var mustHappen = []string{
 	"stalls of a sync", "forced elections", "snapshots installed", "snapshots to brokers", "compactions", "units of several entries",
 	"topics of 10,000 partitions", "repeats", "unknown outcomes asked again", "leases", "deaths proved", "successes", "refusals",
 	"full disks", "full disks of a majority", "writes without room", "starts without room", "syncs that failed", "starts refused",
+	"jumps of wall time", "second processes beside the first", "second processes beside a paused one", "second processes at a moved address",
+	"second processes that start with the first", "living processes replaced", "replaced, and stopped", "found gone by who answers in its place",
 	"wiped disks", "members replaced", "fences", "unfences", "controlled shutdowns", "orderly stops", "partition changes", "reads", "histories checked",
 }
 

@@ -12,7 +12,7 @@ import (
 // same node id. Beside the first it is to be refused; while the first stands still,
 // or starts anew, or has lost its address to the second, it takes its place.
 func (w *world) double(b *broker) {
-	if !b.up || b.epoch == 0 || b.elsewhere != nil || slices.ContainsFunc(w.twins, func(t *broker) bool { return t.node == b.node }) {
+	if !b.up || b.epoch == 0 || b.twin || w.doubled(b.node) {
 		return
 	}
 	t := &broker{process: w.newProcess(b.name + ", twin"), node: b.node, before: -1, dir: b.otherDir, twin: true}
@@ -34,11 +34,15 @@ func (w *world) double(b *broker) {
 		w.pause(&b.process, 15*sec)
 		w.begin(t, lives)
 	default:
-		if t.brief = w.chance.IntN(2) == 0; t.brief {
+		if t.brief = w.chance.IntN(3) > 0; t.brief {
 			lives = sec
 		}
 		w.moveAddress(b, t, lives)
 	}
+}
+
+func (w *world) doubled(node int32) bool {
+	return slices.ContainsFunc(w.twins, func(t *broker) bool { return t.node == node })
 }
 
 func (w *world) begin(t *broker, lives int64) {
@@ -47,9 +51,9 @@ func (w *world) begin(t *broker, lives int64) {
 	w.after(lives, "end", func() { w.endTwin(t) })
 }
 
-// moveAddress gives a broker's address to another process. Who has lost its address is reached
-// by nobody and hears of nobody, and an address moves no faster than a lease runs
-// out: without that, that another process answers would prove nothing.
+// moveAddress gives a broker's address to another process. Who has lost its address
+// hears of nobody meanwhile, and an address moves no faster than a lease runs out:
+// without that, it would prove nothing that another process answers there.
 func (w *world) moveAddress(b, t *broker, lives int64) {
 	var links [][2]*process
 	for _, c := range w.controllers {
@@ -58,7 +62,7 @@ func (w *world) moveAddress(b, t *broker, lives int64) {
 	const wait = 1500 * ms
 	w.net.separate(links, wait+lives+100*ms)
 	w.after(wait, "move", func() {
-		if w.healed {
+		if w.healed || w.doubled(b.node) {
 			return
 		}
 		w.stats["second processes at a moved address"]++
@@ -156,5 +160,9 @@ func (o *oracle) successor(index uint64, old *image.Broker, r *image.BrokerRecor
 	o.w.stats["living processes replaced"]++
 	if b.lease.Holds(b.clock()) {
 		o.w.broken("I15: unit %d registers incarnation %s of node %d, and %s lives and holds a lease", index, r.Incarnation, r.ID, b.name)
+	}
+	// When it was admitted, the unit that takes off the fence may have been under way.
+	if units := o.w.stats["units"] - o.unfenced[old.Incarnation]; !old.Fenced && !b.displaced && units > 10 {
+		o.w.broken("I15: unit %d registers incarnation %s of node %d, and %s lives and has not been fenced", index, r.Incarnation, r.ID, b.name)
 	}
 }
