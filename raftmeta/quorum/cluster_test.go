@@ -234,6 +234,40 @@ func TestLeaderIsReplaced(t *testing.T) {
 
 // What was in flight when its leader was lost is unknown, and asked again under the same operation it comes to the answer
 // of the first time.
+// A leader that is not in office yet lets commands wait, but no registrations: those the office is asked about when they come.
+func TestRegistrationsComeToTheOffice(t *testing.T) {
+	c := newCluster(t, 1, 2, 3)
+	first := c.elect()
+	c.do(first, formCluster(), register(0, 1))
+	for id, p := range c.peers {
+		c.down[id] = p == first
+	}
+	var next *peer
+	for n := 0; n < 1000 && next == nil; n++ {
+		c.tick()
+		for _, id := range []uint64{1, 2, 3} {
+			if p := c.peers[id]; next == nil && !c.down[id] {
+				if c.turn(id); p.core.Status().State == "leader" && !p.core.Active() {
+					next = p
+				}
+			}
+		}
+	}
+	if next == nil {
+		t.Fatal("nobody was seen to lead and wait")
+	}
+	next.core.Enqueue(quorum.Proposal{Token: "create", Request: control.Request{Command: topic("t", 1)}})
+	next.core.Enqueue(quorum.Proposal{Token: "register", Request: control.Request{Command: register(0, 2)}})
+	c.settle()
+	if a := next.answers["register"]; !errors.Is(a.Err, quorum.ErrNotLeader) {
+		t.Errorf("a registration before the office: %+v", a)
+	}
+	if a := next.answers["create"]; a.Err != nil || a.Index == 0 {
+		t.Errorf("a topic before the office: %+v", a)
+	}
+	c.do(next, register(0, 2))
+}
+
 func TestRepeatGetsTheFirstAnswer(t *testing.T) {
 	c := newCluster(t, 1, 2, 3)
 	old := c.elect()

@@ -48,6 +48,9 @@ func (c *Core) Propose(now time.Time) []Answer {
 	if !c.leader && !c.Alone() { // who is alone is about to lead
 		return c.turnAway()
 	}
+	if c.barrier && !c.Alone() {
+		return c.turnAwayRegistrations()
+	}
 	if !c.leader || c.barrier || c.flight != nil || len(c.waiting) == 0 {
 		return nil
 	}
@@ -75,6 +78,20 @@ func (c *Core) turnAway() []Answer {
 		answers = append(answers, Answer{Token: p.Token, Err: ErrNotLeader})
 	}
 	c.waiting = nil
+	return answers
+}
+
+// turnAwayRegistrations answers those that came before the office: whether the incarnation that is registered may be alive only
+// that can tell, and it was not asked, see liveness.Tracker.Admit.
+func (c *Core) turnAwayRegistrations() []Answer {
+	var answers []Answer
+	c.waiting = slices.DeleteFunc(c.waiting, func(p Proposal) bool {
+		_, is := p.Request.Command.(*control.RegisterBroker)
+		if is {
+			answers = append(answers, Answer{Token: p.Token, Err: ErrNotLeader})
+		}
+		return is
+	})
 	return answers
 }
 
