@@ -89,8 +89,8 @@ type Controller struct {
 	stopped chan struct{} // closed when Run has ended
 	metrics *metrics
 	active  atomic.Bool
-	leader  atomic.Int32 // the node that leads, -1 for none known
-	saving  atomic.Int64 // since when the log is being written, in Unix nanoseconds; 0 for not
+	leader  atomic.Int32              // the node that leads, -1 for none known
+	saving  atomic.Pointer[time.Time] // since when the log is being written, nil for not; a number would be of wall time
 
 	// The following are of Run's goroutine.
 	core    *quorum.Core
@@ -276,7 +276,7 @@ func (c *Controller) watch(ctx context.Context) {
 	for {
 		select {
 		case now := <-ticker.C:
-			if since := c.saving.Load(); since != 0 && now.UnixNano()-since > int64(stalled) {
+			if since := c.saving.Load(); since != nil && now.Sub(*since) > stalled {
 				debug.SetTraceback("all")
 				panic(fmt.Sprintf("the raft log has been at one write for more than %s: the disk does not answer, and the controller's other work stands still", stalled))
 			}
@@ -320,11 +320,11 @@ func (c *Controller) settle() error {
 		}
 		c.metrics.readies.Inc()
 		begun := time.Now()
-		c.saving.Store(begun.UnixNano())
+		c.saving.Store(&begun)
 		if err := c.log.Save(wal.Write(p)); err != nil {
 			return fmt.Errorf("the raft log cannot be written and this node must stop: %w", err)
 		}
-		c.saving.Store(0)
+		c.saving.Store(nil)
 		took := time.Since(begun)
 		c.wrote += took
 		if p.Sync {

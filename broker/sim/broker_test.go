@@ -3,6 +3,7 @@ package sim
 import (
 	"encoding/binary"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/streambus/streambus/raftmeta/control"
@@ -18,6 +19,7 @@ type broker struct {
 	node        int32
 	incarnation image.UUID
 	dir         image.UUID
+	otherDir    image.UUID // of a second process
 	state       *follow.State
 	img         *image.Image
 	lease       liveness.Lease
@@ -29,18 +31,16 @@ type broker struct {
 	beating     uint64
 	heard       uint64 // heartbeats that were answered
 
+	active    bool    // its image has shown it so
+	leased    int64   // when a controller last gave it a lease
+	brief     bool    // a twin that ends when it is found
+	twin      bool    // a second process of its node
+	elsewhere *broker // who has its address, nil for itself
+	displaced bool    // another had its address since this incarnation began
+
 	seq  uint64
 	open []*op // by sequence
 	wait []*op // answered, and not applied here yet
-}
-
-func (w *world) broker(node int32) *broker {
-	for _, b := range w.brokers {
-		if b.node == node {
-			return b
-		}
-	}
-	return nil
 }
 
 func (w *world) uuid() (id image.UUID) {
@@ -56,6 +56,8 @@ func (b *broker) start() {
 	b.incarnation = b.w.uuid()
 	b.state, b.img, b.lease, b.epoch = follow.New(clusterID), image.Empty(), liveness.Lease{}, 0
 	b.seq, b.open, b.wait, b.stopping = 0, nil, nil, false
+	b.displaced, b.active, b.leased = b.elsewhere != nil, false, -60*sec
+	b.w.homes[b.incarnation] = b
 	b.hint = b.w.load.IntN(len(b.w.controllers))
 	b.w.tell("%s starts, incarnation %s", b.name, b.incarnation)
 	b.pull()
@@ -79,11 +81,14 @@ func (b *broker) stopped() {
 	b.w.stats["orderly stops"]++
 	b.crash()
 	b.before = epoch
-	b.w.after(b.w.chance.Int64N(2*sec), "start", func() {
-		if !b.up {
-			b.start()
-		}
-	})
+	b.w.after(b.w.chance.Int64N(2*sec), "start", b.again)
+}
+
+// again starts a broker, unless it lives or is not wanted any more.
+func (b *broker) again() {
+	if !b.up && (!b.twin || slices.Contains(b.w.twins, b)) {
+		b.start()
+	}
 }
 
 func (b *broker) register() {
@@ -97,12 +102,18 @@ func (b *broker) register() {
 			b.register()
 			return
 		}
-		if x, ok := b.img.Broker(b.node); ok && x.Incarnation == b.incarnation {
+		x, ok := b.img.Broker(b.node)
+		registered := b.w.oracle.registered
+		switch {
+		case ok && x.Incarnation == b.incarnation:
 			b.epoch = x.Epoch
 			b.beat()
-			return
+		case ok && registered[b.incarnation] > 0 && registered[x.Incarnation] > registered[b.incarnation]:
+			b.w.stats["replaced when hardly registered"]++
+			b.w.crashBroker(b)
+		default:
+			b.w.broken("%s: its registration was answered with success and is not in its image", b.name)
 		}
-		b.w.broken("%s: its registration was answered with success and is not in its image", b.name)
 	}
 	o.attempt()
 }
@@ -110,6 +121,9 @@ func (b *broker) register() {
 // pull asks some controller for units, again and again.
 func (b *broker) pull() {
 	w := b.w
+	if !b.up { // what it applied last was its end
+		return
+	}
 	b.pulling++
 	n, life := b.pulling, b.life
 	c := w.controllers[w.load.IntN(len(w.controllers))]
@@ -159,7 +173,11 @@ func (b *broker) apply(c *controller, batch follow.Batch) {
 	for _, o := range wait {
 		o.visible()
 	}
-	if b.epoch > 0 && b.lease.Next().IsZero() {
+	hurry := b.lease.Next().IsZero()
+	if me, ok := b.img.Broker(b.node); ok && me.Epoch == b.epoch && me.Active() && !b.active {
+		b.active, hurry = true, true // it may have a lease from now on
+	}
+	if b.up && b.epoch > 0 && hurry {
 		b.beat()
 	}
 }
@@ -177,6 +195,9 @@ func (b *broker) beat() {
 	w.net.send(&b.process, &c.process, "heartbeat", func() {
 		c.input(func() {
 			r, err := c.office.Heartbeat(c.clock(), h)
+			if r.Lease > 0 {
+				b.leased = w.now
+			}
 			w.net.send(&c.process, &b.process, "lease", func() {
 				if b.life == life {
 					answered = true
@@ -195,6 +216,7 @@ func (b *broker) beat() {
 	})
 }
 
+// told hears the answer to a heartbeat.
 func (b *broker) told(c *controller, sent time.Time, r liveness.Reply, err error) {
 	switch {
 	case err == nil:
@@ -215,12 +237,8 @@ func (b *broker) told(c *controller, sent time.Time, r liveness.Reply, err error
 		if b.w.controllers[b.hint] == c {
 			b.hint = (b.hint + 1) % len(b.w.controllers)
 		}
-	case errors.Is(err, liveness.ErrDead):
-		b.w.broken("%s lives, and %s took it for dead: %v", b.name, c.name, err)
 	default:
-		// A controller that took office before it applied the registration; or a
-		// successor of this incarnation, which never begins before its end here.
-		b.w.stats["heartbeats refused"]++
+		b.dismissed(c, err)
 	}
 }
 
@@ -242,7 +260,7 @@ type op struct {
 	kind       string
 	cmd        control.Command
 	awaited    bool
-	deadline   int64 // by the broker's clock
+	deadline   int64 // by the broker's monotonic clock
 	mayBeEmpty bool  // success may have written nothing
 	outcome    outcome
 	refusal    *control.Refusal
@@ -266,7 +284,7 @@ func (b *broker) begin(kind string, cmd control.Command, awaited bool) *op {
 	o := &op{
 		b: b, life: b.life, kind: kind, cmd: cmd, awaited: awaited, called: b.w.now,
 		id:       image.Operation{Node: b.node, Incarnation: b.incarnation, Seq: b.seq},
-		deadline: b.clock().UnixNano() + sec + b.w.load.Int64N(20*sec),
+		deadline: b.mono() + sec + b.w.load.Int64N(20*sec),
 	}
 	o.floor = b.w.oracle.answered
 	b.open = append(b.open, o)
@@ -282,7 +300,7 @@ func (o *op) attempt() {
 	if o.outcome != pending || b.life != o.life {
 		return
 	}
-	if b.clock().UnixNano() > o.deadline {
+	if b.mono() > o.deadline {
 		o.end(unknown)
 		return
 	}
@@ -330,6 +348,8 @@ func (o *op) attempt() {
 					case isRefusal && r.Code == control.DuplicateBrokerRegistration:
 						w.stats["registrations put off"]++
 						again(time.Duration(100+w.load.IntN(100)) * time.Millisecond)
+					case isRefusal && r.Code == control.Superseded:
+						o.end(unknown) // clients hear that it took too long
 					case isRefusal:
 						o.refusal, o.index = r, a.Index
 						o.end(refused)

@@ -36,6 +36,8 @@ type controller struct {
 	raftID uint64
 	node   int32
 	disk   *memwal.Log
+	full   bool              // its disk
+	flip   *wal.CorruptError // what the next start must be refused with
 	core   *quorum.Core
 	office *office.Office
 	wake   int64
@@ -63,9 +65,16 @@ type poll struct {
 func (c *controller) start() {
 	w := c.w
 	s, err := c.disk.Load()
-	if err != nil {
+	switch {
+	case c.flip != nil:
+		c.refused(err)
+		return
+	case err != nil:
 		w.broken("%s cannot start: %v", c.name, err)
 		return
+	case c.full:
+		c.disk.Fail(errFull)
+		w.stats["starts without room"]++
 	}
 	c.up, c.pausedUntil = true, 0
 	c.life++
@@ -100,7 +109,7 @@ func (c *controller) crash() {
 	}
 	c.w.tell("%s crashes", c.name)
 	if c.writing != nil && c.w.disk.IntN(2) == 0 {
-		c.save(*c.writing) // it was, and nobody heard of it
+		_ = c.save(*c.writing) // it was, and nobody heard of it
 	}
 	c.up, c.core = false, nil
 	c.disk = c.disk.Crash(c.w.disk)
@@ -129,6 +138,9 @@ func (c *controller) input(do func()) {
 // turn is the loop around the core, up to the next write that takes time.
 func (c *controller) turn() {
 	w := c.w
+	if !c.up { // what it was given last was its end
+		return
+	}
 	c.hold(c.core.Propose(c.clock()))
 	p, ok, err := c.core.Ready()
 	switch {
@@ -159,18 +171,23 @@ func (c *controller) write(p wal.Write) {
 	c.at(w.now+d, "written", c.written)
 }
 
-func (c *controller) save(p wal.Write) {
-	if err := c.disk.Save(p); err != nil {
-		c.w.broken("%s: %v", c.name, err)
+func (c *controller) save(p wal.Write) error {
+	err := c.disk.Save(p)
+	if err == nil {
+		c.mirror.save(p)
 	}
-	c.mirror.save(p)
+	return err
 }
 
 // written goes on behind a write.
 func (c *controller) written() {
 	w := c.w
-	c.save(*c.writing)
+	err := c.save(*c.writing)
 	c.writing = nil
+	if err != nil {
+		c.fail(err)
+		return
+	}
 	done, err := c.core.Advance()
 	if err != nil {
 		w.broken("%s: %v", c.name, err)
@@ -200,7 +217,7 @@ func (c *controller) written() {
 	c.keepOffice()
 	c.hold(done.Answers)
 	c.snapshot()
-	for c.writing == nil && len(c.inbox) > 0 && w.failure == "" {
+	for c.up && c.writing == nil && len(c.inbox) > 0 && w.failure == "" {
 		do := c.inbox[0]
 		c.inbox = c.inbox[1:]
 		do()
@@ -285,17 +302,20 @@ func (c *controller) snapshot() {
 	c.at(c.w.now+c.w.disk.Int64N(200*ms), "snapshot", func() {
 		snap.Data = img.Encode()
 		c.w.oracle.snapshot(c, snap.GetMetadata())
-		if err := c.disk.SaveSnapshot(snap); err != nil {
-			c.w.broken("%s: %v", c.name, err)
+		c.saving = false
+		if err := c.disk.SaveSnapshot(snap); err != nil { // the log grows until the next one
+			c.w.stats["snapshots that failed"]++
 			return
 		}
-		c.saving = false
 		c.input(func() {
 			to, err := c.core.Compact(snap, c.w.plan.keepEntries, 16<<20)
 			if err == nil && to > 0 {
 				c.mirror.compact(to)
 				c.w.stats["compactions"]++
-				err = c.disk.Compact(to)
+				if err := c.disk.Compact(to); err != nil {
+					c.fail(err)
+					return
+				}
 			}
 			if err != nil {
 				c.w.broken("%s: compacting: %v", c.name, err)
@@ -363,7 +383,7 @@ func (c *controller) supervise() {
 
 func (c *controller) probe(p office.Probe) {
 	w := c.w
-	to := w.broker(p.Node)
+	to := w.homes[p.Incarnation].listener()
 	w.stats["probes"]++
 	found := func(f liveness.Finding, who image.UUID) {
 		c.input(func() { c.office.Probed(p, f, who) })
@@ -378,6 +398,7 @@ func (c *controller) probe(p office.Probe) {
 			found(liveness.Refused, image.UUID{})
 			return
 		}
+		to.seen()
 		found(liveness.Alive, to.incarnation)
 	})
 }

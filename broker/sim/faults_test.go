@@ -30,6 +30,11 @@ func (w *world) disturb() {
 	add(p.crash, "crashes while writing", func() { w.crashWhileWriting(c) })
 	add(p.pause, "pauses of controllers", func() { w.pause(&c.process, 5*sec) })
 	add(p.wipes && w.chance.IntN(3) == 0, "wipes", func() { w.wipe(c) })
+	add(p.fullDisks, "full disks", func() { w.fill(c) })
+	add(p.failedSyncs, "disks that fail a sync", func() { c.disk.Fail(errSync) })
+	add(p.flips && w.chance.IntN(3) == 0, "bit flips", func() { w.damage(c) })
+	add(p.jumps, "jumps of wall time", func() { w.jump(w.anyone()) })
+	add(p.twins, "second processes", func() { w.double(b) })
 	add(p.brokerFaults, "crashes of brokers", func() { w.crashBroker(b) })
 	add(p.brokerFaults, "stops of brokers", func() {
 		if b.up && b.epoch > 0 && !b.stopping {
@@ -149,11 +154,7 @@ func (w *world) crashBroker(b *broker) {
 	}
 	node, incarnation := b.node, b.incarnation
 	b.crash()
-	w.after(w.chance.Int64N(3*sec), "start", func() {
-		if !b.up {
-			b.start()
-		}
-	})
+	w.after(w.chance.Int64N(3*sec), "start", b.again)
 	for _, c := range w.controllers { // its connection closes
 		if c.up && w.wire.IntN(3) > 0 {
 			c.at(w.now+w.wire.Int64N(5*ms), "closed", func() {
@@ -172,7 +173,7 @@ func (w *world) partition() {
 		n := w.chance.IntN(2)
 		sides[n] = append(sides[n], &c.process)
 	}
-	for _, b := range w.brokers {
+	for _, b := range w.everyBroker() {
 		n := w.chance.IntN(2)
 		sides[n] = append(sides[n], &b.process)
 	}
@@ -190,7 +191,12 @@ func (w *world) heal() {
 	w.healed = true
 	w.tell("everything is healed")
 	w.net.heal()
+	for len(w.twins) > 0 {
+		w.endTwin(w.twins[0])
+	}
 	for _, c := range w.controllers {
+		c.room()
+		c.skew = 0
 		c.pausedUntil = 0
 		c.resume()
 		if !c.up {
@@ -198,6 +204,7 @@ func (w *world) heal() {
 		}
 	}
 	for _, b := range w.brokers {
+		b.skew = 0
 		b.pausedUntil = 0
 		b.resume()
 		if !b.up {

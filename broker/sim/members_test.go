@@ -13,16 +13,30 @@ import (
 // wipe replaces a controller's disk by an empty one, if all others are as they
 // should be. It comes back under another raft id and asks to be taken in.
 func (w *world) wipe(c *controller) {
-	for _, x := range w.controllers {
-		if !x.up || len(x.core.Image().Voters()) != len(w.controllers) || !slices.Equal(x.core.Members().Voters, w.raftIDs()) {
-			return
-		}
+	if !w.whole() {
+		return
 	}
-	w.stats["wiped disks"]++
 	w.tell("%s loses its disk", c.name)
 	c.crash()
+	w.replaceDisk(c)
+}
+
+// whole tells whether all controllers are there, and are those that vote: so no
+// two disks are ever lost at a time.
+func (w *world) whole() bool {
+	for _, x := range w.controllers {
+		if !x.up || len(x.core.Image().Voters()) != len(w.controllers) || !slices.Equal(x.core.Members().Voters, w.raftIDs()) {
+			return false
+		}
+	}
+	return true
+}
+
+// replaceDisk gives a controller that is down an empty disk, and starts it soon.
+func (w *world) replaceDisk(c *controller) {
+	w.stats["wiped disks"]++
 	w.wiped++
-	c.raftID, c.disk = 1000+w.wiped, memwal.New()
+	c.raftID, c.disk, c.flip, c.full = 1000+w.wiped, memwal.New(), nil, false
 	hs, snap := quorum.Stranger()
 	if err := c.disk.Form(c.raftID, hs, snap); err != nil {
 		w.broken("%v", err)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"slices"
+	"strings"
 
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
@@ -23,7 +24,7 @@ import (
 //	I4  term and vote survive a crash        I11 epochs never go down
 //	I5  applied <= committed <= last         I12 leader in ISR in replicas
 //	I6  equal state at equal index           I13 who is fenced does not lead, nor enter an ISR
-//	                                         I15 broker epochs grow
+//	                                         I15 broker epochs grow, a node has one lease
 //	I7  nothing is vouched for before        I16 a topic is there with all its partitions
 //	    it is durable                        I17 brokers only move forward, over committed units
 //	                                         I18 topic ids are unique for ever
@@ -43,6 +44,9 @@ type oracle struct {
 	hashes  map[uint64]uint64
 	topics  map[image.UUID]bool
 	epochs  map[int32]int64
+
+	registered map[image.UUID]uint64 // index, by incarnation
+	unfenced   map[image.UUID]int    // after how many units
 
 	ops      map[opID]*op
 	order    []*op
@@ -65,7 +69,7 @@ func newOracle(w *world) *oracle {
 	return &oracle{
 		w: w, leaders: map[uint64]uint64{}, entries: map[uint64]entry{}, heard: map[uint64]uint64{}, votes: map[vote]uint64{}, promised: map[uint64]uint64{},
 		units: map[uint64]uint64{}, awaited: map[uint64]bool{}, images: map[uint64]*image.Image{},
-		hashes: map[uint64]uint64{}, topics: map[image.UUID]bool{}, epochs: map[int32]int64{}, ops: map[opID]*op{},
+		hashes: map[uint64]uint64{}, topics: map[image.UUID]bool{}, epochs: map[int32]int64{}, registered: map[image.UUID]uint64{}, unfenced: map[image.UUID]int{}, ops: map[opID]*op{},
 		applied: map[opID][]uint64{}, blocks: map[int64]*op{},
 	}
 }
@@ -228,16 +232,20 @@ func (o *oracle) records(index uint64, records []image.Record) {
 		}
 	}
 	var current *op
+	var cause string
 	for _, r := range records {
 		switch r := r.(type) {
 		case *image.OperationRecord:
-			current = nil
+			current, cause = nil, r.Cause
 			if r.Seq == 0 { // a controller's own
 				continue
 			}
 			id := opID{r.Node, r.Incarnation, r.Seq}
-			o.applied[id] = append(o.applied[id], index)
 			current = o.ops[id]
+			if _, is := command[*control.RegisterBroker](current); is && o.replaced(before, r) {
+				delete(o.applied, id) // it had been replaced: what it asks again is another thing
+			}
+			o.applied[id] = append(o.applied[id], index)
 			switch {
 			case current == nil:
 				o.w.broken("I8: unit %d carries out operation %d of node %d, which nobody asked for", index, r.Seq, r.Node)
@@ -256,6 +264,17 @@ func (o *oracle) records(index uint64, records []image.Record) {
 				o.w.broken("I15: broker %d gets epoch %d after %d", r.ID, index, o.epochs[r.ID])
 			}
 			o.epochs[r.ID] = int64(index)
+			if old, ok := before.Broker(r.ID); ok && old.Incarnation != r.Incarnation {
+				o.successor(index, old, r)
+			}
+			o.registered[r.Incarnation] = index
+		case *image.BrokerChangeRecord:
+			switch old, ok := before.Broker(r.ID); {
+			case ok && !r.Fenced && old.Fenced:
+				o.unfenced[old.Incarnation] = o.w.stats["units"]
+			case ok && r.Fenced && !old.Fenced && strings.HasPrefix(cause, "no heartbeat"):
+				o.silence(index, old)
+			}
 		case *image.PartitionsRecord:
 			if create, is := command[*control.CreateTopic](current); is && len(r.Partitions) != int(create.Partitions) {
 				o.w.broken("I16: topic %s has %d of %d partitions at %d", create.Name, len(r.Partitions), create.Partitions, index)
@@ -349,6 +368,11 @@ func (o *oracle) lease(b *broker) {
 	if b.lease.Holds(b.clock()) && b.img.Index() < o.seenBy {
 		o.w.broken("I8: %s holds a lease at index %d, and %d was to be seen everywhere", b.name, b.img.Index(), o.seenBy)
 	}
+	for _, x := range o.w.everyBroker() {
+		if x != b && x.node == b.node && x.up && x.lease.Holds(x.clock()) && b.lease.Holds(b.clock()) {
+			o.w.broken("I15: %s gets a lease, and %s has one, of the same node", b.name, x.name)
+		}
+	}
 }
 
 // ended looks at what a client was told.
@@ -402,7 +426,7 @@ func (o *oracle) shown(x *op) {
 		return
 	}
 	o.seenBy = max(o.seenBy, x.index)
-	for _, b := range o.w.brokers {
+	for _, b := range o.w.everyBroker() {
 		if b.up && b.lease.Holds(b.clock()) && b.img.Index() < x.index {
 			o.w.broken("I8: %s was answered, and %s, which holds a lease, is at %d", x, b.name, b.img.Index())
 		}

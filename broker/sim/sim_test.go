@@ -51,7 +51,7 @@ func simulate(t *testing.T, seed uint64, seconds int64) (w *world) {
 		w.controllers = append(w.controllers, c)
 	}
 	for i := range int32(3) {
-		w.brokers = append(w.brokers, &broker{process: w.newProcess(fmt.Sprintf("broker %d", i)), node: i, before: -1, dir: w.uuid()})
+		w.brokers = append(w.brokers, &broker{process: w.newProcess(fmt.Sprintf("broker %d", i)), node: i, before: -1, dir: w.uuid(), otherDir: w.uuid()})
 	}
 	for _, c := range w.controllers {
 		c.start()
@@ -165,6 +165,9 @@ var mustHappen = []string{
 	"crashes of brokers", "pauses of brokers", "partitions", "one-way cuts", "messages lost", "messages twice", "slow links",
 	"stalls of a sync", "forced elections", "snapshots installed", "snapshots to brokers", "compactions", "units of several entries",
 	"topics of 10,000 partitions", "repeats", "unknown outcomes asked again", "leases", "deaths proved", "successes", "refusals",
+	"full disks", "full disks of a majority", "writes without room", "starts without room", "syncs that failed", "starts refused",
+	"jumps of wall time", "second processes beside the first", "second processes beside a paused one", "second processes at a moved address",
+	"second processes that start with the first", "living processes replaced", "replaced, and stopped", "found gone by who answers in its place",
 	"wiped disks", "members replaced", "fences", "unfences", "controlled shutdowns", "orderly stops", "partition changes", "reads", "histories checked",
 }
 

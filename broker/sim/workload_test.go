@@ -22,7 +22,8 @@ func (w *world) work() {
 		return
 	}
 	w.after(w.load.Int64N(2*sec/int64(w.plan.opsPerSecond)), "work", w.work)
-	b := w.brokers[w.load.IntN(len(w.brokers))]
+	all := w.everyBroker()
+	b := all[w.load.IntN(len(all))]
 	if !b.up || b.paused() || b.epoch == 0 || len(b.open) >= maxOpen {
 		return
 	}

@@ -17,6 +17,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/streambus/streambus/raftmeta/image"
 )
 
 // maxBusy is how many steps a second may have: some hundred times the usual.
@@ -45,6 +47,8 @@ type world struct {
 	net         network
 	controllers []*controller
 	brokers     []*broker
+	twins       []*broker              // second processes of nodes of those
+	homes       map[image.UUID]*broker // by incarnation
 	oracle      *oracle
 	stats       map[string]int
 	healed      bool
@@ -65,6 +69,11 @@ type plan struct {
 	slow             bool
 	deathProofs      bool
 	wipes            bool
+	fullDisks        bool
+	failedSyncs      bool
+	flips            bool
+	jumps            bool
+	twins            bool
 	snapshotEvery    int // units
 	keepEntries      uint64
 	big              bool
@@ -76,7 +85,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 	source := func(n uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, n)) }
 	w := &world{
 		t: t, seed: seed, trace: fnvOffset, chance: source(1), disk: source(2), wire: source(3), load: source(4),
-		stats: map[string]int{},
+		homes: map[image.UUID]*broker{}, stats: map[string]int{},
 	}
 	w.net.world = w
 	r := w.chance
@@ -84,6 +93,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 	w.plan = plan{
 		controllers: []int{3, 3, 5}[r.IntN(3)], crash: most(), pause: most(), brokerFaults: most(), partitions: most(),
 		loss: most(), stalls: most(), elections: most(), slow: most(), deathProofs: most(), wipes: most(),
+		fullDisks: most(), failedSyncs: most(), flips: most(), jumps: most(), twins: most(),
 		snapshotEvery: 1 + r.IntN(30), keepEntries: uint64(r.IntN(20)), big: r.IntN(3) == 0,
 		opsPerSecond: 3 + r.IntN(20), diskMicroseconds: 100 + r.Int64N(5000),
 	}
@@ -187,20 +197,21 @@ func (w *world) story() string {
 		lines = append(lines, fmt.Sprintf("%s: %+v, active %v, %d waiting, writes %v, image %d",
 			c.name, c.core.Status(), c.core.Active(), c.core.Waiting(), c.writing != nil, c.core.Image().Index()))
 	}
-	for _, b := range w.brokers {
+	for _, b := range w.everyBroker() {
 		lines = append(lines, fmt.Sprintf("%s: up %v, image %d, epoch %d, holds a lease %v, last asked controller %d",
 			b.name, b.up, b.img.Index(), b.epoch, b.lease.Holds(b.clock()), b.hint+1))
 	}
 	return strings.Join(lines, "\n")
 }
 
-// process is what controllers and brokers have in common: it has its own clock,
+// process is what controllers and brokers have in common: it has its own clocks,
 // can stop for a while, and can be gone.
 type process struct {
 	w           *world
 	name        string
-	rate        float64 // of its clock
-	offset      int64
+	rate        float64 // of its clocks
+	offset      int64   // of the one of wall time, when all is well
+	skew        int64   // what it is wrong by
 	up          bool
 	life        int
 	pausedUntil int64
@@ -231,16 +242,22 @@ func (w *world) newProcess(name string) process {
 	}
 }
 
-// clock is the process's time.
-func (p *process) clock() time.Time { return time.Unix(0, p.offset+int64(float64(p.w.now)*p.rate)) }
+// clock is what the process has from time.Now: wall time, which may be any, and
+// beside it what the monotonic clock shows.
+func (p *process) clock() time.Time { return reading(p.offset+p.skew+p.mono(), p.mono()) }
+
+// mono is the monotonic clock.
+func (p *process) mono() int64 { return int64(float64(p.w.now) * p.rate) }
 
 // in lets something happen in this life of the process, later by its own clock.
 func (p *process) in(d time.Duration, what string, do func()) {
 	p.at(p.w.now+max(0, int64(float64(d)/p.rate)+1), what, do)
 }
 
-// when is when the process's clock shows a time.
-func (p *process) when(t time.Time) int64 { return int64(float64(t.UnixNano()-p.offset)/p.rate) + 1 }
+// when is when a timer goes off that the process sets for a time.
+func (p *process) when(t time.Time) int64 {
+	return p.w.now + int64(float64(t.Sub(p.clock()))/p.rate) + 1
+}
 
 func (p *process) at(when int64, what string, do func()) {
 	p.w.seq++

@@ -82,7 +82,11 @@ func (o *Office) Leave() []quorum.Answer {
 	if !o.Held() {
 		return nil
 	}
-	var answers []quorum.Answer
+	// Whoever comes next has to be asked whether they may register.
+	answers := o.core.Withdraw(func(cmd control.Command) bool {
+		_, is := cmd.(*control.RegisterBroker)
+		return is
+	})
 	for _, t := range o.brokers.Abandon() {
 		answers = append(answers, quorum.Answer{Token: t.(quorum.Answer).Token, Err: quorum.ErrUnknown})
 	}
@@ -90,10 +94,13 @@ func (o *Office) Leave() []quorum.Answer {
 	return answers
 }
 
-// Enqueue takes a request of somebody, unless it would register a broker in the place of one that may live: that is
-// answered at once.
+// Enqueue takes a request of somebody, unless it would register a broker in the place of one that may live, or while the
+// office is not held and nobody can tell: that is answered at once.
 func (o *Office) Enqueue(now time.Time, p quorum.Proposal) []quorum.Answer {
-	if r, ok := p.Request.Command.(*control.RegisterBroker); ok && o.Held() {
+	if r, ok := p.Request.Command.(*control.RegisterBroker); ok {
+		if !o.Held() {
+			return []quorum.Answer{{Token: p.Token, Err: quorum.ErrNotLeader}}
+		}
 		if err := o.brokers.Admit(now, r.ID, r.Incarnation); err != nil {
 			refusal := &control.Refusal{Code: control.DuplicateBrokerRegistration, Message: err.Error()}
 			return []quorum.Answer{{Token: p.Token, Err: refusal}}
@@ -148,9 +155,10 @@ func (o *Office) confirm(now time.Time) {
 	_ = o.core.ReadIndex(confirmation{now, o.term}) // an error: the office is not confirmed
 }
 
-// Heartbeat takes one of a broker. ErrNotLeader says that another controller is to be told.
+// Heartbeat takes one of a broker. ErrNotLeader says that another controller is to be told: whoever is in office has the
+// registration that the broker knows of, and one that was deposed might find the broker replaced or not registered.
 func (o *Office) Heartbeat(now time.Time, h liveness.Heartbeat) (liveness.Reply, error) {
-	if !o.Held() {
+	if !o.Held() || h.Epoch > int64(o.core.Image().Index()) {
 		return liveness.Reply{}, quorum.ErrNotLeader
 	}
 	if o.core.Alone() {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/streambus/streambus/raftmeta/control"
@@ -99,6 +100,19 @@ func (c *Core) turnAway() []Answer {
 	return answers
 }
 
+// Withdraw takes back the waiting commands that are like this, and answers them: nothing was done.
+func (c *Core) Withdraw(like func(control.Command) bool) []Answer {
+	var answers []Answer
+	c.waiting = slices.DeleteFunc(c.waiting, func(p Proposal) bool {
+		if !like(p.Request.Command) {
+			return false
+		}
+		answers = append(answers, Answer{Token: p.Token, Err: ErrNotLeader})
+		return true
+	})
+	return answers
+}
+
 // evaluate takes waiting commands, in order, as long as their records fit one entry. Only a command that alone is larger
 // than that makes a unit of several entries. The records come back encoded as well.
 func (c *Core) evaluate(unit *image.Unit, now time.Time) (answers []Answer, encoded []byte) {
@@ -117,6 +131,9 @@ func (c *Core) evaluate(unit *image.Unit, now time.Time) (answers []Answer, enco
 		if len(encoded) > 0 && len(whole) > maxEntry {
 			break // it is evaluated again, for a unit of its own
 		}
+		if r, ok := c.waiting[n].Request.Command.(*control.RegisterBroker); ok && registers(unit.Records, r.ID) && registers(records, r.ID) {
+			break // two incarnations in one unit would share an epoch
+		}
 		// What changed nothing says that all is as was asked for, and a refusal what there is: every broker is to show that
 		// as well.
 		a.Awaited = c.waiting[n].Request.Awaited
@@ -133,6 +150,14 @@ func (c *Core) evaluate(unit *image.Unit, now time.Time) (answers []Answer, enco
 	clear(c.waiting[left:])
 	c.waiting = c.waiting[:left]
 	return answers, encoded
+}
+
+// registers tells whether a broker is registered by one of the records.
+func registers(records []image.Record, id int32) bool {
+	return slices.ContainsFunc(records, func(r image.Record) bool {
+		b, ok := r.(*image.BrokerRecord)
+		return ok && b.ID == id
+	})
 }
 
 // decide evaluates one request, unless it is the repeat of one that was carried out.
@@ -156,7 +181,12 @@ func decide(img *image.Image, p *Proposal, now time.Time) (Answer, []image.Recor
 		return a, nil
 	}
 	op := &image.OperationRecord{Operation: q.Operation, Actor: q.Actor, Cause: q.Cause}
-	if q.Operation.Seq != 0 {
+	if p, ok := result.Reply.(*control.BrokerProgress); ok && p.More {
+		// Asking again goes on with it, so the step need not be remembered. Nor may that of a registration be: the node's
+		// incarnation before may live, and what was answered to it would be forgotten while it is the one that counts.
+		op.Seq, op.Done = 0, 0
+	}
+	if op.Seq != 0 {
 		if op.Reply, err = control.EncodeReply(result.Reply); err != nil {
 			a.Reply, a.Err = nil, err
 			return a, nil

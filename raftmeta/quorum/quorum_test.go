@@ -551,3 +551,49 @@ func FuzzAssembler(f *testing.F) {
 		}
 	})
 }
+
+// While a second process of a node is on its way in, the first may live and ask again for what it has no answer of. It gets
+// the first answer as long as it is the one that is registered.
+func TestAnswersAreKeptUntilAnotherIsRegistered(t *testing.T) {
+	n := start(t, memwal.New(), newHistory())
+	n.mustDo(formCluster(), register(0, 1))
+	create := topic("t", control.MaxChanges+1)
+	ask := func(incarnation byte, seq uint64, c control.Command) quorum.Answer {
+		t.Helper()
+		op := image.Operation{Node: firstBroker, Incarnation: image.UUID{0, incarnation}, Seq: seq}
+		n.core.Enqueue(quorum.Proposal{Token: "ask", Request: control.Request{Operation: op, Command: c}})
+		n.settle()
+		return n.history.answers["ask"]
+	}
+	first := ask(1, 1, create)
+	if first.Err != nil {
+		t.Fatal(first.Err)
+	}
+	for seq := uint64(1); ; seq++ {
+		a := ask(2, seq, register(0, 2))
+		p, ok := a.Reply.(*control.BrokerProgress)
+		if a.Err != nil || !ok {
+			t.Fatalf("%+v", a)
+		}
+		again := ask(1, 1, create)
+		if !p.More {
+			if seq == 1 || !refused(again, control.Superseded) {
+				t.Fatalf("registered after %d steps, and the first process is told %+v", seq, again)
+			}
+			return
+		}
+		if again.Err != nil || again.Reply.(*control.CreatedTopic).ID != first.Reply.(*control.CreatedTopic).ID {
+			t.Fatalf("behind step %d the first process is told %+v", seq, again)
+		}
+	}
+}
+
+// Two processes that start with one node id may ask in one moment. Each gets an epoch of its own.
+func TestIncarnationsShareNoEpoch(t *testing.T) {
+	n := start(t, memwal.New(), newHistory())
+	n.mustDo(formCluster())
+	answers := n.mustDo(register(0, 1), register(1, 1), register(0, 2), register(0, 3))
+	if a := answers; a[0].Index != a[1].Index || a[2].Index <= a[1].Index || a[3].Index <= a[2].Index {
+		t.Fatalf("registered by units %d, %d, %d, %d", a[0].Index, a[1].Index, a[2].Index, a[3].Index)
+	}
+}

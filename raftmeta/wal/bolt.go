@@ -1,7 +1,6 @@
 package wal
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -9,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
-	"slices"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -28,12 +26,8 @@ const (
 )
 
 var (
-	bucketMeta   = []byte("meta")
-	bucketLog    = []byte("log") // index, 8 bytes big-endian -> entry and checksum
-	keyFormat    = []byte("format")
-	keyRaftID    = []byte("raft-id")
-	keyHardState = []byte("hard-state")
-	keySnapshot  = []byte("snapshot") // metadata of the newest snapshot; its data is a file
+	bucketMeta = []byte("meta")
+	bucketLog  = []byte("log") // index, 8 bytes big-endian -> entry and checksum
 )
 
 // boltLog is a Log in a bbolt file, with snapshots as files beside it.
@@ -103,7 +97,7 @@ func (l *boltLog) create() error {
 		if _, err := tx.CreateBucket(bucketLog); err != nil {
 			return err
 		}
-		return meta.Put(keyFormat, sealNumber(format))
+		return meta.Put(keyFormat, SealNumber(format))
 	})
 	if err == nil {
 		err = os.Rename(tmp, l.file)
@@ -132,9 +126,7 @@ func (l *boltLog) named(err *error) {
 	}
 }
 
-func (l *boltLog) damaged(format string, args ...any) error {
-	return &CorruptError{File: l.file, Reason: fmt.Sprintf(format, args...)}
-}
+func (l *boltLog) damaged(format string, args ...any) error { return damaged(l.file, format, args...) }
 
 func (l *boltLog) checkFormat() error {
 	return l.db.View(func(tx *bolt.Tx) error {
@@ -161,7 +153,7 @@ func (l *boltLog) Load() (s State, err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer l.named(&err)
 	err = l.db.View(func(tx *bolt.Tx) error {
-		return l.decode(tx.Bucket(bucketMeta), tx.Bucket(bucketLog), &s)
+		return l.contents(tx.Bucket(bucketMeta), tx.Bucket(bucketLog)).decode(&s)
 	})
 	if err != nil {
 		return State{}, err
@@ -169,78 +161,14 @@ func (l *boltLog) Load() (s State, err error) {
 	return s, s.Check(l.file)
 }
 
-// bucket is bbolt's, or one that Inspect has read.
-type bucket interface {
-	Get(key []byte) []byte
-	ForEach(func(k, v []byte) error) error
-}
-
-// decode fills s as far as it comes.
-func (l *boltLog) decode(meta, log bucket, s *State) error {
-	formed, err := l.loadMeta(meta, s)
-	if err != nil {
-		return err
-	}
-	return log.ForEach(func(k, v []byte) error {
-		if !formed {
-			return l.damaged("it has entries and was never formed")
-		}
-		if len(k) != 8 {
-			return l.damaged("an entry has %x for its index", k)
-		}
-		e := &pb.Entry{}
-		index := binary.BigEndian.Uint64(k)
-		if err := unseal(v, e); err != nil {
-			return &CorruptError{File: l.file, Index: index, Reason: err.Error()}
-		}
-		if e.GetIndex() != index {
-			return &CorruptError{File: l.file, Index: index, Reason: fmt.Sprintf("entry %d stands there", e.GetIndex())}
-		}
-		s.Entries = append(s.Entries, e)
-		return nil
-	})
-}
-
-// loadMeta reads all keys or, in a log that was never formed, at most the raft id. Anything in between is damage: to take it for a new
-// log would forget the cluster.
-func (l *boltLog) loadMeta(meta bucket, s *State) (formed bool, err error) {
-	var keys [][]byte
-	err = meta.ForEach(func(k, _ []byte) error {
-		keys = append(keys, k)
-		return nil
-	})
-	s.HardState = &pb.HardState{}
-	switch known := [][]byte{keyFormat, keyHardState, keyRaftID, keySnapshot}; {
-	case err != nil:
-		return false, err
-	case slices.EqualFunc(keys, known[:1], bytes.Equal):
-		return false, nil
-	case slices.EqualFunc(keys, [][]byte{keyFormat, keyRaftID}, bytes.Equal):
-		if s.RaftID, err = unsealNumber(meta.Get(keyRaftID)); err != nil {
-			return false, l.damaged("the raft id: %v", err)
-		}
-		return false, nil
-	case !slices.EqualFunc(keys, known, bytes.Equal):
-		return false, l.damaged("it has keys %q where %q belong", keys, known)
-	}
-	if s.RaftID, err = unsealNumber(meta.Get(keyRaftID)); err != nil {
-		return false, l.damaged("the raft id: %v", err)
-	}
-	if err := unseal(meta.Get(keyHardState), s.HardState); err != nil {
-		return false, l.damaged("the hard state: %v", err)
-	}
-	m := &pb.SnapshotMetadata{}
-	if err := unseal(meta.Get(keySnapshot), m); err != nil {
-		return false, l.damaged("the snapshot pointer: %v", err)
-	}
-	s.Snapshot, err = l.readSnapshot(m)
-	return true, err
+func (l *boltLog) contents(meta, log bucket) contents {
+	return contents{file: l.file, meta: meta, log: log, snapshot: l.readSnapshot}
 }
 
 // Draw implements Log.
 func (l *boltLog) Draw(raftID uint64) error {
 	return l.update(func(tx *bolt.Tx) error {
-		return tx.Bucket(bucketMeta).Put(keyRaftID, sealNumber(raftID))
+		return tx.Bucket(bucketMeta).Put(keyRaftID, SealNumber(raftID))
 	})
 }
 
@@ -251,7 +179,7 @@ func (l *boltLog) Form(raftID uint64, hs *pb.HardState, snap *pb.Snapshot) error
 	}
 	return l.update(func(tx *bolt.Tx) error {
 		meta := tx.Bucket(bucketMeta)
-		return errors.Join(meta.Put(keyRaftID, sealNumber(raftID)), put(meta, keyHardState, hs), put(meta, keySnapshot, snap.GetMetadata()))
+		return errors.Join(meta.Put(keyRaftID, SealNumber(raftID)), put(meta, keyHardState, hs), put(meta, keySnapshot, snap.GetMetadata()))
 	})
 }
 
@@ -379,7 +307,7 @@ func (l *boltLog) update(f func(tx *bolt.Tx) error) (err error) {
 }
 
 func put(b *bolt.Bucket, key []byte, m proto.Message) error {
-	v, err := seal(m)
+	v, err := Seal(m)
 	if err != nil {
 		return err
 	}
@@ -387,7 +315,12 @@ func put(b *bolt.Bucket, key []byte, m proto.Message) error {
 }
 
 func (l *boltLog) snapshotName(m *pb.SnapshotMetadata) string {
-	return filepath.Join(l.dir, fmt.Sprintf("%020d-%020d.snapshot", m.GetIndex(), m.GetTerm()))
+	return filepath.Join(l.dir, SnapshotName(m))
+}
+
+// SnapshotName is that of the file of a snapshot, in the directory of the log.
+func SnapshotName(m *pb.SnapshotMetadata) string {
+	return fmt.Sprintf("%020d-%020d.snapshot", m.GetIndex(), m.GetTerm())
 }
 
 // writeSnapshot makes the file durable under its name.
@@ -398,7 +331,7 @@ func (l *boltLog) writeSnapshot(snap *pb.Snapshot) error {
 	if err != nil {
 		return fmt.Errorf("snapshot: %w", err)
 	}
-	_, err = f.Write(sealBytes(snap.GetData()))
+	_, err = f.Write(SealBytes(snap.GetData()))
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return fmt.Errorf("snapshot %s: %w", tmp, err)
 	}

@@ -5,7 +5,7 @@ import bolt "go.etcd.io/bbolt"
 // SetFormat makes a log look as if a newer release had written it.
 func SetFormat(l Log, n uint64) error {
 	return l.(*boltLog).db.Update(func(tx *bolt.Tx) error {
-		return tx.Bucket(bucketMeta).Put(keyFormat, sealNumber(n))
+		return tx.Bucket(bucketMeta).Put(keyFormat, SealNumber(n))
 	})
 }
 

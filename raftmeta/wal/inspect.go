@@ -1,7 +1,6 @@
 package wal
 
 import (
-	"bytes"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -51,7 +50,7 @@ func Inspect(file string) (*Inspected, error) {
 		}
 		if failed == nil {
 			s.Format = format
-			failed = l.decode(meta, log, &s.State)
+			failed = l.contents(meta, log).decode(&s.State)
 		}
 		if failed == nil {
 			failed = s.Check(file)
@@ -62,29 +61,4 @@ func Inspect(file string) (*Inspected, error) {
 		return s, failed
 	}
 	return nil, fmt.Errorf("raft log %s was written to each of the %d times it was read: try again, or stop the broker", file, inspections)
-}
-
-// pairs are the keys and values of a bucket, in order.
-type pairs struct{ keys, values [][]byte }
-
-func (p *pairs) add(k, v []byte) {
-	p.keys, p.values = append(p.keys, k), append(p.values, v)
-}
-
-func (p *pairs) Get(key []byte) []byte {
-	for i, k := range p.keys {
-		if bytes.Equal(k, key) {
-			return p.values[i]
-		}
-	}
-	return nil
-}
-
-func (p *pairs) ForEach(do func(k, v []byte) error) error {
-	for i, k := range p.keys {
-		if err := do(k, p.values[i]); err != nil {
-			return err
-		}
-	}
-	return nil
 }

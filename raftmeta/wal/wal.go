@@ -72,16 +72,16 @@ func (e *CorruptError) Error() string {
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// seal is a message with its checksum behind it.
-func seal(m proto.Message) ([]byte, error) {
+// Seal is a message with its checksum behind it.
+func Seal(m proto.Message) ([]byte, error) {
 	b, err := proto.Marshal(m)
 	if err != nil {
 		return nil, fmt.Errorf("raft log: encoding %T: %w", m, err)
 	}
-	return sealBytes(b), nil
+	return SealBytes(b), nil
 }
 
-// unseal reads what seal wrote. The bytes are not kept.
+// unseal reads what Seal wrote. The bytes are not kept.
 func unseal(b []byte, m proto.Message) error {
 	body, err := unsealBytes(b)
 	if err != nil {
@@ -90,7 +90,8 @@ func unseal(b []byte, m proto.Message) error {
 	return proto.Unmarshal(body, m)
 }
 
-func sealNumber(n uint64) []byte { return sealBytes(number(n)) }
+// SealNumber is a number with its checksum behind it.
+func SealNumber(n uint64) []byte { return SealBytes(number(n)) }
 
 func unsealNumber(b []byte) (uint64, error) {
 	body, err := unsealBytes(b)
@@ -105,7 +106,8 @@ func unsealNumber(b []byte) (uint64, error) {
 
 func number(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
 
-func sealBytes(b []byte) []byte {
+// SealBytes is b with its checksum behind it.
+func SealBytes(b []byte) []byte {
 	return binary.BigEndian.AppendUint32(b[:len(b):len(b)], crc32.Checksum(b, castagnoli))
 }
 

@@ -545,3 +545,53 @@ func TestDrawnIdStays(t *testing.T) {
 		}
 	})
 }
+
+// The log in memory is read by the code that reads the file: a changed bit is found wherever it is, and the place is named.
+func TestFlipsInMemory(t *testing.T) {
+	found := map[string]bool{}
+	for seed := range uint64(200) {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		l := memwal.New()
+		form(t, l)
+		must(t, l.Save(write(hard(2, 1), entries(2, 2, 9), true)))
+		must(t, l.SaveSnapshot(snapshot(5, 2)))
+		next, whole := l.Crash(rng), l.Crash(rng) // which share what was not flipped
+		want := next.Flip(rng)
+		_, err := next.Load()
+		var got *wal.CorruptError
+		if !errors.As(err, &got) || got.File != want.File || got.Index != want.Index || !strings.HasPrefix(got.Reason, want.Reason) {
+			t.Fatalf("seed %d: %v where %v belongs", seed, err, want)
+		}
+		load(t, whole)
+		found[want.File+want.Reason] = true
+	}
+	if len(found) != 5 {
+		t.Fatalf("flips of %v only", found)
+	}
+}
+
+// A Save that failed may be on the disk or not, and no later one succeeds.
+func TestFailedSave(t *testing.T) {
+	const before = `id 7, term 1 vote 0 commit 1, snapshot 1/1 "the state at 1" voters [7], `
+	const after = `id 7, term 2 vote 7 commit 1, snapshot 1/1 "the state at 1" voters [7], 2/2 3/2`
+	full := errors.New("no room")
+	found := map[string]int{}
+	for seed := range uint64(20) {
+		l := memwal.New()
+		form(t, l)
+		l.Fail(full)
+		must(t, l.Save(write(nil, nil, false))) // which the file would not write
+		if err := errors.Join(l.SaveSnapshot(snapshot(2, 2)), l.Compact(1)); !errors.Is(err, full) {
+			t.Fatal(err)
+		}
+		for _, fault := range []error{full, nil} {
+			if l.Fail(fault); !errors.Is(l.Save(write(hard(2, 1), entries(2, 2, 3), true)), full) {
+				t.Fatalf("a save behind one that failed succeeds, the fault is now %v", fault)
+			}
+		}
+		found[describe(load(t, l.Crash(rand.New(rand.NewPCG(seed, 1)))))]++
+	}
+	if found[before] == 0 || found[after] == 0 || len(found) != 2 {
+		t.Fatalf("after the crash there was %v", found)
+	}
+}

@@ -1,0 +1,108 @@
+package office
+
+import (
+	"errors"
+	"io"
+	stdlog "log"
+	"testing"
+	"time"
+
+	"go.etcd.io/raft/v3"
+
+	"github.com/streambus/streambus/raftmeta/control"
+	"github.com/streambus/streambus/raftmeta/image"
+	"github.com/streambus/streambus/raftmeta/liveness"
+	"github.com/streambus/streambus/raftmeta/quorum"
+)
+
+var now = time.Unix(1_700_000_000, 0)
+
+// alone is a controller that is the whole quorum, and its office.
+func alone(t *testing.T) (*quorum.Core, *Office) {
+	t.Helper()
+	hs, snap := quorum.Genesis("a cluster", image.Voter{RaftID: 1, NodeID: 1})
+	core, err := quorum.New(quorum.Config{
+		RaftID: 1, ClusterID: "a cluster", Origin: image.UUID{1}, HardState: hs, Snapshot: snap,
+		Logger: &raft.DefaultLogger{Logger: stdlog.New(io.Discard, "", 0)},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return core, New(Config{NodeID: 1, RaftID: 1}, core)
+}
+
+// settle is what a caller does, with a log that needs no time.
+func settle(t *testing.T, core *quorum.Core, o *Office) (answers []quorum.Answer) {
+	t.Helper()
+	for {
+		answers = append(answers, o.Hold(now, core.Propose(now))...)
+		_, ok, err := core.Ready()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !ok {
+			return append(answers, o.Take(now)...)
+		}
+		done, err := core.Advance()
+		if err != nil {
+			t.Fatal(err)
+		}
+		answers = append(answers, o.Take(now)...)
+		answers = append(answers, o.Hold(now, done.Answers)...)
+	}
+}
+
+func registration(incarnation byte) quorum.Proposal {
+	return quorum.Proposal{Token: incarnation, Request: control.Request{Command: &control.RegisterBroker{
+		ID: 7, Incarnation: image.UUID{incarnation}, Dirs: []image.UUID{{1}}, Levels: image.OwnLevels, PreviousBrokerEpoch: -1,
+	}}}
+}
+
+// Whether the incarnation that is registered may be alive only an office can tell: before it is held and behind its end
+// nobody registers.
+func TestRegistrationsComeToTheOffice(t *testing.T) {
+	core, o := alone(t)
+	turnedAway := func(answers []quorum.Answer) {
+		t.Helper()
+		if len(answers) != 1 || !errors.Is(answers[0].Err, quorum.ErrNotLeader) || core.Waiting() != 0 {
+			t.Fatalf("%+v, and %d wait", answers, core.Waiting())
+		}
+	}
+	turnedAway(o.Enqueue(now, registration(1)))
+	settle(t, core, o)
+	if !o.Held() {
+		t.Fatal("nobody holds the office")
+	}
+	if answers := o.Enqueue(now, registration(1)); len(answers) != 0 {
+		t.Fatalf("%+v", answers)
+	}
+	turnedAway(o.Leave())
+	settle(t, core, o)
+	o.Enqueue(now, registration(1))
+	if a := settle(t, core, o); len(a) != 1 || a[0].Err != nil {
+		t.Fatalf("%+v", a)
+	}
+}
+
+// A controller that was deposed does not know who registered since: it sends a broker that did elsewhere, instead of telling
+// it that it is not registered, or that another is.
+func TestHeartbeatOfALaterRegistration(t *testing.T) {
+	core, o := alone(t)
+	settle(t, core, o)
+	o.Enqueue(now, registration(1))
+	settle(t, core, o)
+	b, _ := core.Image().Broker(7)
+	beat := func(incarnation byte, epoch int64) error {
+		_, err := o.Heartbeat(now, liveness.Heartbeat{Node: 7, Incarnation: image.UUID{incarnation}, Epoch: epoch})
+		return err
+	}
+	if err := beat(1, b.Epoch); err != nil {
+		t.Error(err)
+	}
+	if err := beat(2, b.Epoch-1); !errors.Is(err, liveness.ErrStale) {
+		t.Errorf("one that was replaced: %v", err)
+	}
+	if err := beat(2, int64(core.Image().Index())+1); !errors.Is(err, quorum.ErrNotLeader) {
+		t.Errorf("one that registered elsewhere: %v", err)
+	}
+}
