@@ -471,9 +471,7 @@ func (r *PartitionsRecord) replay(b *builder) {
 	if t.count != r.First {
 		b.misfit(r, "topic %s has %d partitions, the record adds from %d", t.Name, t.count, r.First)
 	}
-	for i := range r.Partitions {
-		b.addPartition(t, slot, r.Partitions[i])
-	}
+	b.addPartitions(t, slot, r.Partitions)
 }
 
 func (r *PartitionChangeRecord) replay(b *builder) {
@@ -488,8 +486,7 @@ func (r *PartitionChangeRecord) replay(b *builder) {
 	}
 	next := r.Partition
 	next.share(p)
-	b.mark(slot, r.Index, p, false)
-	b.mark(slot, r.Index, &next, true)
+	b.mark(slot, r.Index, p, &next)
 	*p = next
 	b.delta.changed(t, r.Index)
 }

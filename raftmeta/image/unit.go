@@ -183,10 +183,7 @@ func DecodeImage(b []byte) (*Image, error) {
 		if r.err != nil {
 			break
 		}
-		slot := build.addTopic(t)
-		for i := range ps {
-			build.addPartition(t, slot, ps[i])
-		}
+		build.addPartitions(t, build.addTopic(t), ps)
 	}
 	build.flush()
 	return img, r.end()
