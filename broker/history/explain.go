@@ -128,12 +128,7 @@ func explain(before, after *image.Image, r image.Record) []Change {
 		return topic(nameOf(after, r.Topic), "settings: %s", settings(r.Configs))
 	case *image.PartitionsRecord:
 		name := nameOf(after, r.Topic)
-		changes := topic(name, "%d partitions from number %d", len(r.Partitions), r.First)
-		for i := range r.Partitions {
-			p := &r.Partitions[i]
-			changes = append(changes, partition(name, r.First+int32(i), "created on "+ids(p.Replicas)+", led by "+node(p.Leader)))
-		}
-		return changes
+		return append(topic(name, "%d partitions from number %d", len(r.Partitions), r.First), created(name, r)...)
 	case *image.PartitionChangeRecord:
 		name := nameOf(after, r.Topic)
 		old := &image.Partition{Leader: image.NoLeader}
@@ -147,6 +142,26 @@ func explain(before, after *image.Image, r image.Record) []Change {
 		return cluster("producer ids below %d are handed out", r.Next)
 	}
 	return cluster("%T", r)
+}
+
+// created says where new partitions are, once for each set of brokers: all else
+// waits for this, and thousands may come at once.
+func created(topic string, r *image.PartitionsRecord) (changes []Change) {
+	places := map[string]int{}
+	var what []byte
+	for i := range r.Partitions {
+		p := &r.Partitions[i]
+		what = appendIDs(append(what[:0], "created on "...), p.Replicas)
+		what = append(append(what, ", led by "...), node(p.Leader)...)
+		at, before := places[string(what)]
+		if !before {
+			at = len(changes)
+			places[string(what)] = at
+			changes = append(changes, Change{Topic: topic, What: string(what)})
+		}
+		changes[at].Partitions = append(changes[at].Partitions, r.First+int32(i))
+	}
+	return changes
 }
 
 func cluster(format string, args ...any) []Change {
@@ -198,15 +213,19 @@ func node(id int32) string {
 	return strconv.Itoa(int(id))
 }
 
-func ids(list []int32) string {
+func ids(list []int32) string { return string(appendIDs(nil, list)) }
+
+func appendIDs(text []byte, list []int32) []byte {
 	if len(list) == 0 {
-		return "none"
+		return append(text, "none"...)
 	}
-	var text []byte
-	for _, id := range list {
-		text = append(strconv.AppendInt(text, int64(id), 10), ',')
+	for i, id := range list {
+		if i > 0 {
+			text = append(text, ',')
+		}
+		text = strconv.AppendInt(text, int64(id), 10)
 	}
-	return string(text[:len(text)-1])
+	return text
 }
 
 func settings(list []image.Setting) string {
