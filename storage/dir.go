@@ -208,7 +208,7 @@ func (d *Dir) OpenLog(name string, cfg LogConfig, now time.Time) (*Log, Recovery
 	}
 	l := &Log{d: d, name: name, topicID: cfg.TopicID, cfg: cfg}
 	d.mu.Lock()
-	known := d.logs[name] != nil
+	known, found := d.logs[name] != nil, d.left[name]
 	limits := offsetLimits{point: d.points[name], start: d.starts[name], cleaned: d.cleaned[name]}
 	stale := limits.point > 0 || d.startsOnDisk[name] > 0 || limits.cleaned > 0
 	if !known {
@@ -219,16 +219,19 @@ func (d *Dir) OpenLog(name string, cfg LogConfig, now time.Time) (*Log, Recovery
 		return nil, Recovery{}, fmt.Errorf("log %s is open already", name)
 	}
 	l.cleaned = limits.cleaned
+	if !found && !stale {
+		// Nobody else makes directories here. Of ten thousand new logs the calls that
+		// find nothing would be half of the work.
+		return l, Recovery{}, nil
+	}
 	rec, err := l.open(limits, stale, now)
 	d.mu.Lock()
-	delete(d.left, name)
-	d.mu.Unlock()
+	defer d.mu.Unlock()
 	if err != nil {
-		d.mu.Lock()
 		delete(d.logs, name)
-		d.mu.Unlock()
 		return nil, rec, fmt.Errorf("open log %s: %w", name, err)
 	}
+	delete(d.left, name)
 	return l, rec, nil
 }
 

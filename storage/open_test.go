@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -45,6 +46,43 @@ func TestCleanStartReadsLittle(t *testing.T) {
 		}
 	}
 	t.Log(calls)
+}
+
+// A log that could not be opened still has its files, and is opened with them once it can be. A new one has none, and
+// they are not looked for.
+func TestOpenedAgain(t *testing.T) {
+	mem := vfs.NewMem()
+	calls, broken := 0, false
+	fs := vfs.NewFaulty(mem, func(op vfs.Op, name string) error {
+		calls++
+		if broken && op == vfs.OpOpen && strings.Contains(name, "t-0") {
+			return errors.New("not now")
+		}
+		return nil
+	})
+	d := openDir(t, fs, "/data")
+	l, _, err := d.OpenLog("t-0", small, noon)
+	must(t, err)
+	fill(t, l, 3)
+	end := l.EndOffset()
+	must(t, d.Close(noon))
+	d = openDir(t, fs, "/data")
+	broken = true
+	if _, _, err := d.OpenLog("t-0", small, noon); err == nil {
+		t.Fatal("opened though its files could not be")
+	}
+	if done, _ := d.Recovery(); done != 0 {
+		t.Error("what could not be opened counts as open")
+	}
+	broken, calls = false, 0
+	if _, _, err = d.OpenLog("new-0", small, noon); err != nil || calls > 0 {
+		t.Errorf("a new log: %d calls, %v", calls, err)
+	}
+	l, _, err = d.OpenLog("t-0", small, noon)
+	must(t, err)
+	if l.EndOffset() != end || end == 0 {
+		t.Errorf("the log ends at %d, it was written to %d", l.EndOffset(), end)
+	}
 }
 
 func TestRecoveryProgress(t *testing.T) {

@@ -2,6 +2,7 @@ package history
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -23,7 +24,11 @@ type Change struct {
 	Topic     string `json:"topic,omitempty"`
 	Partition *int32 `json:"partition,omitempty"` // nil for the whole topic
 	Broker    *int32 `json:"broker,omitempty"`
-	What      string `json:"what"`
+	// Partitions are those of the topic of which the same is said: ten thousand are
+	// created at once, on a few sets of brokers. It is how changes are written;
+	// Read gives one for each.
+	Partitions []int32 `json:"partitions,omitempty"`
+	What       string  `json:"what"`
 }
 
 // Explain puts a unit into words, given the images before and behind it.
@@ -40,7 +45,44 @@ func Explain(now time.Time, before, after *image.Image, records []image.Record) 
 		e := &entries[len(entries)-1]
 		e.Changes = append(e.Changes, explain(before, after, r)...)
 	}
+	for i := range entries {
+		entries[i].Changes = gather(entries[i].Changes)
+	}
 	return entries
+}
+
+// gather says once what is said of several partitions of a topic.
+func gather(changes []Change) []Change {
+	type said struct{ topic, what string }
+	places := map[said]int{}
+	gathered := changes[:0]
+	for _, c := range changes {
+		key := said{c.Topic, c.What}
+		at, before := places[key]
+		switch {
+		case c.Partitions == nil:
+			gathered = append(gathered, c)
+		case before:
+			gathered[at].Partitions = append(gathered[at].Partitions, c.Partitions...)
+		default:
+			places[key] = len(gathered)
+			gathered = append(gathered, c)
+		}
+	}
+	return gathered
+}
+
+// each gives a change for every partition of which one is said.
+func (c Change) each(yield func(Change) bool) {
+	if c.Partitions == nil {
+		yield(c)
+		return
+	}
+	for _, i := range c.Partitions {
+		if !yield(Change{Topic: c.Topic, Partition: &i, What: c.What}) {
+			return
+		}
+	}
 }
 
 func explain(before, after *image.Image, r image.Record) []Change {
@@ -86,12 +128,7 @@ func explain(before, after *image.Image, r image.Record) []Change {
 		return topic(nameOf(after, r.Topic), "settings: %s", settings(r.Configs))
 	case *image.PartitionsRecord:
 		name := nameOf(after, r.Topic)
-		changes := topic(name, "%d partitions from number %d", len(r.Partitions), r.First)
-		for i := range r.Partitions {
-			p := &r.Partitions[i]
-			changes = append(changes, partition(name, r.First+int32(i), fmt.Sprintf("created on %s, led by %s", ids(p.Replicas), node(p.Leader))))
-		}
-		return changes
+		return append(topic(name, "%d partitions from number %d", len(r.Partitions), r.First), created(name, r)...)
 	case *image.PartitionChangeRecord:
 		name := nameOf(after, r.Topic)
 		old := &image.Partition{Leader: image.NoLeader}
@@ -107,6 +144,26 @@ func explain(before, after *image.Image, r image.Record) []Change {
 	return cluster("%T", r)
 }
 
+// created says where new partitions are, once for each set of brokers: all else
+// waits for this, and thousands may come at once.
+func created(topic string, r *image.PartitionsRecord) (changes []Change) {
+	places := map[string]int{}
+	var what []byte
+	for i := range r.Partitions {
+		p := &r.Partitions[i]
+		what = appendIDs(append(what[:0], "created on "...), p.Replicas)
+		what = append(append(what, ", led by "...), node(p.Leader)...)
+		at, before := places[string(what)]
+		if !before {
+			at = len(changes)
+			places[string(what)] = at
+			changes = append(changes, Change{Topic: topic, What: string(what)})
+		}
+		changes[at].Partitions = append(changes[at].Partitions, r.First+int32(i))
+	}
+	return changes
+}
+
 func cluster(format string, args ...any) []Change {
 	return []Change{{What: fmt.Sprintf(format, args...)}}
 }
@@ -120,7 +177,7 @@ func topic(name, format string, args ...any) []Change {
 }
 
 func partition(topic string, index int32, what string) Change {
-	return Change{Topic: topic, Partition: &index, What: what}
+	return Change{Topic: topic, Partitions: []int32{index}, What: what}
 }
 
 func nameOf(img *image.Image, id image.UUID) string {
@@ -153,14 +210,22 @@ func node(id int32) string {
 	if id == image.NoLeader {
 		return "nobody"
 	}
-	return fmt.Sprint(id)
+	return strconv.Itoa(int(id))
 }
 
-func ids(list []int32) string {
+func ids(list []int32) string { return string(appendIDs(nil, list)) }
+
+func appendIDs(text []byte, list []int32) []byte {
 	if len(list) == 0 {
-		return "none"
+		return append(text, "none"...)
 	}
-	return strings.Trim(strings.ReplaceAll(fmt.Sprint(list), " ", ","), "[]")
+	for i, id := range list {
+		if i > 0 {
+			text = append(text, ',')
+		}
+		text = strconv.AppendInt(text, int64(id), 10)
+	}
+	return text
 }
 
 func settings(list []image.Setting) string {

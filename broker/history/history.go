@@ -212,8 +212,13 @@ func readSegment(fsys vfs.FS, name string, q Question, yield func(Entry) bool) (
 func (q *Question) choose(all []Change) []Change {
 	var chosen []Change
 	for _, c := range all {
-		if q.asksFor(c) {
-			chosen = append(chosen, c)
+		if c.Partitions != nil && c.Topic != q.Topic { // thousands that nobody asks for
+			continue
+		}
+		for c := range c.each {
+			if q.asksFor(c) {
+				chosen = append(chosen, c)
+			}
 		}
 	}
 	return chosen

@@ -110,6 +110,42 @@ func TestWhatIsAskedFor(t *testing.T) {
 	}
 }
 
+// What is said of many partitions takes a line that names them, and is read as said of each; so is what earlier releases
+// wrote, a change for each.
+func TestManyPartitions(t *testing.T) {
+	const many = 10_000
+	created := &image.PartitionsRecord{Topic: id(1)}
+	for i := range int32(many) {
+		created.Partitions = append(created.Partitions, image.Partition{Replicas: []int32{i % 3, 3}, ISR: []int32{i % 3, 3}, Dirs: "\x00\x00", Leader: i % 3})
+	}
+	records := []image.Record{&image.TopicRecord{Name: "t", ID: id(1)}, created}
+	img, _ := image.Apply(image.Empty(), 1, records)
+	fs := vfs.NewMem()
+	l, err := Open(fs, "/h", time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Append(begin, Explain(begin, image.Empty(), img, records)); err != nil {
+		t.Fatal(err)
+	}
+	if l.size > 6*many {
+		t.Errorf("%d bytes tell of %d partitions", l.size, many)
+	}
+	if err := l.Append(begin, []Entry{{Index: 2, Changes: []Change{{Topic: "t", Partition: number(7), What: "as ever"}}}}); err != nil {
+		t.Fatal(err)
+	}
+	head := "1 / t: created with id AAAAAAAAAAAAAAAAAAAAAQ, settings: none\n1 / t: 10000 partitions from number 0\n"
+	if got, want := ask(t, fs, Question{Topic: "t", Partition: number(7)}), head+"1 / t/7: created on 1,3, led by 1\n2 / t/7: as ever"; got != want {
+		t.Errorf("of a partition:\n%s\nwant\n%s", got, want)
+	}
+	if got := ask(t, fs, Question{Topic: "t"}); strings.Count(got, ": created on ") != many || !strings.Contains(got, "t/9999: created on 0,3, led by 0") {
+		t.Errorf("of the topic there are %d lines", strings.Count(got, "\n"))
+	}
+	if got := ask(t, fs, Question{Topic: "u"}) + ask(t, fs, Question{Cluster: true}); got != "" {
+		t.Errorf("of others: %s", got)
+	}
+}
+
 // Files are begun anew in time, and end when they are too old; a torn line hides nothing but itself.
 func TestFilesEnd(t *testing.T) {
 	fs := vfs.NewMem()

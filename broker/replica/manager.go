@@ -22,6 +22,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -150,17 +151,33 @@ func (m *Manager) Apply(img *image.Image, d *image.Delta) {
 		gone = append(gone, m.missing(img)...)
 	}
 	m.remove(gone)
-	var open errgroup.Group
-	open.SetLimit(max(m.cfg.RecoveryThreads, 1))
-	for _, c := range d.Local(m.cfg.NodeID).Leaders {
-		set := m.settings(c.Topic)
+	m.lead(d.Local(m.cfg.NodeID).Leaders)
+}
+
+// lead makes and updates replicas. Those of a topic stand next to one another, and
+// share its settings.
+func (m *Manager) lead(partitions []image.LocalPartition) {
+	var fresh []func()
+	var set settings
+	for i, c := range partitions {
+		if i == 0 || c.Topic != partitions[i-1].Topic {
+			set = m.settings(c.Topic)
+		}
 		if r, err := m.Find(c.Topic.ID, c.Index); err == nil {
-			r.update(c.Topic, c.Partition, set)
+			r.update(c.Partition, set)
 			continue
 		}
-		open.Go(func() error {
-			m.obtain(c.Topic, c.Index, set).update(c.Topic, c.Partition, set)
-			return nil
+		set := set
+		fresh = append(fresh, func() { m.obtain(c.Topic, c.Index, set).update(c.Partition, set) })
+	}
+	// A goroutine for each would cost more than opening those that have no files.
+	var next atomic.Int64
+	var open sync.WaitGroup
+	for range min(max(m.cfg.RecoveryThreads, 1), len(fresh)) {
+		open.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(fresh)); i = next.Add(1) - 1 {
+				fresh[i]()
+			}
 		})
 	}
 	open.Wait()
@@ -268,7 +285,7 @@ func (m *Manager) recovered(name string, r storage.Recovery) {
 	}
 }
 
-func name(t *image.Topic, index int32) string { return fmt.Sprintf("%s-%d", t.Name, index) }
+func name(t *image.Topic, index int32) string { return t.Name + "-" + strconv.Itoa(int(index)) }
 
 // Run flushes, checkpoints and gives up what is too old, until ctx ends.
 func (m *Manager) Run(ctx context.Context) error {

@@ -287,7 +287,7 @@ func (r *Replica) Status() Status {
 }
 
 // update takes over a state from the image.
-func (r *Replica) update(t *image.Topic, s *image.Partition, set settings) {
+func (r *Replica) update(s *image.Partition, set settings) {
 	r.mu.Lock()
 	if r.broken != nil {
 		r.mu.Unlock()

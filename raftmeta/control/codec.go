@@ -95,7 +95,8 @@ func encode(x any) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return json.Marshal(named{reflect.TypeOf(x).Elem().Name(), value})
+	name := reflect.TypeOf(x).Elem().Name()
+	return fmt.Appendf(nil, `{"Type":%q,"Value":%s}`, name, value), nil // named, without looking through value once more
 }
 
 func decode(b []byte, known map[string]reflect.Type) (any, error) {

@@ -111,7 +111,7 @@ func (p *placer) place(i, replicas int) []int32 {
 	round := i / p.alive
 	leader := p.best(p.spots, p.start+i, func(a, b *spot) int { return cmp.Or(cmp.Compare(a.leads, b.leads), cmp.Compare(a.load, b.load)) },
 		func(s *spot) bool { return !s.fenced })
-	chosen := []int32{leader.id}
+	chosen := append(make([]int32, 0, replicas), leader.id)
 	take := func(s *spot) { s.holds, s.chosen = s.holds+1, i+1 }
 	leader.leads++
 	take(leader)
@@ -142,12 +142,22 @@ func fewest(a, b *spot) int {
 
 // best is the first in order of those that may be; among equals the first in the ring, from a place on. It is nil for none.
 func (p *placer) best(spots []*spot, from int, order func(a, b *spot) int, may func(*spot) bool) (found *spot) {
-	behind := func(s *spot) int { return ((s.ring-from)%len(p.spots) + len(p.spots)) % len(p.spots) }
+	from %= len(p.spots)
+	behind := func(s *spot) int {
+		if s.ring < from {
+			return s.ring + len(p.spots)
+		}
+		return s.ring
+	}
 	for _, s := range spots {
 		if !may(s) {
 			continue
 		}
-		if found == nil || cmp.Or(order(s, found), cmp.Compare(behind(s), behind(found))) < 0 {
+		before := -1
+		if found != nil {
+			before = order(s, found)
+		}
+		if before < 0 || before == 0 && behind(s) < behind(found) {
 			found = s
 		}
 	}

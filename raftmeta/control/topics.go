@@ -1,7 +1,6 @@
 package control
 
 import (
-	"bytes"
 	"maps"
 	"slices"
 	"strings"
@@ -189,25 +188,31 @@ func (c *CreateTopic) records(m *image.Image, assignments [][]int32) []image.Rec
 // newPartitions are led by the first replica whose broker is there. All whose brokers are there are in sync.
 func newPartitions(m *image.Image, topic image.UUID, first int32, assignments [][]int32) *image.PartitionsRecord {
 	r := &image.PartitionsRecord{Topic: topic, First: first, Partitions: make([]image.Partition, len(assignments))}
+	dirs := ""
 	for i, replicas := range assignments {
 		isr := pick(replicas, func(id int32) bool {
 			b, ok := m.Broker(id)
 			return ok && b.Active()
 		})
-		r.Partitions[i] = image.Partition{Replicas: replicas, ISR: isr, Dirs: directories(m, replicas), Leader: isr[0]}
+		var room [image.MaxReplicas]byte
+		if places := directories(m, replicas, room[:0]); string(places) != dirs { // neighbours share theirs
+			dirs = string(places)
+		}
+		r.Partitions[i] = image.Partition{Replicas: replicas, ISR: isr, Dirs: dirs, Leader: isr[0]}
 	}
 	return r
 }
 
-// directories chooses the first directory of each broker; there is one per broker.
-func directories(m *image.Image, replicas []int32) string {
-	places := bytes.Repeat([]byte{image.NoDir}, len(replicas))
-	for i, id := range replicas {
+// directories appends the first directory of each broker; there is one per broker.
+func directories(m *image.Image, replicas []int32, places []byte) []byte {
+	for _, id := range replicas {
+		place := byte(image.NoDir)
 		if b, ok := m.Broker(id); ok && len(b.Dirs) > 0 {
-			places[i] = b.DirPlace(b.Dirs[0])
+			place = b.DirPlace(b.Dirs[0])
 		}
+		places = append(places, place)
 	}
-	return string(places)
+	return places
 }
 
 // DeleteTopic removes a topic, by name or by id.

@@ -13,22 +13,22 @@ type builder struct {
 	delta  *Delta
 	index  uint64
 	topics map[*Topic]bool
-	blocks map[blockKey]bool
+	owned  map[treeKey]bool // copied, or new
 
 	touched map[touched]*touch // what flush writes
-	recent  [8]recentTouch     // by broker
+	recent  [16]recentTouch    // by broker
 }
 
-// blockKey names a block of a topic's partitions, or with -1-n its page n.
-type blockKey struct {
-	topic *Topic
-	block int32
+// treeKey names a list in the tree of a topic's partitions: the n-th of a level, where blocks are level 0.
+type treeKey struct {
+	topic    *Topic
+	level, n int32
 }
 
 func newBuilder(img *Image, index uint64) *builder {
 	return &builder{
 		img: img, delta: &Delta{}, index: index,
-		topics: map[*Topic]bool{}, blocks: map[blockKey]bool{}, touched: map[touched]*touch{},
+		topics: map[*Topic]bool{}, owned: map[treeKey]bool{}, touched: map[touched]*touch{},
 	}
 }
 
@@ -59,7 +59,7 @@ func (b *builder) topic(r Record, id UUID) (*Topic, int32) {
 	t := b.img.topics.at(slot)
 	if !b.topics[t] {
 		c := *t
-		c.pages = slices.Clone(c.pages)
+		c.tree = slices.Clone(c.tree)
 		t = &c
 		b.topics[t] = true
 		b.img.topics.slots = b.img.topics.slots.Set(int(slot), t)
@@ -67,28 +67,26 @@ func (b *builder) topic(r Record, id UUID) (*Topic, int32) {
 	return t, slot
 }
 
-// block is where a topic has a block of partitions, ready to be changed. The block may be the one behind the last.
-func (b *builder) block(t *Topic, i int32) *[]Partition {
-	n := i / pageSize
-	if int(n) == len(t.pages) {
-		t.pages = append(t.pages, nil)
+// block is where a topic has block n of its partitions, ready to be changed. It may be the one behind the last.
+func (b *builder) block(t *Topic, n int32) *[]Partition {
+	return own(b, t, 0, n, own(b, t, 1, n/fanOut, own(b, t, 2, n/(fanOut*fanOut), &t.tree)))
+}
+
+// own is where a list of topics' partitions has its part for the n-th list of a level, which is a copy or new.
+func own[T any](b *builder, t *Topic, level, n int32, in *[][]T) *[]T {
+	at := n
+	if level < 2 {
+		at %= fanOut
 	}
-	page := &t.pages[n]
-	if k := (blockKey{t, -1 - n}); !b.blocks[k] {
-		b.blocks[k] = true
-		*page = slices.Clone(*page)
+	if int(at) == len(*in) {
+		*in = append(*in, nil)
 	}
-	if int(i%pageSize) == len(*page) {
-		*page = append(*page, nil)
+	list := &(*in)[at]
+	if k := (treeKey{t, level, n}); !b.owned[k] {
+		b.owned[k] = true
+		*list = slices.Clone(*list)
 	}
-	block := &(*page)[i%pageSize]
-	if k := (blockKey{t, i}); !b.blocks[k] {
-		b.blocks[k] = true
-		c := make([]Partition, len(*block), min(blockSize, len(*block)+1))
-		copy(c, *block)
-		*block = c
-	}
-	return block
+	return list
 }
 
 func (b *builder) addTopic(t *Topic) (slot int32) {
@@ -114,10 +112,13 @@ func (b *builder) place(t *Topic, slot int32) {
 func (b *builder) removeTopic(t *Topic, slot int32) {
 	table := &b.img.topics
 	last := table.count() - 1
-	b.markAll(t, slot, false)
+	b.unmarkAll(t, slot)
 	if moved := table.at(last); moved != t {
-		b.markAll(moved, last, false)
-		b.markAll(moved, slot, true)
+		b.unmarkAll(moved, last)
+		for i := range moved.count {
+			p, _ := moved.Partition(i)
+			b.mark(slot, i, nil, p)
+		}
 		b.place(moved, slot)
 	}
 	if table.slots = table.slots.Slice(0, int(last)); last == 0 {
@@ -129,20 +130,27 @@ func (b *builder) removeTopic(t *Topic, slot int32) {
 	b.delta.removed(t)
 }
 
-func (b *builder) markAll(t *Topic, slot int32, on bool) {
+func (b *builder) unmarkAll(t *Topic, slot int32) {
 	for i := range t.count {
 		p, _ := t.Partition(i)
-		b.mark(slot, i, p, on)
+		b.mark(slot, i, p, nil)
 	}
 }
 
-func (b *builder) addPartition(t *Topic, slot int32, p Partition) {
-	block := b.block(t, t.count/blockSize)
-	*block = append(*block, p)
-	b.mark(slot, t.count, &p, true)
-	b.delta.changed(t, t.count)
-	t.count++
-	b.img.partitions++
+// addPartitions numbers on from those that the topic has.
+func (b *builder) addPartitions(t *Topic, slot int32, ps []Partition) {
+	b.img.partitions += len(ps)
+	for len(ps) > 0 {
+		n := min(len(ps), int(blockSize-t.count%blockSize))
+		block := b.block(t, t.count/blockSize)
+		*block = append(slices.Grow(*block, n), ps[:n]...)
+		for i := range ps[:n] {
+			b.mark(slot, t.count, nil, &ps[i])
+			b.delta.changed(t, t.count)
+			t.count++
+		}
+		ps = ps[n:]
+	}
 }
 
 // Delta says what differs between an image and the one before it.

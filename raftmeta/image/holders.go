@@ -66,21 +66,47 @@ type recentTouch struct {
 	touch *touch // nil for none
 }
 
-// mark sets or clears what a partition means for those that have a part in it.
-func (b *builder) mark(slot, index int32, p *Partition, on bool) {
+// part is a role that somebody has in a partition.
+type part struct {
+	holder int32
+	role   Role
+}
+
+// appendParts appends the parts that there are in a partition; nil is one that is not there.
+func (p *Partition) appendParts(parts []part) []part {
+	if p == nil {
+		return parts
+	}
 	for _, id := range p.Replicas {
-		b.markRole(id, slot, index, Holds, on)
+		parts = append(parts, part{id, Holds})
 	}
 	for _, id := range p.ISR {
-		b.markRole(id, slot, index, InSync, on)
+		parts = append(parts, part{id, InSync})
 	}
 	if p.Leader != NoLeader {
-		b.markRole(p.Leader, slot, index, Leads, on)
+		parts = append(parts, part{p.Leader, Leads})
 	} else {
-		b.markRole(NoLeader, slot, index, Holds, on)
+		parts = append(parts, part{NoLeader, Holds})
 	}
 	if len(p.Replicas) > 0 && p.Leader != p.Replicas[0] {
-		b.markRole(notPreferred, slot, index, Holds, on)
+		parts = append(parts, part{notPreferred, Holds})
+	}
+	return parts
+}
+
+// mark follows a change of a partition. Who has the same part in both states is not looked at.
+func (b *builder) mark(slot, index int32, was, is *Partition) {
+	var room [2][12]part // five replicas
+	before, after := was.appendParts(room[0][:0]), is.appendParts(room[1][:0])
+	for _, x := range before {
+		if !slices.Contains(after, x) {
+			b.markRole(x.holder, slot, index, x.role, false)
+		}
+	}
+	for _, x := range after {
+		if !slices.Contains(before, x) {
+			b.markRole(x.holder, slot, index, x.role, true)
+		}
 	}
 }
 

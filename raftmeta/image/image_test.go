@@ -598,7 +598,7 @@ func TestImagesBranch(t *testing.T) {
 }
 
 func TestSharing(t *testing.T) {
-	ps := make([]Partition, 1000)
+	ps := make([]Partition, 3*blockSize*fanOut*fanOut) // on all levels there are several lists
 	for i := range ps {
 		ps[i] = Partition{Replicas: []int32{1}, ISR: []int32{1}, Dirs: "\x00", Leader: 1}
 	}
@@ -610,20 +610,21 @@ func TestSharing(t *testing.T) {
 	img, _ := Apply(Empty(), 1, u.Records)
 	tp, _ := img.Topic("t")
 	a, _ := tp.Partition(0)
-	b, _ := tp.Partition(999)
+	b, _ := tp.Partition(tp.NumPartitions() - 1)
 	if &a.Replicas[0] != &b.Replicas[0] || &a.Replicas[0] != &b.ISR[0] {
 		t.Error("equal lists of neighbours are in memory more than once")
 	}
 	next, _ := Apply(img, 2, []Record{&PartitionChangeRecord{Topic: uuid(1), Index: 500, Partition: Partition{Replicas: []int32{1}, Dirs: "\x00", Leader: NoLeader, LeaderEpoch: 1, PartitionEpoch: 1}}})
 	changed, _ := next.Topic("t")
 	copied := 0
-	for i := range tp.pages[0] {
-		if &tp.pages[0][i][0] != &changed.pages[0][i][0] {
+	for i := range tp.NumPartitions() {
+		before, _ := tp.Partition(i)
+		if after, _ := changed.Partition(i); after != before {
 			copied++
 		}
 	}
-	if copied != 1 {
-		t.Errorf("one partition changed and %d of %d blocks were copied", copied, len(tp.pages[0]))
+	if copied != blockSize {
+		t.Errorf("one partition changed and %d were copied, in blocks of %d", copied, blockSize)
 	}
 }
 

@@ -47,6 +47,9 @@ func (p *Partition) share(old *Partition) {
 // HasReplica reports whether broker id holds a replica.
 func (p *Partition) HasReplica(id int32) bool { return slices.Contains(p.Replicas, id) }
 
+// partitionSize is what a partition of three replicas takes about, in any of some hundred brokers.
+const partitionSize = 14
+
 // minPartitionSize is what the shortest partition takes: counts and positions of one byte each, no replica.
 const minPartitionSize = 6
 

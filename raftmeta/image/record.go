@@ -1,6 +1,9 @@
 package image
 
-import "slices"
+import (
+	"encoding/binary"
+	"slices"
+)
 
 // Record is one change that was decided. Replaying it on an image gives the next one.
 type Record interface {
@@ -301,7 +304,10 @@ func (r *reader) settings() []Setting {
 func appendRecord(b []byte, r Record) []byte {
 	id := r.id()
 	b = appendUint(appendUint(b, id.typ), id.version)
-	return appendString(b, appendTags(r.appendFields(nil), r.tagged()))
+	at := len(b)
+	b = appendTags(r.appendFields(b), r.tagged())
+	var room [binary.MaxVarintLen64]byte
+	return slices.Insert(b, at, appendNatural(room[:0], len(b)-at)...)
 }
 
 // record reads one record. Its length is there for tools that print what they do not know; this reader must know all.
@@ -471,9 +477,7 @@ func (r *PartitionsRecord) replay(b *builder) {
 	if t.count != r.First {
 		b.misfit(r, "topic %s has %d partitions, the record adds from %d", t.Name, t.count, r.First)
 	}
-	for i := range r.Partitions {
-		b.addPartition(t, slot, r.Partitions[i])
-	}
+	b.addPartitions(t, slot, r.Partitions)
 }
 
 func (r *PartitionChangeRecord) replay(b *builder) {
@@ -488,8 +492,7 @@ func (r *PartitionChangeRecord) replay(b *builder) {
 	}
 	next := r.Partition
 	next.share(p)
-	b.mark(slot, r.Index, p, false)
-	b.mark(slot, r.Index, &next, true)
+	b.mark(slot, r.Index, p, &next)
 	*p = next
 	b.delta.changed(t, r.Index)
 }

@@ -84,7 +84,8 @@ func DecodeUnit(b []byte, clusterHash uint32) (*Unit, error) {
 
 // Encode is the image as a snapshot: equal images have equal bytes.
 func (m *Image) Encode() []byte {
-	b := appendUint([]byte{snapshotFormat}, m.index)
+	b := append(make([]byte, 0, 4096+partitionSize*m.partitions), snapshotFormat)
+	b = appendUint(b, m.index)
 	b = appendString(b, m.clusterID)
 	b = appendUint(b, uint64(m.level))
 	b = appendNatural(b, m.nextProducerID)
@@ -183,10 +184,7 @@ func DecodeImage(b []byte) (*Image, error) {
 		if r.err != nil {
 			break
 		}
-		slot := build.addTopic(t)
-		for i := range ps {
-			build.addPartition(t, slot, ps[i])
-		}
+		build.addPartitions(t, build.addTopic(t), ps)
 	}
 	build.flush()
 	return img, r.end()
