@@ -336,7 +336,7 @@ func (b *Broker) Run(ctx context.Context) error {
 	defer stopParts()
 	g, failed := errgroup.WithContext(parts)
 	g.Go(func() error {
-		return serveAdmin(failed, b.admin, adminHandler(b.metrics, b.isReady, b.why, b.answerQuorum))
+		return serveAdmin(failed, b.admin, adminHandler(b.metrics, b.isReady, b.diskServes, b.why, b.answerQuorum))
 	})
 	g.Go(func() error { b.tellProgress(failed); return nil })
 
@@ -493,6 +493,18 @@ func (b *Broker) isReady() error {
 		done, total := b.replicas.Recovery()
 		return fmt.Errorf("starting: %d of %d logs are open", done, total)
 	}
+}
+
+// diskServes says what is wrong with the disk: that it has failed, or that it was
+// full and the metadata lives on what was kept for that.
+func (b *Broker) diskServes() error {
+	if err := b.dir.Failed(); err != nil {
+		return err
+	}
+	if b.quorum != nil && b.quorum.formed.Load() {
+		return b.quorum.controller.NoReserve()
+	}
+	return nil
 }
 
 // tellProgress logs how far the start is, until clients can be served.

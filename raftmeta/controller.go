@@ -93,6 +93,8 @@ type Controller struct {
 	leader  atomic.Int32 // the node that leads, -1 for none known
 	saving  atomic.Int64 // since when the log is being written, in Unix nanoseconds; 0 for not
 
+	unreserved atomic.Pointer[error] // what the log last said of its reserve
+
 	// The following are of Run's goroutine.
 	core    *quorum.Core
 	office  *liveness.Tracker // nil but on the active controller
@@ -177,12 +179,15 @@ func (c *Controller) Run(ctx context.Context) error {
 	watch, stopWatch := context.WithCancel(ctx)
 	defer stopWatch()
 	go c.watch(watch)
+	reserving := make(chan struct{})
+	go func() { defer close(reserving); c.keepReserve(watch) }()
+	defer func() { stopWatch(); <-reserving }() // the log may be closed once Run has returned
 	defer func() { c.answer(c.leave(c.core.Abandon())) }()
 	snapshots := make(chan snapshotDone, 1)
 	writing := false
 	defer func() {
 		if writing {
-			<-snapshots // the log may be closed once Run has returned
+			<-snapshots
 		}
 	}()
 	ticker := time.NewTicker(tick)

@@ -11,7 +11,7 @@ import (
 
 type metrics struct {
 	readies, advances, dropped prometheus.Counter
-	waiting                    prometheus.Gauge
+	waiting, reserve           prometheus.Gauge
 	syncSeconds, turnSeconds   prometheus.Histogram
 
 	term, commit, applied, unapplied, last, leader prometheus.Gauge
@@ -28,6 +28,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		advances: prometheus.NewCounter(prometheus.CounterOpts{Name: "streambus_raft_advance_total", Help: "Steps that were made durable and applied; equal to the above when idle."}),
 		dropped:  prometheus.NewCounter(prometheus.CounterOpts{Name: "streambus_raft_refused_total", Help: "Messages of other controllers that were not taken since this one was busy; they are sent again."}),
 		waiting:  gauge("streambus_raft_waiting", "Commands that wait for their outcome."),
+		reserve:  gauge("streambus_raft_reserve_bytes", "Disk space kept for the raft log; 0 when it was given up since the disk is full, or there was too little for it."),
 		syncSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "streambus_raft_sync_seconds", Help: "Time of one durable write of the raft log.",
 			Buckets: prometheus.ExponentialBuckets(100e-6, 2, 16),
@@ -46,7 +47,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "kafka_server_raftmetrics_current_state", Help: "1 for what the raft node is.",
 		}, []string{"current_state"}),
 	}
-	reg.MustRegister(m.readies, m.advances, m.dropped, m.waiting, m.syncSeconds, m.turnSeconds, m.term, m.commit, m.applied, m.unapplied, m.last, m.leader, m.state)
+	reg.MustRegister(m.readies, m.advances, m.dropped, m.waiting, m.reserve, m.syncSeconds, m.turnSeconds, m.term, m.commit, m.applied, m.unapplied, m.last, m.leader, m.state)
 	return m
 }
 
