@@ -289,6 +289,7 @@ func (i *Inspector) Dir(dir string) error {
 			return err
 		}
 		i.claims(dir, v.Logs, img)
+		i.reserve(filepath.Join(dir, "raftmeta", wal.ReserveName))
 	} else if !errors.Is(err, iofs.ErrNotExist) {
 		return err
 	}
@@ -299,6 +300,16 @@ func (i *Inspector) Dir(dir string) error {
 func (i *Inspector) missing(file string) bool {
 	_, err := i.fs.Stat(file)
 	return errors.Is(err, iofs.ErrNotExist)
+}
+
+// reserve tells whether the raft log has one. There is none for a while where the disk was full, or is small.
+func (i *Inspector) reserve(file string) {
+	info, err := i.fs.Stat(file)
+	if err != nil {
+		i.line("note", "file", file, "reason", "the raft log has no space of its own for a full disk: "+err.Error())
+		return
+	}
+	i.line("reserve", "file", file, "bytes", info.Size)
 }
 
 // claims looks whose the logs are. Those of no topic are set aside at the next start.

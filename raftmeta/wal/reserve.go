@@ -18,9 +18,10 @@ const (
 	reserveBytes = 64 << 20
 	// A reserve is made where it takes at most one part in so many of the free space: on a small disk it would be what fills it.
 	reserveShare = 4
-
-	reserveName = "reserve"
 )
+
+// ReserveName is the file of a log's directory that keeps room for a full disk.
+const ReserveName = "reserve"
 
 // reserve is a file that holds blocks of the disk and nothing else. When the disk is full it is removed, and the raft log
 // has its room.
@@ -55,7 +56,7 @@ func openReserve(dir string) (*reserve, error) {
 	return r, err
 }
 
-func (r *reserve) file() string { return filepath.Join(r.dir, reserveName) }
+func (r *reserve) file() string { return filepath.Join(r.dir, ReserveName) }
 
 func (r *reserve) tmp() string { return r.file() + ".tmp" }
 
