@@ -74,6 +74,7 @@ type Broker struct {
 	metrics  *prometheus.Registry
 
 	quorum      *quorumNode       // nil without the controller role
+	checkpoint  *checkpoint       // nil with it
 	controllers *peer.Controllers // nil before the node belongs to a cluster
 
 	listeners []net.Listener // by the order of listenAddrs
@@ -133,6 +134,8 @@ func New(cfg *config.Config, disk Disk, log *slog.Logger) (_ *Broker, err error)
 		if b.quorum, err = newQuorumNode(b, disk, b.routes(h.ControllerHandlers()), serverMetrics); err != nil {
 			return nil, err
 		}
+	} else {
+		b.checkpoint = newCheckpoint(disk.FS, cfg.DataDir(), log)
 	}
 	routes := b.routes(h.Handlers())
 	routes[protocol.KeyHello] = func(_ context.Context, r *protocol.Request, done func(*protocol.Response)) {
@@ -385,7 +388,10 @@ func (b *Broker) Run(ctx context.Context) error {
 	if b.controllers != nil {
 		b.controllers.Close()
 	}
-	return errors.Join(err, b.Close()) // 6. the data directory, clean
+	if err == nil && b.checkpoint != nil {
+		b.checkpoint.write(b.view.Image()) // 6. where the next start goes on from
+	}
+	return errors.Join(err, b.Close()) // 7. the data directory, clean
 }
 
 // start returns when clients can be served: the node belongs to a cluster, and
@@ -417,14 +423,20 @@ func (b *Broker) start(ctx context.Context, g *errgroup.Group, parts context.Con
 		Help: "Answers about the metadata that were given without a lease while no controller could be reached: they may be old.",
 	}, func() float64 { return float64(b.session.stale.Load()) }))
 	g.Go(func() error { return b.replicas.Run(parts) })
-	g.Go(func() error {
-		return b.view.Follow(parts, b.identity.ClusterID, b.controllers.Units, b.apply, b.session.shown)
-	})
+	state, units := follow.New(b.identity.ClusterID), raftmeta.Source(b.controllers.Units)
+	if b.checkpoint != nil {
+		state, units = b.checkpoint.load(b.identity.ClusterID), b.checkpoint.counted(units, b.view.Image)
+		g.Go(func() error { b.checkpoint.run(parts); return nil })
+	}
+	g.Go(func() error { return b.view.Follow(parts, state, units, b.apply, b.session.shown) })
 	if !b.cfg.IsBroker() {
 		return nil
 	}
 	registering, cancel := context.WithTimeout(ctx, registerTime)
 	defer cancel()
+	if err := b.notAhead(registering, state.Index()); err != nil {
+		return err
+	}
 	if err := b.session.register(registering); err != nil {
 		return err
 	}
@@ -442,6 +454,21 @@ func (b *Broker) start(ctx context.Context, g *errgroup.Group, parts context.Con
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// notAhead makes sure that the controllers have what this broker goes on from. It
+// registers with nobody else: it would take what they decide now for what it knows.
+func (b *Broker) notAhead(ctx context.Context, index uint64) error {
+	if index == 0 {
+		return nil
+	}
+	switch has, err := b.controllers.Current(ctx); {
+	case err != nil:
+		return fmt.Errorf("the broker could not ask the controllers how far the metadata is: %w", err)
+	case has < index:
+		return fmt.Errorf("this broker has the metadata up to index %d, the controllers up to %d: %w", index, has, raftmeta.ErrAhead)
+	}
+	return nil
 }
 
 // handOver gives what this node leads to others.

@@ -65,6 +65,11 @@
 // requests of clients wait until the broker is registered, has its logs open and
 // is not fenced.
 //
+// A broker that is no controller goes on from the image it kept itself
+// (raftmeta/metadata.snapshot), written at a stop and every 20 MiB, and asks for
+// what came later. If the controllers have less than it has, it ends: they have
+// lost what was decided.
+//
 // # One change of the metadata
 //
 // A handler makes commands; peer.Controllers gives them operation ids and brings

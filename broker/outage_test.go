@@ -42,7 +42,7 @@ func TestPausedController(t *testing.T) {
 		v := raftmeta.NewView()
 		views = append(views, v)
 		source := c.as(int32(1000+i), cluster).Units
-		go v.Follow(t.Context(), cluster, source, func(follow.Change) {}, func(uint64, bool) {})
+		go v.Follow(t.Context(), follow.New(cluster), source, func(follow.Change) {}, func(uint64, bool) {})
 	}
 	o := c.submit(controllers, setRetention(1))
 	within := func(what string, limit time.Duration, f func(context.Context) error) {

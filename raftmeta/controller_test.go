@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 
@@ -85,7 +86,7 @@ func run(t *testing.T, c *raftmeta.Controller) (view *raftmeta.View, stop func()
 		}
 	})
 	wg.Go(func() {
-		if err := view.Follow(ctx, cluster, c.Units, func(follow.Change) {}, func(uint64, bool) {}); err != nil {
+		if err := view.Follow(ctx, follow.New(cluster), c.Units, func(follow.Change) {}, func(uint64, bool) {}); err != nil {
 			t.Errorf("the view ended: %v", err)
 		}
 	})
@@ -236,8 +237,45 @@ func TestUnitsFromTheFuture(t *testing.T) {
 	c := open(t, memwal.New())
 	run(t, c)
 	index := mustSubmit(t, c, register())
-	if _, err := c.Units(t.Context(), index+1, 1); err == nil {
-		t.Fatal("a follower that is ahead of the controller is not told")
+	if _, err := c.Units(t.Context(), index+1, 1); !errors.Is(err, raftmeta.ErrAhead) {
+		t.Fatalf("a follower that is ahead of the controller is not told: %v", err)
+	}
+}
+
+// A view goes on from an image of its own: that is published and shown, and then what came later, as units.
+func TestViewGoesOn(t *testing.T) {
+	c := open(t, openLog(t, filepath.Join(t.TempDir(), "raft")))
+	view, _ := run(t, c)
+	index := mustSubmit(t, c, register(), topic(1))
+	if err := view.Wait(t.Context(), index); err != nil {
+		t.Fatal(err)
+	}
+	own := view.Image().Encode()
+	last := mustSubmit(t, c, topic(2))
+	state, err := follow.Resume(cluster, own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	next := raftmeta.NewView()
+	var published []follow.Change
+	var shown []uint64
+	err = next.Follow(ctx, state, c.Units, func(ch follow.Change) {
+		if next.Image().Index() >= ch.Image.Index() {
+			t.Errorf("image %d was visible before it was published", ch.Image.Index())
+		}
+		published = append(published, ch)
+	}, func(i uint64, _ bool) {
+		if shown = append(shown, i); i == last {
+			cancel()
+		}
+	})
+	if err != nil || len(published) != 2 || published[0].Image.Index() != index || !published[0].Awaited || published[1].Records == nil || !slices.Equal(shown, []uint64{index, last}) {
+		t.Errorf("%v; %d changes, shown %v, want %d and %d", err, len(published), shown, index, last)
+	}
+	if _, err := follow.Resume("another", own); err == nil {
+		t.Error("a view goes on from the image of another cluster")
 	}
 }
 

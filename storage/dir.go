@@ -131,7 +131,7 @@ func (d *Dir) load() error {
 
 func (d *Dir) readOffsets(name, without string) (offsets logOffsets, err error) {
 	name = filepath.Join(d.path, name)
-	b, err := readFile(d.fs, name)
+	b, err := ReadFile(d.fs, name)
 	if err == nil {
 		offsets, err = decodeLogOffsets(b)
 	}
@@ -363,7 +363,7 @@ func (d *Dir) forget(name string) error {
 
 // writePoints is called with checkpointMu held.
 func (d *Dir) writePoints(points logOffsets) error {
-	if err := replaceFile(d.fs, filepath.Join(d.path, recoveryPointsName), points.encode()); err != nil {
+	if err := ReplaceFile(d.fs, filepath.Join(d.path, recoveryPointsName), points.encode()); err != nil {
 		return d.refused(err)
 	}
 	d.mu.Lock()
@@ -381,7 +381,7 @@ func (d *Dir) writeCleaned(cleaned logOffsets) error {
 	if same {
 		return nil
 	}
-	if err := replaceFile(d.fs, filepath.Join(d.path, cleanedName), cleaned.encode()); err != nil {
+	if err := ReplaceFile(d.fs, filepath.Join(d.path, cleanedName), cleaned.encode()); err != nil {
 		return d.refused(err)
 	}
 	d.mu.Lock()
@@ -422,7 +422,7 @@ func (d *Dir) finish(now time.Time) error {
 	if err := d.checkpoint(); err != nil {
 		return err
 	}
-	return replaceFile(d.fs, filepath.Join(d.path, cleanName), []byte(cleanMarker))
+	return ReplaceFile(d.fs, filepath.Join(d.path, cleanName), []byte(cleanMarker))
 }
 
 // complete writes what the log holds in memory only, and returns its end.
