@@ -416,7 +416,7 @@ func (b *Broker) start(ctx context.Context, g *errgroup.Group, parts context.Con
 	g.Go(func() error { return b.watchCluster(parts) })
 	b.session = newSession(b.controllers, b.view, b.log, control.RegisterBroker{
 		ID: b.cfg.NodeID(), Incarnation: b.incarnation, Listeners: b.endpoints, Rack: b.cfg.Get("broker.rack"),
-		Dirs: []image.UUID{b.identity.DirectoryID}, Levels: image.OwnLevels, PreviousBrokerEpoch: -1,
+		Dirs: []image.UUID{b.identity.DirectoryID}, Levels: image.OwnLevels, PreviousBrokerEpoch: b.dir.BrokerEpoch(),
 	})
 	b.metrics.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
 		Name: "streambus_metadata_unconfirmed_answers_total",
@@ -440,6 +440,7 @@ func (b *Broker) start(ctx context.Context, g *errgroup.Group, parts context.Con
 	if err := b.session.register(registering); err != nil {
 		return err
 	}
+	b.dir.SetBrokerEpoch(b.session.currentEpoch())
 	if err := b.replicas.SetAsideStrays(b.view.Image()); err != nil {
 		b.log.Error("directories of no partition could not be set aside; they are left alone", "error", err)
 	}
