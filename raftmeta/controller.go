@@ -328,6 +328,7 @@ func (c *Controller) settle() error {
 			return nil
 		}
 		c.metrics.readies.Inc()
+		c.metrics.waits(c.core.OldestWaiting()) // the write may take long
 		begun := time.Now()
 		c.saving.Store(begun.UnixNano())
 		if err := c.log.Save(wal.Write(p)); err != nil {
@@ -368,6 +369,9 @@ func (c *Controller) observe() {
 	c.leader.Store(leader)
 	c.metrics.observe(status, c.leader.Load())
 	c.metrics.waiting.Set(float64(c.core.Waiting()))
+	c.metrics.waits(c.core.OldestWaiting())
+	progress := c.core.Progress()
+	c.metrics.members.Store(&progress)
 }
 
 // nodeOf is the node that a raft id belongs to, -1 where that is not known.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -39,6 +40,11 @@ func open(t *testing.T, log wal.Log) *raftmeta.Controller { return openWith(t, l
 // openWith opens a controller that is alone; an empty log becomes that of a new cluster.
 func openWith(t *testing.T, log wal.Log, snapshotBytes int) *raftmeta.Controller {
 	t.Helper()
+	return openRegistered(t, log, snapshotBytes, prometheus.NewRegistry())
+}
+
+func openRegistered(t *testing.T, log wal.Log, snapshotBytes int, reg prometheus.Registerer) *raftmeta.Controller {
+	t.Helper()
 	s, err := log.Load()
 	if err != nil {
 		t.Fatal(err)
@@ -53,7 +59,7 @@ func openWith(t *testing.T, log wal.Log, snapshotBytes int) *raftmeta.Controller
 		}
 	}
 	c, err := raftmeta.Open(raftmeta.Config{
-		NodeID: 1, ClusterID: cluster, Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
+		NodeID: 1, ClusterID: cluster, Logger: slog.New(slog.DiscardHandler), Registerer: reg,
 		SnapshotBytes: snapshotBytes, Members: func([]image.Voter) {},
 		Probe: func(context.Context, *image.Broker) (liveness.Finding, image.UUID) {
 			return liveness.NoAnswer, image.UUID{}
@@ -231,6 +237,47 @@ func TestFailedWriteEndsTheController(t *testing.T) {
 	c = open(t, next)
 	run(t, c)
 	mustSubmit(t, c, topic(1)) // the broker is known
+}
+
+// watchedLog calls a function while it saves.
+type watchedLog struct {
+	wal.Log
+	saving func()
+}
+
+func (l watchedLog) Save(w wal.Write) error {
+	l.saving()
+	return l.Log.Save(w)
+}
+
+// A command that waits for the disk is seen to wait, while the loop can do nothing.
+func TestWaitingIsSeen(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	waits := func() float64 {
+		families, err := reg.Gather()
+		if err != nil {
+			t.Error(err)
+		}
+		for _, f := range families {
+			if f.GetName() == "streambus_raft_waiting_seconds" {
+				return f.GetMetric()[0].GetGauge().GetValue()
+			}
+		}
+		t.Error("there is no such metric")
+		return 0
+	}
+	var seen atomic.Bool
+	c := openRegistered(t, watchedLog{memwal.New(), func() { seen.Store(waits() > 0) }}, 0, reg)
+	if waits() != 0 {
+		t.Error("nothing waits yet")
+	}
+	run(t, c)
+	mustSubmit(t, c, register())
+	seen.Store(false)
+	mustSubmit(t, c, topic(1))
+	if !seen.Load() {
+		t.Error("while the log was written nothing waited")
+	}
 }
 
 func TestUnitsFromTheFuture(t *testing.T) {

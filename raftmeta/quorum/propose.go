@@ -13,6 +13,8 @@ import (
 type Proposal struct {
 	Token   any
 	Request control.Request
+
+	since time.Time // when Propose met it first
 }
 
 // Answer is the outcome of a command. Index is what a reader must have applied to see it.
@@ -27,6 +29,7 @@ type Answer struct {
 type flight struct {
 	id      image.UUID
 	answers []Answer
+	since   time.Time // of the command in it that waits longest
 }
 
 // Enqueue adds a request to those that wait.
@@ -41,15 +44,31 @@ func (c *Core) Waiting() int {
 	return n
 }
 
+// OldestWaiting is since when the command waits that waits longest, by the clock of Propose, which is called whenever there
+// are new ones. It is zero if none does.
+func (c *Core) OldestWaiting() time.Time {
+	if c.flight != nil { // the others came later
+		return c.flight.since
+	}
+	if len(c.waiting) > 0 {
+		return c.waiting[0].since
+	}
+	return time.Time{}
+}
+
 // Propose evaluates what waits, if it may, and proposes the unit. Answers that need no unit come back at once; so do those
 // of a node that does not lead.
 func (c *Core) Propose(now time.Time) []Answer {
 	if !c.leader && !c.Alone() { // who is alone is about to lead
 		return c.turnAway()
 	}
+	for i := len(c.waiting) - 1; i >= 0 && c.waiting[i].since.IsZero(); i-- {
+		c.waiting[i].since = now
+	}
 	if !c.leader || c.barrier || c.flight != nil || len(c.waiting) == 0 {
 		return nil
 	}
+	since := c.waiting[0].since
 	c.units++
 	unit := &image.Unit{ID: c.unitID(), Base: c.image.Index()}
 	answers, encoded := c.evaluate(unit, now)
@@ -64,7 +83,7 @@ func (c *Core) Propose(now time.Time) []Answer {
 			return unknown(answers)
 		}
 	}
-	c.flight = &flight{unit.ID, answers}
+	c.flight = &flight{unit.ID, answers, since}
 	return nil
 }
 
