@@ -60,12 +60,6 @@ func (r *reserve) file() string { return filepath.Join(r.dir, ReserveName) }
 
 func (r *reserve) tmp() string { return r.file() + ".tmp" }
 
-func (r *reserve) isHeld() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.held
-}
-
 // times is how often the reserve was given up before a write that may meet a full disk.
 func (r *reserve) times() int {
 	r.mu.Lock()
