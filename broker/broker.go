@@ -428,13 +428,14 @@ func (b *Broker) start(ctx context.Context, g *errgroup.Group, parts context.Con
 		state, units = b.checkpoint.load(b.identity.ClusterID), b.checkpoint.counted(units, b.view.Image)
 		g.Go(func() error { b.checkpoint.run(parts); return nil })
 	}
+	from := state.Index()
 	g.Go(func() error { return b.view.Follow(parts, state, units, b.apply, b.session.shown) })
 	if !b.cfg.IsBroker() {
 		return nil
 	}
 	registering, cancel := context.WithTimeout(ctx, registerTime)
 	defer cancel()
-	if err := b.notAhead(registering, state.Index()); err != nil {
+	if err := b.notAhead(registering, from); err != nil {
 		return err
 	}
 	if err := b.session.register(registering); err != nil {
