@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/streambus/streambus/raftmeta"
 	"github.com/streambus/streambus/raftmeta/control"
 	"github.com/streambus/streambus/raftmeta/follow"
 	"github.com/streambus/streambus/raftmeta/image"
@@ -259,4 +260,11 @@ func TestBrokerGoesOnFromItsCheckpoint(t *testing.T) {
 	c.launch(one)
 	c.started(one)
 	goesOn("goes on from its checkpoint")
+
+	// So does one that runs, when it asks for what comes next.
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if b, err := by.Units(ctx, 1<<40, 1); !errors.Is(err, raftmeta.ErrAhead) {
+		t.Errorf("who is far ahead gets %d units, %v", len(b.Units), err)
+	}
 }

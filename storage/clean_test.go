@@ -45,6 +45,7 @@ func TestBrokerEpochOfACleanStop(t *testing.T) {
 		`{"version":0}`:                           -1,
 		`{"version":0,"brokerEpoch":-1}`:          -1,
 		`{"version":0,"brokerEpoch":"7"}`:         -1,
+		`{"version":"new","brokerEpoch":7}`:       -1,
 		"":                                        -1,
 		"\x00\x00":                                -1,
 		`{"version":0,"brokerEpoch":7}{"trailing`: -1,
