@@ -14,23 +14,30 @@ import (
 )
 
 // adminHandler serves metrics and health. Live means that the process answers;
-// ready that clients can be served.
+// ready that clients can be served. The disk is apart from them: a node whose disk is
+// full goes on, and somebody has to make room.
 // /why tells what changed in the metadata, see [history.Question]; /quorum where the
 // controllers stand, as this one sees it.
-func adminHandler(metrics prometheus.Gatherer, ready func() error, why whyFunc, quorum http.HandlerFunc) http.Handler {
+func adminHandler(metrics prometheus.Gatherer, ready, disk func() error, why whyFunc, quorum http.HandlerFunc) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /health/live", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "live") })
-	mux.HandleFunc("GET /health/ready", func(w http.ResponseWriter, _ *http.Request) {
-		if err := ready(); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
-		}
-		fmt.Fprintln(w, "ready")
-	})
+	mux.HandleFunc("GET /health/ready", health("ready", ready))
+	mux.HandleFunc("GET /health/disk", health("the disk serves", disk))
 	mux.HandleFunc("GET /why", func(w http.ResponseWriter, r *http.Request) { answerWhy(w, r, why) })
 	mux.HandleFunc("GET /quorum", quorum)
 	return mux
+}
+
+// health answers good, or what is wrong.
+func health(good string, check func() error) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		if err := check(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, good)
+	}
 }
 
 // maxAdminConnections bounds those of metrics and health, within ownFiles: they

@@ -74,6 +74,7 @@ type Broker struct {
 	metrics  *prometheus.Registry
 
 	quorum      *quorumNode       // nil without the controller role
+	checkpoint  *checkpoint       // nil with it
 	controllers *peer.Controllers // nil before the node belongs to a cluster
 
 	listeners []net.Listener // by the order of listenAddrs
@@ -133,6 +134,8 @@ func New(cfg *config.Config, disk Disk, log *slog.Logger) (_ *Broker, err error)
 		if b.quorum, err = newQuorumNode(b, disk, b.routes(h.ControllerHandlers()), serverMetrics); err != nil {
 			return nil, err
 		}
+	} else {
+		b.checkpoint = newCheckpoint(disk.FS, cfg.DataDir(), log)
 	}
 	routes := b.routes(h.Handlers())
 	routes[protocol.KeyHello] = func(_ context.Context, r *protocol.Request, done func(*protocol.Response)) {
@@ -336,7 +339,7 @@ func (b *Broker) Run(ctx context.Context) error {
 	defer stopParts()
 	g, failed := errgroup.WithContext(parts)
 	g.Go(func() error {
-		return serveAdmin(failed, b.admin, adminHandler(b.metrics, b.isReady, b.why, b.answerQuorum))
+		return serveAdmin(failed, b.admin, adminHandler(b.metrics, b.isReady, b.diskServes, b.why, b.answerQuorum))
 	})
 	g.Go(func() error { b.tellProgress(failed); return nil })
 
@@ -385,7 +388,10 @@ func (b *Broker) Run(ctx context.Context) error {
 	if b.controllers != nil {
 		b.controllers.Close()
 	}
-	return errors.Join(err, b.Close()) // 6. the data directory, clean
+	if err == nil && b.checkpoint != nil {
+		b.checkpoint.write(b.view.Image()) // 6. where the next start goes on from
+	}
+	return errors.Join(err, b.Close()) // 7. the data directory, clean
 }
 
 // start returns when clients can be served: the node belongs to a cluster, and
@@ -410,24 +416,32 @@ func (b *Broker) start(ctx context.Context, g *errgroup.Group, parts context.Con
 	g.Go(func() error { return b.watchCluster(parts) })
 	b.session = newSession(b.controllers, b.view, b.log, control.RegisterBroker{
 		ID: b.cfg.NodeID(), Incarnation: b.incarnation, Listeners: b.endpoints, Rack: b.cfg.Get("broker.rack"),
-		Dirs: []image.UUID{b.identity.DirectoryID}, Levels: image.OwnLevels, PreviousBrokerEpoch: -1,
+		Dirs: []image.UUID{b.identity.DirectoryID}, Levels: image.OwnLevels, PreviousBrokerEpoch: b.dir.BrokerEpoch(),
 	})
 	b.metrics.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
 		Name: "streambus_metadata_unconfirmed_answers_total",
 		Help: "Answers about the metadata that were given without a lease while no controller could be reached: they may be old.",
 	}, func() float64 { return float64(b.session.stale.Load()) }))
 	g.Go(func() error { return b.replicas.Run(parts) })
-	g.Go(func() error {
-		return b.view.Follow(parts, b.identity.ClusterID, b.controllers.Units, b.apply, b.session.shown)
-	})
+	state, units := follow.New(b.identity.ClusterID), raftmeta.Source(b.controllers.Units)
+	if b.checkpoint != nil {
+		state, units = b.checkpoint.load(b.identity.ClusterID), b.checkpoint.counted(units, b.view.Image)
+		g.Go(func() error { b.checkpoint.run(parts); return nil })
+	}
+	from := state.Index()
+	g.Go(func() error { return b.view.Follow(parts, state, units, b.apply, b.session.shown) })
 	if !b.cfg.IsBroker() {
 		return nil
 	}
 	registering, cancel := context.WithTimeout(ctx, registerTime)
 	defer cancel()
+	if err := b.notAhead(registering, from); err != nil {
+		return err
+	}
 	if err := b.session.register(registering); err != nil {
 		return err
 	}
+	b.dir.SetBrokerEpoch(b.session.currentEpoch())
 	if err := b.replicas.SetAsideStrays(b.view.Image()); err != nil {
 		b.log.Error("directories of no partition could not be set aside; they are left alone", "error", err)
 	}
@@ -442,6 +456,21 @@ func (b *Broker) start(ctx context.Context, g *errgroup.Group, parts context.Con
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// notAhead makes sure that the controllers have what this broker goes on from. It
+// registers with nobody else: it would take what they decide now for what it knows.
+func (b *Broker) notAhead(ctx context.Context, index uint64) error {
+	if index == 0 {
+		return nil
+	}
+	switch has, err := b.controllers.Current(ctx); {
+	case err != nil:
+		return fmt.Errorf("the broker could not ask the controllers how far the metadata is: %w", err)
+	case has < index:
+		return fmt.Errorf("this broker has the metadata up to index %d, the controllers up to %d: %w", index, has, raftmeta.ErrAhead)
+	}
+	return nil
 }
 
 // handOver gives what this node leads to others.
@@ -493,6 +522,18 @@ func (b *Broker) isReady() error {
 		done, total := b.replicas.Recovery()
 		return fmt.Errorf("starting: %d of %d logs are open", done, total)
 	}
+}
+
+// diskServes says what is wrong with the disk: that it has failed, or that it was
+// full and the metadata lives on what was kept for that.
+func (b *Broker) diskServes() error {
+	if err := b.dir.Failed(); err != nil {
+		return err
+	}
+	if b.quorum != nil && b.quorum.formed.Load() {
+		return b.quorum.controller.NoReserve()
+	}
+	return nil
 }
 
 // tellProgress logs how far the start is, until clients can be served.

@@ -394,7 +394,7 @@ func (f *faults) work(ctx context.Context, id int32) {
 	view := raftmeta.NewView()
 	following, stop := context.WithCancel(context.Background())
 	defer stop()
-	go view.Follow(following, f.cluster, controllers.Units, func(follow.Change) {}, func(uint64, bool) {})
+	go view.Follow(following, follow.New(f.cluster), controllers.Units, func(follow.Change) {}, func(uint64, bool) {})
 	submit := func(kind int, cmd control.Command) (any, bool) {
 		try, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()

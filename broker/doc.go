@@ -50,7 +50,7 @@
 //
 // Goroutines: one per connection (its reader) and one more while it writes; one
 // per connection to another node, one per peer of the quorum and snapshot to it;
-// per node the controller's loop, the follower of the committed units, the
+// per node the controller's loop and who looks after its log's reserve, the follower of the committed units, the
 // heartbeats, the flusher, the recovery points, retention, the scrub, one per listener, the
 // admin server. Nothing runs per partition, and a waiting fetch or produce holds
 // none.
@@ -65,6 +65,11 @@
 // are served from the first moment, so that others find out who is there;
 // requests of clients wait until the broker is registered, has its logs open and
 // is not fenced.
+//
+// A broker that is no controller goes on from the image it kept itself
+// (raftmeta/metadata.snapshot), written at a stop and every 20 MiB, and asks for
+// what came later. If the controllers have less than it has, it ends: they have
+// lost what was decided.
 //
 // # One change of the metadata
 //
@@ -113,6 +118,7 @@
 //	operations of a node      4,096 whose answers it has not confirmed
 //	to another node           64 connections with a call each; 4,096 messages of raft
 //	a snapshot of the image   256 MiB between controllers
+//	kept for a full disk      64 MiB of it by a controller, for its raft log
 //	the history               128 MiB, streambus.history.retention.ms
 //	open files of logs        half of the limit, at most 8,192
 //	a scrape                  series of 1,000 topics and 1,000 partitions

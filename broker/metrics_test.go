@@ -2,6 +2,7 @@ package broker
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -29,7 +30,12 @@ type scraped struct {
 
 func (n *node) scrape(t *testing.T) *scraped {
 	t.Helper()
-	resp, err := http.Get("http://" + n.admin.Addr().String() + "/metrics")
+	return scrapeAt(t, n.admin.Addr().String())
+}
+
+func scrapeAt(t *testing.T, admin string) *scraped {
+	t.Helper()
+	resp, err := http.Get("http://" + admin + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,6 +197,8 @@ func TestMetricsAreWhatHappened(t *testing.T) {
 		`kafka_server_raftmetrics_current_state{current_state="leader"}`:  1,
 		`streambus_raft_unapplied`:                                        0,
 		`streambus_raft_waiting`:                                          0,
+		`streambus_raft_waiting_seconds`:                                  0,
+		`streambus_raft_leader_changes_total`:                             1,
 		`streambus_raft_advance_total`:                                    m.values["streambus_raft_ready_total"],
 		`streambus_raft_applied_index`:                                    m.values["kafka_server_raftmetrics_high_watermark"],
 		`kafka_server_raftmetrics_log_end_offset`:                         m.values["kafka_server_raftmetrics_high_watermark"],
@@ -306,6 +314,72 @@ func TestMetricsAreDocumented(t *testing.T) {
 		}
 		if !slices.ContainsFunc(exported, func(name string) bool { return covers(row, name) }) {
 			t.Errorf("docs/metrics.md has a row for %s, which is not exported", row)
+		}
+	}
+}
+
+// The leader, and nobody else, tells how far each member of the quorum is; every
+// controller counts who was elected.
+func TestMetricsOfTheQuorum(t *testing.T) {
+	c := startNodes(t, asController, asController, asController)
+	scrape := func(p *process) *scraped { t.Helper(); return scrapeAt(t, "127.0.0.1:"+p.admin) }
+	settled := func(nodes ...*process) *process {
+		t.Helper()
+		var leader *process
+		c.eventually("all follow one", func() error {
+			leader = c.active(t.Context())
+			if leader == nil {
+				return errors.New("nobody leads")
+			}
+			for _, p := range nodes {
+				m := scrape(p)
+				members := 0
+				if p == leader {
+					members = 3
+				}
+				if got := m.count("streambus_raft_peer_match_index"); got != members {
+					return fmt.Errorf("node %d tells of %d members, want %d", p.id, got, members)
+				}
+				if got := m.count("streambus_raft_peer_state"); got != members {
+					return fmt.Errorf("node %d tells the state of %d members, want %d", p.id, got, members)
+				}
+				if got := m.values["kafka_server_raftmetrics_current_leader"]; got != float64(leader.id) {
+					return fmt.Errorf("node %d follows %v, node %d leads", p.id, got, leader.id)
+				}
+			}
+			return nil
+		})
+		return leader
+	}
+	first := settled(c.nodes...)
+	c.eventually("all members have everything", func() error {
+		m := scrape(first)
+		for series, v := range m.values {
+			if strings.HasPrefix(series, "streambus_raft_peer_match_index{") && v != m.values["kafka_server_raftmetrics_log_end_offset"] {
+				return fmt.Errorf("%s is %v", series, v)
+			}
+			if strings.HasPrefix(series, "streambus_raft_peer_state{") && !strings.Contains(series, `state="replicate"`) {
+				return errors.New(series)
+			}
+			if strings.HasPrefix(series, "streambus_raft_peer_snapshot_index{") && v != 0 {
+				return fmt.Errorf("%s is %v", series, v)
+			}
+		}
+		return nil
+	})
+	var others []*process
+	before := map[*process]float64{}
+	for _, p := range c.nodes {
+		if p != first {
+			others = append(others, p)
+			before[p] = scrape(p).values["streambus_raft_leader_changes_total"]
+		}
+	}
+	first.signal(os.Kill)
+	settled(others...)
+	for p, n := range before {
+		if got := scrape(p).values["streambus_raft_leader_changes_total"]; n < 1 || got <= n {
+			t.Errorf("node %d counts %v changes of the leader, and %v before it was killed", p.id, got, n)
 		}
 	}
 }

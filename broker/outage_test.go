@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -40,7 +42,7 @@ func TestPausedController(t *testing.T) {
 		v := raftmeta.NewView()
 		views = append(views, v)
 		source := c.as(int32(1000+i), cluster).Units
-		go v.Follow(t.Context(), cluster, source, func(follow.Change) {}, func(uint64, bool) {})
+		go v.Follow(t.Context(), follow.New(cluster), source, func(follow.Change) {}, func(uint64, bool) {})
 	}
 	o := c.submit(controllers, setRetention(1))
 	within := func(what string, limit time.Duration, f func(context.Context) error) {
@@ -451,19 +453,43 @@ func TestDamagedRaftLog(t *testing.T) {
 	t.Logf("%d refused, %d without harm; no change of the metadata for %s", refused, harmless, pulse.gap())
 }
 
-// A full disk ends a controller, which says so. With one of three the others go on,
+// smallDisk mounts a file system of a size.
+func smallDisk(t *testing.T, dir, size string) {
+	t.Helper()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
+		t.Skipf("SKIPPED, nothing is known about full disks: mounting needs root: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// fillDisk takes what is left of a disk, to the last byte, for a file.
+func fillDisk(t *testing.T, dir string) {
+	t.Helper()
+	f, err := os.OpenFile(filepath.Join(dir, "fill"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for size := 1 << 20; size > 0; size /= 2 {
+		for err = nil; err == nil; {
+			_, err = f.Write(make([]byte, size))
+		}
+	}
+	if !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
+}
+
+// A full disk that is too small for a reserve ends a controller, which says so. With one of three the others go on,
 // with two nobody can change anything, and all goes on when there is space again.
 func TestFullDisk(t *testing.T) {
 	c := newProcesses(t, asController, asController, asController)
 	for _, p := range c.nodes[1:] {
-		if err := syscall.Mount("tmpfs", p.data, "tmpfs", 0, "size=24m"); err != nil {
-			t.Skipf("SKIPPED, nothing is known about full disks: mounting needs root: %v", err)
-		}
-		t.Cleanup(func() {
-			if err := syscall.Unmount(p.data, syscall.MNT_DETACH); err != nil {
-				t.Error(err)
-			}
-		})
+		smallDisk(t, p.data, "24m")
 	}
 	for _, p := range c.nodes {
 		c.launch(p)
@@ -482,22 +508,7 @@ func TestFullDisk(t *testing.T) {
 			return nil
 		})
 	}
-	fill := func(p *process) {
-		t.Helper()
-		f, err := os.Create(filepath.Join(p.data, "fill"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		for size := 1 << 20; size > 0; size /= 2 { // to the last byte
-			for err = nil; err == nil; {
-				_, err = f.Write(make([]byte, size))
-			}
-		}
-		if !errors.Is(err, syscall.ENOSPC) {
-			t.Fatal(err)
-		}
-	}
+	fill := func(p *process) { t.Helper(); fillDisk(t, p.data) }
 	ends := func(p *process) {
 		t.Helper()
 		select {
@@ -539,4 +550,83 @@ func TestFullDisk(t *testing.T) {
 	c.quorumOf(c.nodes...)
 	beats()
 	pulse.end()
+}
+
+// On a disk that is full the metadata goes on, on what was kept for that, also when
+// it is most of the controllers' and over a restart; somebody is told; and with
+// room again there is a reserve again.
+func TestReserveOfAFullDisk(t *testing.T) {
+	c := newProcesses(t, asController, asController, asController)
+	for _, p := range c.nodes[1:] {
+		smallDisk(t, p.data, "288m")
+	}
+	for _, p := range c.nodes {
+		c.launch(p)
+	}
+	for _, p := range c.nodes {
+		c.started(p)
+	}
+	// disk is what a node says of its disk: empty for nothing that is wrong.
+	disk := func(p *process) string {
+		resp, err := http.Get("http://127.0.0.1:" + p.admin + "/health/disk")
+		if err != nil {
+			return err.Error()
+		}
+		defer resp.Body.Close()
+		text, err := io.ReadAll(resp.Body)
+		if err != nil || resp.StatusCode == http.StatusOK {
+			return ""
+		}
+		return string(text)
+	}
+	reserves := func(p *process, there bool) {
+		t.Helper()
+		c.eventually(fmt.Sprintf("node %d has a reserve: %t", p.id, there), func() error {
+			_, err := os.Stat(filepath.Join(p.data, "raftmeta", "reserve"))
+			if said := disk(p); (err == nil) != there || (said == "") != there {
+				return fmt.Errorf("%v, and it says %q", err, said)
+			}
+			return nil
+		})
+	}
+	pulse := c.startPulse(c.clusterID())
+	beats := func(more int) {
+		t.Helper()
+		n := pulse.changes()
+		c.eventually("the metadata changes", func() error {
+			if got := pulse.changes() - n; got < more {
+				return fmt.Errorf("%d changes", got)
+			}
+			return nil
+		})
+	}
+	one, two := c.nodes[1], c.nodes[2]
+	for _, p := range c.nodes {
+		reserves(p, true)
+	}
+	fillDisk(t, one.data)
+	fillDisk(t, two.data)
+	one.signal(os.Kill)
+	c.launch(one) // on a full disk, with its reserve
+	c.started(one)
+	reserves(one, false)
+	reserves(two, false)
+	c.nodes[0].signal(os.Kill) // now it takes both
+	beats(200)
+	if said := disk(one); !strings.Contains(said, "make room") {
+		t.Errorf("it says %q", said)
+	}
+	c.logged(one, "the disk is full")
+	c.launch(c.nodes[0])
+	c.started(c.nodes[0])
+	for _, p := range []*process{one, two} {
+		if err := os.Remove(filepath.Join(p.data, "fill")); err != nil {
+			t.Fatal(err)
+		}
+		reserves(p, true)
+		c.logged(p, "has its reserve for a full disk again")
+	}
+	beats(20)
+	pulse.end()
+	c.quorumOf(c.nodes...)
 }

@@ -4,7 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -12,7 +16,9 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/streambus/streambus/raftmeta"
 	"github.com/streambus/streambus/raftmeta/control"
+	"github.com/streambus/streambus/raftmeta/follow"
 	"github.com/streambus/streambus/raftmeta/image"
 )
 
@@ -241,4 +247,69 @@ func TestStopWhileStarting(t *testing.T) {
 		c.logged(p, "msg=starting")
 		t.Logf("node %d (%s) stopped within %s", p.id, p.roles, c.terminate(p))
 	}
+}
+
+// A broker that stopped in order says so when it is back, under which epoch it did,
+// and keeps its place among those that may lead; one that was killed does not.
+func TestBrokerEpochOfAnOrderlyStop(t *testing.T) {
+	c := startNodes(t, asController, asBroker, asBroker)
+	cluster := c.clusterID()
+	p := c.nodes[2]
+	by := c.as(900, cluster)
+	view := raftmeta.NewView()
+	go view.Follow(t.Context(), follow.New(cluster), by.Units, func(follow.Change) {}, func(uint64, bool) {})
+	c.submit(by, &control.CreateTopic{Name: "t", ID: newUUID(), Partitions: 1, ReplicationFactor: 2, Configs: map[string]string{"min.insync.replicas": "2"}})
+	epoch := func() int64 {
+		t.Helper()
+		if err := view.Wait(t.Context(), c.submit(by, setRetention(int(time.Now().UnixNano()>>20))).Index); err != nil {
+			t.Fatal(err)
+		}
+		b, ok := view.Image().Broker(p.id)
+		if !ok {
+			t.Fatal("the broker is not registered")
+		}
+		return b.Epoch
+	}
+	eligible := func() []int32 {
+		t.Helper()
+		epoch()
+		topic, _ := view.Image().Topic("t")
+		x, _ := topic.Partition(0)
+		return x.ELR
+	}
+	returns := func(cause string, mayLead bool) {
+		t.Helper()
+		c.launch(p)
+		c.started(p)
+		e := epoch()
+		resp, err := http.Get(fmt.Sprintf("http://127.0.0.1:%s/why?broker=%d", c.nodes[1].admin, p.id))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		text, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		said := ""
+		for line := range strings.Lines(string(text)) {
+			if strings.Contains(line, fmt.Sprintf("registered with epoch %d", e)) {
+				said = line
+			}
+		}
+		if !strings.Contains(said, cause) || (cause == "it started") == strings.Contains(said, "stopped in order") {
+			t.Errorf("of the registration in epoch %d is said %q, want %q; all:\n%s", e, said, cause, text)
+		}
+		if got := eligible(); slices.Contains(got, p.id) != mayLead {
+			t.Errorf("after %q %v may lead", cause, got)
+		}
+	}
+	first := epoch()
+	c.terminate(p)
+	if got := eligible(); !slices.Contains(got, p.id) {
+		t.Fatalf("after an orderly stop %v may lead", got)
+	}
+	returns(fmt.Sprintf("had stopped in order in epoch %d", first), true)
+	p.signal(os.Kill)
+	returns("it started", false)
 }

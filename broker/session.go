@@ -66,9 +66,13 @@ func newSession(c *peer.Controllers, v *raftmeta.View, log *slog.Logger, b contr
 // a one is found gone, or its session ends.
 func (s *session) register(ctx context.Context) error {
 	begun, told, pause := time.Now(), false, registerPause
+	cause := "it started"
+	if epoch := s.broker.PreviousBrokerEpoch; epoch >= 0 {
+		cause = fmt.Sprintf("it started, and had stopped in order in epoch %d", epoch)
+	}
 	for {
 		cmd := s.broker
-		o := s.controllers.Submit(ctx, []control.Request{{Actor: s.actor, Cause: "it started", Command: &cmd}})[0]
+		o := s.controllers.Submit(ctx, []control.Request{{Actor: s.actor, Cause: cause, Command: &cmd}})[0]
 		r, refused := errors.AsType[*control.Refusal](o.Err)
 		if refused && r.Code == control.DuplicateBrokerRegistration && ctx.Err() == nil {
 			if !told && time.Since(begun) > registerQuiet {
@@ -93,6 +97,13 @@ func (s *session) register(ctx context.Context) error {
 		}
 		return s.registered()
 	}
+}
+
+// currentEpoch is that of the registration.
+func (s *session) currentEpoch() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.epoch
 }
 
 func (s *session) registered() error {

@@ -112,7 +112,7 @@ func TestAdmin(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- b.Run(ctx) }()
 	<-b.Ready()
-	for path, want := range map[string]string{"/health/live": "live", "/health/ready": "ready", "/metrics": "streambus_raft_ready_total"} {
+	for path, want := range map[string]string{"/health/live": "live", "/health/ready": "ready", "/health/disk": "serves", "/metrics": "streambus_raft_ready_total"} {
 		resp, err := http.Get("http://" + b.admin.Addr().String() + path)
 		if err != nil {
 			t.Fatal(err)

@@ -92,6 +92,8 @@ type Controller struct {
 	leader  atomic.Int32              // the node that leads, -1 for none known
 	saving  atomic.Pointer[time.Time] // since when the log is being written, nil for not; a number would be of wall time
 
+	unreserved atomic.Pointer[error] // what the log last said of its reserve
+
 	// The following are of Run's goroutine.
 	core    *quorum.Core
 	office  *office.Office
@@ -173,6 +175,9 @@ func (c *Controller) Run(ctx context.Context) error {
 	watch, stopWatch := context.WithCancel(ctx)
 	defer stopWatch()
 	go c.watch(watch)
+	reserving := make(chan struct{})
+	go func() { defer close(reserving); c.keepReserve(watch) }()
+	defer func() { stopWatch(); <-reserving }() // the log may be closed once Run has returned
 	defer func() {
 		c.answer(c.office.Hold(time.Now(), c.core.Abandon()))
 		c.leave()
@@ -181,7 +186,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	writing := false
 	defer func() {
 		if writing {
-			<-snapshots // the log may be closed once Run has returned
+			<-snapshots
 		}
 	}()
 	ticker := time.NewTicker(tick)
@@ -319,6 +324,7 @@ func (c *Controller) settle() error {
 			return nil
 		}
 		c.metrics.readies.Inc()
+		c.metrics.waits(c.core.OldestWaiting()) // the write may take long
 		begun := time.Now()
 		c.saving.Store(&begun)
 		if err := c.log.Save(wal.Write(p)); err != nil {
@@ -359,6 +365,9 @@ func (c *Controller) observe() {
 	c.leader.Store(leader)
 	c.metrics.observe(status, c.leader.Load())
 	c.metrics.waiting.Set(float64(c.core.Waiting()))
+	c.metrics.waits(c.core.OldestWaiting())
+	progress := c.core.Progress()
+	c.metrics.members.Store(&progress)
 }
 
 // nodeOf is the node that a raft id belongs to, -1 where that is not known.

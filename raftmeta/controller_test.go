@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -38,6 +40,11 @@ func open(t *testing.T, log wal.Log) *raftmeta.Controller { return openWith(t, l
 // openWith opens a controller that is alone; an empty log becomes that of a new cluster.
 func openWith(t *testing.T, log wal.Log, snapshotBytes int) *raftmeta.Controller {
 	t.Helper()
+	return openRegistered(t, log, snapshotBytes, prometheus.NewRegistry())
+}
+
+func openRegistered(t *testing.T, log wal.Log, snapshotBytes int, reg prometheus.Registerer) *raftmeta.Controller {
+	t.Helper()
 	s, err := log.Load()
 	if err != nil {
 		t.Fatal(err)
@@ -52,7 +59,7 @@ func openWith(t *testing.T, log wal.Log, snapshotBytes int) *raftmeta.Controller
 		}
 	}
 	c, err := raftmeta.Open(raftmeta.Config{
-		NodeID: 1, ClusterID: cluster, Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
+		NodeID: 1, ClusterID: cluster, Logger: slog.New(slog.DiscardHandler), Registerer: reg,
 		SnapshotBytes: snapshotBytes, Members: func([]image.Voter) {},
 		Probe: func(context.Context, *image.Broker) (liveness.Finding, image.UUID) {
 			return liveness.NoAnswer, image.UUID{}
@@ -85,7 +92,7 @@ func run(t *testing.T, c *raftmeta.Controller) (view *raftmeta.View, stop func()
 		}
 	})
 	wg.Go(func() {
-		if err := view.Follow(ctx, cluster, c.Units, func(follow.Change) {}, func(uint64, bool) {}); err != nil {
+		if err := view.Follow(ctx, follow.New(cluster), c.Units, func(follow.Change) {}, func(uint64, bool) {}); err != nil {
 			t.Errorf("the view ended: %v", err)
 		}
 	})
@@ -232,12 +239,90 @@ func TestFailedWriteEndsTheController(t *testing.T) {
 	mustSubmit(t, c, topic(1)) // the broker is known
 }
 
+// watchedLog calls a function while it saves.
+type watchedLog struct {
+	wal.Log
+	saving func()
+}
+
+func (l watchedLog) Save(w wal.Write) error {
+	l.saving()
+	return l.Log.Save(w)
+}
+
+// A command that waits for the disk is seen to wait, while the loop can do nothing.
+func TestWaitingIsSeen(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	waits := func() float64 {
+		families, err := reg.Gather()
+		if err != nil {
+			t.Error(err)
+		}
+		for _, f := range families {
+			if f.GetName() == "streambus_raft_waiting_seconds" {
+				return f.GetMetric()[0].GetGauge().GetValue()
+			}
+		}
+		t.Error("there is no such metric")
+		return 0
+	}
+	var seen atomic.Bool
+	c := openRegistered(t, watchedLog{memwal.New(), func() { seen.Store(waits() > 0) }}, 0, reg)
+	if waits() != 0 {
+		t.Error("nothing waits yet")
+	}
+	run(t, c)
+	mustSubmit(t, c, register())
+	seen.Store(false)
+	mustSubmit(t, c, topic(1))
+	if !seen.Load() {
+		t.Error("while the log was written nothing waited")
+	}
+}
+
 func TestUnitsFromTheFuture(t *testing.T) {
 	c := open(t, memwal.New())
 	run(t, c)
 	index := mustSubmit(t, c, register())
-	if _, err := c.Units(t.Context(), index+1, 1); err == nil {
-		t.Fatal("a follower that is ahead of the controller is not told")
+	if _, err := c.Units(t.Context(), index+1, 1); !errors.Is(err, raftmeta.ErrAhead) {
+		t.Fatalf("a follower that is ahead of the controller is not told: %v", err)
+	}
+}
+
+// A view goes on from an image of its own: that is published and shown, and then what came later, as units.
+func TestViewGoesOn(t *testing.T) {
+	c := open(t, openLog(t, filepath.Join(t.TempDir(), "raft")))
+	view, _ := run(t, c)
+	index := mustSubmit(t, c, register(), topic(1))
+	if err := view.Wait(t.Context(), index); err != nil {
+		t.Fatal(err)
+	}
+	own := view.Image().Encode()
+	last := mustSubmit(t, c, topic(2))
+	state, err := follow.Resume(cluster, own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	next := raftmeta.NewView()
+	var published []follow.Change
+	var shown []uint64
+	err = next.Follow(ctx, state, c.Units, func(ch follow.Change) {
+		if next.Image().Index() >= ch.Image.Index() {
+			t.Errorf("image %d was visible before it was published", ch.Image.Index())
+		}
+		published = append(published, ch)
+	}, func(i uint64, _ bool) {
+		if shown = append(shown, i); i == last {
+			cancel()
+		}
+	})
+	if err != nil || len(published) != 2 || published[0].Image.Index() != index || !published[0].Awaited || published[1].Records == nil || !slices.Equal(shown, []uint64{index, last}) {
+		t.Errorf("%v; %d changes, shown %v, want %d and %d", err, len(published), shown, index, last)
+	}
+	if _, err := follow.Resume("another", own); err == nil {
+		t.Error("a view goes on from the image of another cluster")
 	}
 }
 

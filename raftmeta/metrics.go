@@ -3,6 +3,9 @@ package raftmeta
 import (
 	"fmt"
 	"log/slog"
+	"strconv"
+	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -11,12 +14,19 @@ import (
 
 type metrics struct {
 	readies, advances, dropped prometheus.Counter
-	waiting                    prometheus.Gauge
+	waiting, reserve           prometheus.Gauge
 	syncSeconds, turnSeconds   prometheus.Histogram
 
 	term, commit, applied, unapplied, last, leader prometheus.Gauge
 	state                                          *prometheus.GaugeVec
 	was                                            string // what state says; the goroutine of Run only
+
+	leaders        prometheus.Counter
+	ledBy, ledIn   uint64       // raft id and term of the last leader; the goroutine of Run only
+	oldest         atomic.Int64 // since when the command waits that waits longest, in Unix nanoseconds; 0 for none
+	members        atomic.Pointer[[]quorum.Progress]
+	match, pending *prometheus.Desc
+	peerState      *prometheus.Desc
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -28,6 +38,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		advances: prometheus.NewCounter(prometheus.CounterOpts{Name: "streambus_raft_advance_total", Help: "Steps that were made durable and applied; equal to the above when idle."}),
 		dropped:  prometheus.NewCounter(prometheus.CounterOpts{Name: "streambus_raft_refused_total", Help: "Messages of other controllers that were not taken since this one was busy; they are sent again."}),
 		waiting:  gauge("streambus_raft_waiting", "Commands that wait for their outcome."),
+		reserve:  gauge("streambus_raft_reserve_bytes", "Disk space kept for the raft log; 0 when it was given up since the disk is full, or there was too little for it."),
 		syncSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "streambus_raft_sync_seconds", Help: "Time of one durable write of the raft log.",
 			Buckets: prometheus.ExponentialBuckets(100e-6, 2, 16),
@@ -46,12 +57,59 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "kafka_server_raftmetrics_current_state", Help: "1 for what the raft node is.",
 		}, []string{"current_state"}),
 	}
-	reg.MustRegister(m.readies, m.advances, m.dropped, m.waiting, m.syncSeconds, m.turnSeconds, m.term, m.commit, m.applied, m.unapplied, m.last, m.leader, m.state)
+	m.leaders = prometheus.NewCounter(prometheus.CounterOpts{Name: "streambus_raft_leader_changes_total", Help: "How often a leader was elected, as this controller saw it; the same one again counts."})
+	m.match = prometheus.NewDesc("streambus_raft_peer_match_index", "The last raft index that a member of the quorum has, as the leader knows.", []string{"peer"}, nil)
+	m.pending = prometheus.NewDesc("streambus_raft_peer_snapshot_index", "The raft index of the snapshot that the leader is sending to a member, 0 for none.", []string{"peer"}, nil)
+	m.peerState = prometheus.NewDesc("streambus_raft_peer_state", "1 for what the leader does about a member.", []string{"peer", "state"}, nil)
+	reg.MustRegister(m.leaders, m, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "streambus_raft_waiting_seconds", Help: "How long the command has waited for its outcome that waits longest; 0 if none does.",
+	}, func() float64 {
+		if since := m.oldest.Load(); since != 0 {
+			return time.Since(time.Unix(0, since)).Seconds()
+		}
+		return 0
+	}))
+	reg.MustRegister(m.readies, m.advances, m.dropped, m.waiting, m.reserve, m.syncSeconds, m.turnSeconds, m.term, m.commit, m.applied, m.unapplied, m.last, m.leader, m.state)
 	return m
+}
+
+// Describe implements prometheus.Collector for what the leader knows of the members. A node that does not lead has none
+// of it: what it knew once is not true for long.
+func (m *metrics) Describe(out chan<- *prometheus.Desc) {
+	out <- m.match
+	out <- m.pending
+	out <- m.peerState
+}
+
+// Collect implements prometheus.Collector.
+func (m *metrics) Collect(out chan<- prometheus.Metric) {
+	members := m.members.Load()
+	if members == nil {
+		return
+	}
+	for _, p := range *members {
+		peer := strconv.FormatUint(p.RaftID, 10)
+		out <- prometheus.MustNewConstMetric(m.match, prometheus.GaugeValue, float64(p.Match), peer)
+		out <- prometheus.MustNewConstMetric(m.pending, prometheus.GaugeValue, float64(p.Snapshot), peer)
+		out <- prometheus.MustNewConstMetric(m.peerState, prometheus.GaugeValue, 1, peer, p.State)
+	}
+}
+
+// waits takes over since when the command waits that waits longest.
+func (m *metrics) waits(since time.Time) {
+	if since.IsZero() {
+		m.oldest.Store(0)
+		return
+	}
+	m.oldest.Store(since.UnixNano())
 }
 
 // observe takes over where the raft node stands, and which node leads.
 func (m *metrics) observe(s quorum.Status, leader int32) {
+	if s.Leader != 0 && (s.Leader != m.ledBy || s.Term != m.ledIn) {
+		m.ledBy, m.ledIn = s.Leader, s.Term
+		m.leaders.Inc()
+	}
 	m.term.Set(float64(s.Term))
 	m.commit.Set(float64(s.Commit))
 	m.applied.Set(float64(s.Applied))

@@ -194,7 +194,7 @@ func openScale(b *testing.B, log wal.Log, snapshotBytes int) *scale {
 		}
 	})
 	wg.Go(func() { // it ends with the controller
-		_ = s.view.Follow(ctx, cluster, s.c.Units, func(follow.Change) {}, func(uint64, bool) {})
+		_ = s.view.Follow(ctx, follow.New(cluster), s.c.Units, func(follow.Change) {}, func(uint64, bool) {})
 	})
 	s.stop = sync.OnceFunc(func() {
 		cancel()

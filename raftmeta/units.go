@@ -3,6 +3,7 @@ package raftmeta
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -12,6 +13,10 @@ import (
 
 // catchUp is how long the active controller may lack what another has.
 const catchUp = time.Second
+
+// ErrAhead says that a follower has what the active controller, which a majority confirmed, has not. It must stop: what it
+// shows was never decided, or is lost.
+var ErrAhead = errors.New("the follower is of another cluster, or the controllers have lost data")
 
 // Units waits for committed units after an index and returns some, at least one; or a snapshot, when that index is too
 // old for the units that are kept.
@@ -32,7 +37,8 @@ func (c *Controller) Units(ctx context.Context, after uint64, maxBytes int) (fol
 			return batch, nil
 		}
 		// A follower may be ahead: it pulls from whoever is there, and this controller may be behind another. But nobody is
-		// ahead of the active one for longer than it takes to apply what it has told others.
+		// ahead of the active one for longer than it takes to apply what it has told others. Whether it is still the active
+		// one it asks the others: a controller that was paused or cut off believes so for a while.
 		var doubt <-chan time.Time
 		if after > img.Index() && c.Active() {
 			doubt = time.After(catchUp)
@@ -40,7 +46,9 @@ func (c *Controller) Units(ctx context.Context, after uint64, maxBytes int) (fol
 		select {
 		case <-news:
 		case <-doubt:
-			return batch, fmt.Errorf("metadata up to index %d is wanted and %d is committed: the follower is of another cluster, or the controllers have lost data", after, img.Index())
+			if index, err := c.ReadIndex(ctx); err == nil && after > index {
+				return batch, fmt.Errorf("metadata up to index %d is wanted and %d is committed: %w", after, index, ErrAhead)
+			}
 		case <-ctx.Done():
 			return batch, ctx.Err()
 		case <-c.stopped:

@@ -50,10 +50,20 @@ func (v *View) Wait(ctx context.Context, index uint64) error {
 // Source gives committed units behind an index, or a snapshot. It waits for some until there are any or ctx ends.
 type Source func(ctx context.Context, after uint64, maxBytes int) (follow.Batch, error)
 
-// Follow pulls committed units until ctx ends or what comes cannot be right. Each image is first published, so that the
-// broker acts on it, and then becomes visible: who waits for an index finds what it gave rise to. shown is called then.
-func (v *View) Follow(ctx context.Context, clusterID string, source Source, publish func(follow.Change), shown func(index uint64, awaited bool)) error {
-	state := follow.New(clusterID)
+// Follow pulls committed units behind what state has until ctx ends or what comes cannot be right. Each image, that of state
+// before all, is first published, so that the broker acts on it, and then becomes visible: who waits for an index finds what
+// it gave rise to. shown is called then.
+func (v *View) Follow(ctx context.Context, state *follow.State, source Source, publish func(follow.Change), shown func(index uint64, awaited bool)) error {
+	take := func(changes ...follow.Change) {
+		for _, c := range changes {
+			publish(c)
+			v.show(c.Image)
+			shown(c.Image.Index(), c.Awaited)
+		}
+	}
+	if state.Index() > 0 {
+		take(follow.Change{Image: state.Image(), Delta: image.Everything(state.Image()), Awaited: true})
+	}
 	for {
 		batch, err := source(ctx, state.Index(), pullBytes)
 		if ctx.Err() != nil {
@@ -63,11 +73,7 @@ func (v *View) Follow(ctx context.Context, clusterID string, source Source, publ
 			return err
 		}
 		changes, err := state.Step(batch)
-		for _, c := range changes {
-			publish(c)
-			v.show(c.Image)
-			shown(c.Image.Index(), c.Awaited)
-		}
+		take(changes...)
 		if err != nil {
 			return err
 		}

@@ -240,7 +240,7 @@ func (a *adoption) indexes(base int64, tail *indexTail) error {
 // now, as in recovery.
 func (a *adoption) snapshot(at int64, now time.Time) error {
 	name := fmt.Sprintf("%020d.snapshot", at)
-	b, err := readFile(a.s.fs, filepath.Join(a.s.path, a.name, name))
+	b, err := ReadFile(a.s.fs, filepath.Join(a.s.path, a.name, name))
 	if err != nil {
 		return err
 	}
@@ -283,5 +283,5 @@ func (a *adoption) settle(topicID [16]byte) error {
 	d.mu.Lock()
 	d.starts = starts
 	d.mu.Unlock()
-	return replaceFile(d.fs, filepath.Join(d.path, a.name, metadataName), encodeMetadata(topicID))
+	return ReplaceFile(d.fs, filepath.Join(d.path, a.name, metadataName), encodeMetadata(topicID))
 }

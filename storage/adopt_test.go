@@ -188,7 +188,7 @@ func TestAdoptRefuses(t *testing.T) {
 	last := "/kafka/t-0/00000000000000000020.log"
 	first := "/kafka/t-0/00000000000000000000.log"
 	flip := func(fs vfs.FS, name string) error {
-		b, err := readFile(fs, name)
+		b, err := ReadFile(fs, name)
 		b[len(b)-1] ^= 1
 		return errors.Join(err, writeFile(fs, name, b, true))
 	}

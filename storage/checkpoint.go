@@ -100,9 +100,9 @@ func isLogName(name string) bool {
 	return ok
 }
 
-// replaceFile puts content in the place of a file: whatever happens, the old or
+// ReplaceFile puts content in the place of a file: whatever happens, the old or
 // the new is there, whole. When it returns nil the new one is durable.
-func replaceFile(fs vfs.FS, name string, content []byte) error {
+func ReplaceFile(fs vfs.FS, name string, content []byte) error {
 	if err := writeFile(fs, name+tmpSuffix, content, true); err != nil {
 		return err
 	}
@@ -124,7 +124,8 @@ func writeFile(fs vfs.FS, name string, content []byte, sync bool) error {
 	return errors.Join(err, f.Close())
 }
 
-func readFile(fs vfs.FS, name string) ([]byte, error) {
+// ReadFile reads a whole file.
+func ReadFile(fs vfs.FS, name string) ([]byte, error) {
 	f, err := fs.Open(name)
 	if err != nil {
 		return nil, err

@@ -47,7 +47,7 @@ func copyTo(t *testing.T, from *vfs.Mem, dir string, to *vfs.Mem) {
 			copyTo(t, from, path, to)
 			continue
 		}
-		b, err := readFile(from, path)
+		b, err := ReadFile(from, path)
 		must(t, err)
 		must(t, writeFile(to, path, b, false))
 	}

@@ -55,7 +55,7 @@ func TestFlipsInWhatIsMadeAnew(t *testing.T) {
 			continue // of the snapshots the newest is read, unless that is damaged
 		}
 		file := filepath.Join("/data/t-0", name)
-		whole, err := readFile(fs, file)
+		whole, err := ReadFile(fs, file)
 		must(t, err)
 		for bit := len(name) % 5; bit < len(whole)*8; bit += 5 + len(whole)/100 {
 			b := bytes.Clone(whole)

@@ -216,7 +216,7 @@ func (l *Log) claim(point int64) (aside string, err error) {
 		return "", nil
 	}
 	name := filepath.Join(l.path(), metadataName)
-	b, err := readFile(l.d.fs, name)
+	b, err := ReadFile(l.d.fs, name)
 	var id [16]byte
 	if err == nil {
 		id, err = decodeMetadata(b)
@@ -228,7 +228,7 @@ func (l *Log) claim(point int64) (aside string, err error) {
 	case isDamage(err) && point > 0:
 		return "", in(name, err)
 	case errors.Is(err, iofs.ErrNotExist) && point > 0:
-		return "", replaceFile(l.d.fs, name, encodeMetadata(l.topicID))
+		return "", ReplaceFile(l.d.fs, name, encodeMetadata(l.topicID))
 	case !isDamage(err) && !errors.Is(err, iofs.ErrNotExist):
 		return "", err
 	}

@@ -259,7 +259,7 @@ func TestTopicID(t *testing.T) {
 	d, l, _ := open(fs, 1)
 	fill(t, l, 5)
 	flush(t, d)
-	if b, err := readFile(fs, "/data/t-0/partition.metadata"); err != nil || string(b) != "version: 0\ntopic_id: AQAAAAAAAAAAAAAAAAAA_w" {
+	if b, err := ReadFile(fs, "/data/t-0/partition.metadata"); err != nil || string(b) != "version: 0\ntopic_id: AQAAAAAAAAAAAAAAAAAA_w" {
 		t.Errorf("partition.metadata is %q, %v", b, err)
 	}
 	must(t, d.Checkpoint())

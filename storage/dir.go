@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -19,9 +20,15 @@ import (
 const (
 	lockName  = ".lock"
 	cleanName = ".kafka_cleanshutdown"
-	// cleanMarker is Kafka's; -1 says that no broker epoch is known.
-	cleanMarker = `{"version":0,"brokerEpoch":-1}`
+	// noBrokerEpoch says that no broker epoch is known.
+	noBrokerEpoch = -1
 )
+
+// cleanMarker is the content of cleanName, as in Kafka's CleanShutdownFileHandler.
+type cleanMarker struct {
+	Version     int   `json:"version"`
+	BrokerEpoch int64 `json:"brokerEpoch"`
+}
 
 // Dir is an open data directory.
 type Dir struct {
@@ -29,6 +36,8 @@ type Dir struct {
 	path     string
 	lock     io.Closer
 	clean    bool
+	epoch    int64        // of the broker that closed the directory last
+	next     atomic.Int64 // what Close will say of it
 	files    *files
 	cost     syncCost
 	rebuilds atomic.Int64
@@ -66,7 +75,7 @@ func OpenDir(fs vfs.FS, path string) (*Dir, error) {
 	if err != nil { // the lock is a file, opened for writing
 		return nil, fmt.Errorf("data directory %s cannot be written to: check its owner and that the file system is not read-only: %w", path, err)
 	}
-	d := &Dir{fs: fs, path: path, lock: lock, files: newFiles(fs), logs: make(map[string]*Log), buried: make(map[string]bool), left: make(map[string]bool)}
+	d := &Dir{fs: fs, path: path, lock: lock, epoch: noBrokerEpoch, files: newFiles(fs), logs: make(map[string]*Log), buried: make(map[string]bool), left: make(map[string]bool)}
 	if err := d.load(); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
@@ -98,6 +107,10 @@ func (d *Dir) load() error {
 	if err != nil {
 		return err
 	}
+	if slices.Contains(names, cleanName) {
+		d.epoch = d.readEpoch()
+	}
+	d.next.Store(d.epoch)
 	if err := d.removeLeftovers(names); err != nil {
 		return err
 	}
@@ -131,7 +144,7 @@ func (d *Dir) load() error {
 
 func (d *Dir) readOffsets(name, without string) (offsets logOffsets, err error) {
 	name = filepath.Join(d.path, name)
-	b, err := readFile(d.fs, name)
+	b, err := ReadFile(d.fs, name)
 	if err == nil {
 		offsets, err = decodeLogOffsets(b)
 	}
@@ -171,6 +184,27 @@ func (d *Dir) Recovery() (done, total int) {
 	defer d.mu.Unlock()
 	return d.found - len(d.left), d.found
 }
+
+// readEpoch takes the broker epoch from the marker of a clean stop. Like Kafka it takes a marker that says nothing, which
+// its oldest versions wrote, for one without an epoch: the next registration is then one after a crash.
+func (d *Dir) readEpoch() int64 {
+	m := cleanMarker{BrokerEpoch: noBrokerEpoch}
+	b, err := ReadFile(d.fs, filepath.Join(d.path, cleanName))
+	if err == nil {
+		err = json.Unmarshal(b, &m)
+	}
+	if err != nil || m.BrokerEpoch < 0 {
+		return noBrokerEpoch
+	}
+	return m.BrokerEpoch
+}
+
+// BrokerEpoch is the epoch of the broker that closed the directory last, -1 if it is not known or it did not close it.
+func (d *Dir) BrokerEpoch() int64 { return d.epoch }
+
+// SetBrokerEpoch tells under which epoch the directory is used: Close keeps it. Until then it is that of BrokerEpoch, since
+// nothing that a broker vouches for has changed.
+func (d *Dir) SetBrokerEpoch(epoch int64) { d.next.Store(epoch) }
 
 // Clean tells whether the directory had been closed, and not left by a crash.
 func (d *Dir) Clean() bool { return d.clean }
@@ -366,7 +400,7 @@ func (d *Dir) forget(name string) error {
 
 // writePoints is called with checkpointMu held.
 func (d *Dir) writePoints(points logOffsets) error {
-	if err := replaceFile(d.fs, filepath.Join(d.path, recoveryPointsName), points.encode()); err != nil {
+	if err := ReplaceFile(d.fs, filepath.Join(d.path, recoveryPointsName), points.encode()); err != nil {
 		return d.refused(err)
 	}
 	d.mu.Lock()
@@ -384,7 +418,7 @@ func (d *Dir) writeCleaned(cleaned logOffsets) error {
 	if same {
 		return nil
 	}
-	if err := replaceFile(d.fs, filepath.Join(d.path, cleanedName), cleaned.encode()); err != nil {
+	if err := ReplaceFile(d.fs, filepath.Join(d.path, cleanedName), cleaned.encode()); err != nil {
 		return d.refused(err)
 	}
 	d.mu.Lock()
@@ -425,7 +459,11 @@ func (d *Dir) finish(now time.Time) error {
 	if err := d.checkpoint(); err != nil {
 		return err
 	}
-	return replaceFile(d.fs, filepath.Join(d.path, cleanName), []byte(cleanMarker))
+	marker, err := json.Marshal(cleanMarker{BrokerEpoch: d.next.Load()})
+	if err != nil {
+		return err
+	}
+	return ReplaceFile(d.fs, filepath.Join(d.path, cleanName), marker)
 }
 
 // complete writes what the log holds in memory only, and returns its end.

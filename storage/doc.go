@@ -41,7 +41,7 @@
 //	recovery-point-offset-checkpoint   per log, an offset below which it is durable
 //	log-start-offset-checkpoint        per log, its start, while its files begin before it
 //	cleaner-offset-checkpoint          per log, an offset below which compaction may have left gaps
-//	.kafka_cleanshutdown               present after Close
+//	.kafka_cleanshutdown               present after Close; the epoch of the broker that used it
 //	<topic>-<n>.<unique>-delete        a deleted log's directory, until Sweep
 //	<topic>-<n>.<unique>-stray         one that is no partition's: for somebody to look at
 //

@@ -113,7 +113,7 @@ func FuzzLog(f *testing.F) {
 		var seed [4][]byte
 		for k, file := range []string{name, strings.TrimSuffix(name, ".log") + ".index", strings.TrimSuffix(name, ".log") + ".timeindex", epochsName} {
 			var err error
-			if seed[k], err = readFile(fs, "/data/t-0/"+file); err != nil {
+			if seed[k], err = ReadFile(fs, "/data/t-0/"+file); err != nil {
 				f.Fatal(err)
 			}
 		}

@@ -43,7 +43,7 @@ func (d *Dir) Format(id Identity) error {
 	case id.ClusterID == "" || strings.ContainsAny(id.ClusterID, "\r\n\\"):
 		return fmt.Errorf("%q cannot be a cluster id", id.ClusterID)
 	}
-	return replaceFile(d.fs, filepath.Join(d.path, identityName), id.encode())
+	return ReplaceFile(d.fs, filepath.Join(d.path, identityName), id.encode())
 }
 
 func (id Identity) encode() []byte {

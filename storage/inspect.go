@@ -107,7 +107,7 @@ func ReadTimeIndex(fs vfs.FS, file string) ([]TimeIndexEntry, error) {
 }
 
 func eachEntry(fs vfs.FS, file string, size int, do func([]byte)) error {
-	b, err := readFile(fs, file)
+	b, err := ReadFile(fs, file)
 	if err != nil {
 		return err
 	}
@@ -276,7 +276,7 @@ func ReadIdentity(fs vfs.FS, file string) (Identity, error) {
 }
 
 func readAs[T any](fs vfs.FS, file string, decode func([]byte) (T, error)) (v T, err error) {
-	b, err := readFile(fs, file)
+	b, err := ReadFile(fs, file)
 	if err != nil {
 		return v, err
 	}

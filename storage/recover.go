@@ -349,7 +349,7 @@ func (r *recovery) epochs() error {
 	l := r.l
 	name := filepath.Join(l.path(), epochsName)
 	var stored epochs
-	b, err := readFile(l.d.fs, name)
+	b, err := ReadFile(l.d.fs, name)
 	if err == nil {
 		stored, err = decodeEpochs(b)
 	}
@@ -366,7 +366,7 @@ func (r *recovery) epochs() error {
 	if slices.Equal(stored, l.epochs) {
 		return nil
 	}
-	return replaceFile(l.d.fs, name, l.epochs.encode())
+	return ReplaceFile(l.d.fs, name, l.epochs.encode())
 }
 
 // history is the stored one, with what was seen in the place of what it says
@@ -395,7 +395,7 @@ func (r *recovery) producers(now time.Time) error {
 	l := r.l
 	from := int64(0)
 	for n := len(l.snapshots); n > 0; n-- {
-		b, err := readFile(l.d.fs, l.snapshotName(l.snapshots[n-1]))
+		b, err := ReadFile(l.d.fs, l.snapshotName(l.snapshots[n-1]))
 		if err != nil {
 			return err
 		}

@@ -276,7 +276,7 @@ func TestHalfRemoved(t *testing.T) {
 			must(t, kept.Remove(n))
 		}
 	}
-	b, err := readFile(fs, "/data/log-start-offset-checkpoint")
+	b, err := ReadFile(fs, "/data/log-start-offset-checkpoint")
 	must(t, err)
 	must(t, writeFile(kept, "/data/log-start-offset-checkpoint", b, false))
 	l, _ = openLog(t, openDir(t, kept, "/data"), small)

@@ -50,7 +50,7 @@ func TestScrub(t *testing.T) {
 
 	// One bit in the values of two batches, of different segments.
 	flip := func(file string, position int64) {
-		b, err := readFile(fs, file)
+		b, err := ReadFile(fs, file)
 		must(t, err)
 		b[position] ^= 4
 		must(t, writeFile(fs, file, b, false))

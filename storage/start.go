@@ -189,7 +189,7 @@ func (d *Dir) commitStart(l *Log, offset int64) error {
 
 // writeStarts is called with checkpointMu held.
 func (d *Dir) writeStarts(starts logOffsets) error {
-	if err := replaceFile(d.fs, filepath.Join(d.path, startsName), starts.encode()); err != nil {
+	if err := ReplaceFile(d.fs, filepath.Join(d.path, startsName), starts.encode()); err != nil {
 		return d.refused(err)
 	}
 	d.mu.Lock()

@@ -43,7 +43,7 @@ func TestAdvanceStart(t *testing.T) {
 	if l.StartOffset() != second-1 || len(l.segments) != segments {
 		t.Errorf("begins at %d, %d segments", l.StartOffset(), len(l.segments))
 	}
-	if b, _ := readFile(fs, "/data/log-start-offset-checkpoint"); string(b) != fmt.Sprintf("0\n1\nt 0 %d\n", second-1) {
+	if b, _ := ReadFile(fs, "/data/log-start-offset-checkpoint"); string(b) != fmt.Sprintf("0\n1\nt 0 %d\n", second-1) {
 		t.Errorf("the checkpoint is %q", b)
 	}
 	if _, err := l.Read(second-2, end, 100, true); !errors.Is(err, ErrOffsetOutOfRange) {

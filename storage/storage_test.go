@@ -251,7 +251,7 @@ func TestFormats(t *testing.T) {
 	}
 	must(t, d.Close(noon))
 	read := func(name string) []byte {
-		b, err := readFile(fs, filepath.Join("/data/t-0", name))
+		b, err := ReadFile(fs, filepath.Join("/data/t-0", name))
 		must(t, err)
 		return b
 	}
@@ -286,7 +286,7 @@ func TestFormats(t *testing.T) {
 	if !bytes.HasSuffix(snapshot, entry.Bytes()) {
 		t.Errorf("the last entry of the snapshot is % x, want % x", snapshot[len(snapshot)-46:], entry.Bytes())
 	}
-	points, err := readFile(fs, "/data/recovery-point-offset-checkpoint")
+	points, err := ReadFile(fs, "/data/recovery-point-offset-checkpoint")
 	if err != nil || string(points) != "0\n1\nt 0 15\n" {
 		t.Errorf("recovery points %q, %v", points, err)
 	}
@@ -319,7 +319,7 @@ func TestIdentity(t *testing.T) {
 	if got, ok, err := d.Identity(); got != id || !ok || err != nil {
 		t.Errorf("read %+v, %v, %v", got, ok, err)
 	}
-	text, _ := readFile(fs, "/data/meta.properties")
+	text, _ := ReadFile(fs, "/data/meta.properties")
 	if !strings.Contains(string(text), "directory.id=__4AAAAAAAAAAAAAAAAAAQ\n") {
 		t.Errorf("meta.properties is %q", text)
 	}
@@ -504,7 +504,7 @@ func TestEpochHistory(t *testing.T) {
 		l, _ := openLog(t, d, small)
 		check(when, l)
 		must(t, d.CloseDirty())
-		if got, _ := readFile(fs, name); string(got) != "0\n4\n0 0\n3 10\n6 20\n9 30\n" {
+		if got, _ := ReadFile(fs, name); string(got) != "0\n4\n0 0\n3 10\n6 20\n9 30\n" {
 			t.Errorf("%s: the file is now %q", when, got)
 		}
 	}
@@ -544,7 +544,7 @@ func TestIndexDamage(t *testing.T) {
 		for _, index := range []string{indexes[0], indexes[len(indexes)-1]} {
 			d := openDir(t, fs, "/data")
 			file := filepath.Join("/data/t-0", index)
-			b, err := readFile(fs, file)
+			b, err := ReadFile(fs, file)
 			must(t, err)
 			must(t, writeFile(fs, file, c.damage(bytes.Clone(b)), false))
 			l, _ := openLog(t, d, cfg)
@@ -562,7 +562,7 @@ func TestIndexDamage(t *testing.T) {
 				t.Errorf("%s in %s: %d rebuilds", c.name, index, d.IndexRebuilds())
 			}
 			must(t, d.Close(noon))
-			if after, err := readFile(fs, file); c.counted && !bytes.Equal(after, b) {
+			if after, err := ReadFile(fs, file); c.counted && !bytes.Equal(after, b) {
 				t.Errorf("%s in %s: not as it was, %v", c.name, index, err)
 			}
 			must(t, writeFile(fs, file, b, false))
@@ -581,7 +581,7 @@ func TestTimeIndexDamage(t *testing.T) {
 	fill(t, l, 100)
 	must(t, d.Close(noon))
 	file := "/data/t-0/00000000000000000000.timeindex"
-	whole, err := readFile(fs, file)
+	whole, err := ReadFile(fs, file)
 	must(t, err)
 	for name, damage := range map[string]func(b []byte) []byte{
 		"ones":  func(b []byte) []byte { return bytes.Repeat([]byte{0xff}, len(b)) },
@@ -598,7 +598,7 @@ func TestTimeIndexDamage(t *testing.T) {
 		d := openDir(t, fs, "/data")
 		openLog(t, d, cfg)
 		must(t, d.Close(noon))
-		if after, err := readFile(fs, file); d.IndexRebuilds() != 1 || !bytes.Equal(after, whole) {
+		if after, err := ReadFile(fs, file); d.IndexRebuilds() != 1 || !bytes.Equal(after, whole) {
 			t.Errorf("%s: %d rebuilds, %v, as it was: %v", name, d.IndexRebuilds(), err, bytes.Equal(after, whole))
 		}
 	}
@@ -642,7 +642,7 @@ func TestHole(t *testing.T) {
 	all := fill(t, l, 100)
 	must(t, d.Close(noon))
 	file := "/data/t-0/00000000000000000000.log"
-	b, err := readFile(fs, file)
+	b, err := ReadFile(fs, file)
 	must(t, err)
 	position := int64(len(all[0]) + len(all[1]))
 	copy(b[position:], make([]byte, 20))
@@ -748,7 +748,7 @@ func TestOldFormatIsRefused(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), "version 0 or 1") {
 		t.Errorf("opened: %v", err)
 	}
-	if after, _ := readFile(fs, name); len(after) != 4*len(b) {
+	if after, _ := ReadFile(fs, name); len(after) != 4*len(b) {
 		t.Error("the old messages were cut")
 	}
 }

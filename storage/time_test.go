@@ -133,7 +133,7 @@ func TestTimeIndexLies(t *testing.T) {
 			all := fillTimes(t, l, rng, 400)
 			must(t, d.Close(noon))
 			file := "/data/t-0/00000000000000000000.timeindex"
-			b, err := readFile(fs, file)
+			b, err := ReadFile(fs, file)
 			must(t, err)
 			must(t, writeFile(fs, file, damage(b), false))
 			d = openDir(t, fs, "/data")

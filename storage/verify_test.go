@@ -65,7 +65,7 @@ func TestVerify(t *testing.T) {
 	}
 	log := "/data/t-0/" + logFiles(t, fs)[1]
 	logs := logFiles(t, fs)
-	last, err := readFile(fs, "/data/t-0/"+logs[len(logs)-1])
+	last, err := ReadFile(fs, "/data/t-0/"+logs[len(logs)-1])
 	must(t, err)
 	for name, c := range map[string]struct {
 		damage func(fs vfs.FS) error
@@ -106,7 +106,7 @@ func logFiles(t testing.TB, fs vfs.FS) []string {
 }
 
 func cutFile(fs vfs.FS, name string, n int) error {
-	b, err := readFile(fs, name)
+	b, err := ReadFile(fs, name)
 	if err != nil {
 		return err
 	}
@@ -133,7 +133,7 @@ func TestVerifyFindsFlips(t *testing.T) {
 			continue
 		}
 		file := filepath.Join("/data/t-0", name)
-		whole, err := readFile(fs, file)
+		whole, err := ReadFile(fs, file)
 		must(t, err)
 		history, _ := decodeEpochs(whole)
 		history = history.from(29)

@@ -226,7 +226,7 @@ func (i *Inspector) Checkpoint(file string) error {
 }
 
 // Snapshot shows a snapshot of a log's producers or, from its own file or from the raft log that begins with it, one of
-// the metadata.
+// the metadata. A broker that is no controller has one of its own in raftmeta/metadata.snapshot.
 func (i *Inspector) Snapshot(file string) error {
 	name, snapshot := strings.CutSuffix(filepath.Base(file), ".snapshot")
 	switch {
@@ -237,6 +237,12 @@ func (i *Inspector) Snapshot(file string) error {
 		}
 		if err == nil {
 			err = i.image(file, s.Snapshot.GetData())
+		}
+		return i.found(file, err)
+	case name == "metadata":
+		data, err := storage.ReadFile(i.fs, file)
+		if err == nil {
+			err = i.image(file, data)
 		}
 		return i.found(file, err)
 	case strings.Contains(name, "-"):
@@ -289,7 +295,10 @@ func (i *Inspector) Dir(dir string) error {
 			return err
 		}
 		i.claims(dir, v.Logs, img)
+		i.reserve(filepath.Join(dir, "raftmeta", wal.ReserveName))
 	} else if !errors.Is(err, iofs.ErrNotExist) {
+		return err
+	} else if err := i.checkpoint(filepath.Join(dir, "raftmeta", "metadata.snapshot"), identity.ClusterID); err != nil {
 		return err
 	}
 	i.line("verified", "directory", dir, "clean_shutdown", v.Clean, "logs", len(v.Logs), "damaged", i.Damaged)
@@ -299,6 +308,36 @@ func (i *Inspector) Dir(dir string) error {
 func (i *Inspector) missing(file string) bool {
 	_, err := i.fs.Stat(file)
 	return errors.Is(err, iofs.ErrNotExist)
+}
+
+// checkpoint looks at the metadata that a broker without a raft log goes on from. It has none before its first orderly stop.
+func (i *Inspector) checkpoint(file, clusterID string) error {
+	data, err := storage.ReadFile(i.fs, file)
+	if errors.Is(err, iofs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	img, err := image.DecodeImage(data)
+	if err != nil {
+		return i.found(file, err)
+	}
+	i.line("checkpoint", "file", file, "index", img.Index(), "cluster_id", img.ClusterID(), "topics", img.NumTopics(), "partitions", img.NumPartitions(), "bytes", len(data))
+	if clusterID != "" && img.ClusterID() != clusterID {
+		i.line("note", "file", file, "reason", "it is of another cluster than the directory: a start removes it")
+	}
+	return nil
+}
+
+// reserve tells whether the raft log has one. There is none for a while where the disk was full, or is small.
+func (i *Inspector) reserve(file string) {
+	info, err := i.fs.Stat(file)
+	if err != nil {
+		i.line("note", "file", file, "reason", "the raft log has no space of its own for a full disk: "+err.Error())
+		return
+	}
+	i.line("reserve", "file", file, "bytes", info.Size)
 }
 
 // claims looks whose the logs are. Those of no topic are set aside at the next start.

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/streambus/streambus/raftmeta/image"
 	"github.com/streambus/streambus/storage"
 	"github.com/streambus/streambus/storage/batch"
 	"github.com/streambus/streambus/storage/batch/batchtest"
@@ -184,4 +185,39 @@ func FuzzFiles(f *testing.F) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// The checkpoint of a broker without a raft log is shown, and damage to it is a line.
+func TestCheckpointOfMetadata(t *testing.T) {
+	fs := lived(t)
+	const file = "/data/raftmeta/metadata.snapshot"
+	put := func(b []byte) {
+		t.Helper()
+		if err := storage.ReplaceFile(fs, file, b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := fs.MkdirAll("/data/raftmeta"); err != nil {
+		t.Fatal(err)
+	}
+	img, _ := image.Apply(image.Empty(), 7, []image.Record{&image.ClusterRecord{ClusterID: "elsewhere", Level: 1}})
+	put(img.Encode())
+	for want, show := range map[string]func(*Inspector) error{
+		"kind=checkpoint file=" + file + " index=7": func(i *Inspector) error { return i.Dir("/data") },
+		"it is of another cluster":                  func(i *Inspector) error { return i.Dir("/data") },
+		"kind=metadata file=" + file + " index=7":   func(i *Inspector) error { return i.Snapshot(file) },
+	} {
+		if text, _ := said(t, fs, false, show); !strings.Contains(text, want) {
+			t.Errorf("no %s in\n%s", want, text)
+		}
+	}
+	put(append(img.Encode(), 1))
+	for _, show := range []func(*Inspector) error{
+		func(i *Inspector) error { return i.Dir("/data") },
+		func(i *Inspector) error { return i.Snapshot(file) },
+	} {
+		if text, damaged := said(t, fs, false, show); damaged != 1 || !strings.Contains(text, "kind=damage file="+file) {
+			t.Errorf("%d are damaged:\n%s", damaged, text)
+		}
+	}
 }

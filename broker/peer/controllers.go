@@ -315,6 +315,9 @@ func (c *Controllers) Units(ctx context.Context, after uint64, maxBytes int) (fo
 			}
 		}
 		b, err := c.unitsOnce(ctx, attempt, after, maxBytes)
+		if errors.Is(err, raftmeta.ErrAhead) {
+			return b, err
+		}
 		if err != nil && !sleep(ctx, &wait) {
 			return b, ctx.Err()
 		}

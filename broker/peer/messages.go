@@ -164,6 +164,7 @@ var failureKinds = map[string]error{
 	"not registered": liveness.ErrNotRegistered,
 	"stale":          liveness.ErrStale,
 	"dead":           liveness.ErrDead,
+	"ahead":          raftmeta.ErrAhead,
 }
 
 // NewFailure is an error for the wire, nil for none.

@@ -37,6 +37,16 @@ func TestInspect(t *testing.T) {
 	if after := contents(t, data); after != before {
 		t.Error("the directory has changed")
 	}
+	reserve := filepath.Join(data, "raftmeta", "reserve")
+	if out, _, _ := run(t, "inspect", "dir", data); !strings.Contains(out, "kind=reserve file="+reserve+" bytes=67108864") {
+		t.Errorf("nothing is said of %s:\n%s", reserve, out)
+	}
+	if err := os.Remove(reserve); err != nil {
+		t.Fatal(err)
+	}
+	if out, _, code := run(t, "inspect", "dir", data); code != 0 || !strings.Contains(out, "kind=note file="+reserve) {
+		t.Errorf("without a reserve: exit code %d\n%s", code, out)
+	}
 	page, err := os.ReadFile(raft)
 	if err == nil {
 		page[20] ^= 1

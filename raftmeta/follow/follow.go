@@ -42,6 +42,17 @@ func New(clusterID string) *State {
 	return &State{img: image.Empty(), cluster: clusterID, hash: image.ClusterHash(clusterID)}
 }
 
+// Resume goes on from a snapshot that the follower took of its own image. An error says that it cannot be used: it is
+// damaged, of a newer release, or of another cluster.
+func Resume(clusterID string, snapshot []byte) (*State, error) {
+	s := New(clusterID)
+	_, err := s.Step(Batch{Snapshot: snapshot})
+	return s, err
+}
+
+// Image is what the follower has applied, and Index how far.
+func (s *State) Image() *image.Image { return s.img }
+
 // Index is what the follower has applied.
 func (s *State) Index() uint64 { return s.img.Index() }
 

@@ -15,6 +15,8 @@ import (
 type Proposal struct {
 	Token   any
 	Request control.Request
+
+	since time.Time // when Propose met it first
 }
 
 // Answer is the outcome of a command. Index is what a reader must have applied to see it.
@@ -35,6 +37,7 @@ func (a *Answer) Decided() bool {
 type flight struct {
 	id      image.UUID
 	answers []Answer
+	since   time.Time // of the command in it that waits longest
 }
 
 // Enqueue adds a request to those that wait.
@@ -58,15 +61,31 @@ func (c *Core) Waiting() int {
 	return n
 }
 
+// OldestWaiting is since when the command waits that waits longest, by the clock of Propose, which is called whenever there
+// are new ones. It is zero if none does.
+func (c *Core) OldestWaiting() time.Time {
+	if c.flight != nil { // the others came later
+		return c.flight.since
+	}
+	if len(c.waiting) > 0 {
+		return c.waiting[0].since
+	}
+	return time.Time{}
+}
+
 // Propose evaluates what waits, if it may, and proposes the unit. Answers that need no unit come when a majority has
 // confirmed that this node led when they were given; those of a node that does not lead, or is alone, at once.
 func (c *Core) Propose(now time.Time) []Answer {
 	if !c.leader && !c.Alone() { // who is alone is about to lead
 		return c.turnAway()
 	}
+	for i := len(c.waiting) - 1; i >= 0 && c.waiting[i].since.IsZero(); i-- {
+		c.waiting[i].since = now
+	}
 	if !c.leader || c.barrier || c.flight != nil || len(c.waiting) == 0 {
 		return nil
 	}
+	since := c.waiting[0].since
 	c.units++
 	unit := &image.Unit{ID: c.unitID(), Base: c.image.Index()}
 	answers, encoded := c.evaluate(unit, now)
@@ -87,7 +106,7 @@ func (c *Core) Propose(now time.Time) []Answer {
 			return undone(answers) // without its end a unit is nothing
 		}
 	}
-	c.flight = &flight{unit.ID, answers}
+	c.flight = &flight{unit.ID, answers, since}
 	return nil
 }
 

@@ -266,6 +266,44 @@ func TestRefusedCommandHoldsNothingUp(t *testing.T) {
 	n.mustDo(topic("v", 1))
 }
 
+// What waits longest is known from the moment it is looked at, in flight and behind a flight, until it is answered.
+func TestOldestWaiting(t *testing.T) {
+	n := start(t, memwal.New(), newHistory())
+	n.mustDo(formCluster(), register(0, 1))
+	want := func(what string, at time.Time) {
+		t.Helper()
+		if got := n.core.OldestWaiting(); !got.Equal(at) {
+			t.Errorf("%s: since %v, want %v", what, got, at)
+		}
+	}
+	want("nothing waits", time.Time{})
+	n.core.Enqueue(quorum.Proposal{Token: "first", Request: control.Request{Command: topic("t", 1)}})
+	n.core.Propose(now)
+	want("one is in flight", now)
+	n.core.Enqueue(quorum.Proposal{Token: "second", Request: control.Request{Command: topic("u", 1)}})
+	n.core.Propose(now.Add(time.Second))
+	n.core.Enqueue(quorum.Proposal{Token: "third", Request: control.Request{Command: topic("v", 1)}})
+	n.core.Propose(now.Add(2 * time.Second))
+	want("others wait behind it", now)
+	for n.core.Waiting() == 3 { // until the flight has landed
+		p, ok, err := n.core.Ready()
+		if err != nil || !ok {
+			t.Fatal(ok, err)
+		}
+		if err := n.log.Save(wal.Write(p)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := n.core.Advance(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want("the first is decided", now.Add(time.Second))
+	n.core.Propose(now.Add(3 * time.Second))
+	want("the others are in flight", now.Add(time.Second))
+	n.core.Abandon()
+	want("all are answered", time.Time{})
+}
+
 func TestNothingIsDecidedWhileAUnitIsInFlight(t *testing.T) {
 	n := start(t, memwal.New(), newHistory())
 	n.mustDo(formCluster(), register(0, 1))

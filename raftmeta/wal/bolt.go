@@ -32,13 +32,15 @@ var (
 
 // boltLog is a Log in a bbolt file, with snapshots as files beside it.
 type boltLog struct {
-	dir  string
-	file string
-	db   *bolt.DB
+	dir     string
+	file    string
+	db      *bolt.DB
+	reserve *reserve
 
 	// hs is the newest hard state that is not written: it goes with the next transaction. The caller of Save owns it.
 	hs *pb.HardState
-	// failed is the first error of a Save. What is on the disk is not known from then on, so there is no second try.
+	// failed is the first error of a Save. What is on the disk is not known from then on, so there is no second try. A full
+	// disk that the reserve has made room on is none: see isFull.
 	failed error
 }
 
@@ -54,6 +56,9 @@ func Open(dir string) (_ Log, err error) {
 	}
 	if err != nil {
 		return nil, err
+	}
+	if l.reserve, err = openReserve(l.dir); err != nil {
+		return nil, errors.Join(err, l.db.Close())
 	}
 	if err := l.checkFormat(); err != nil {
 		return nil, errors.Join(err, l.db.Close())
@@ -89,7 +94,7 @@ func (l *boltLog) create() error {
 	if err := l.open(tmp); err != nil {
 		return err
 	}
-	err := l.update(func(tx *bolt.Tx) error {
+	err := l.db.Update(func(tx *bolt.Tx) error {
 		meta, err := tx.CreateBucket(bucketMeta)
 		if err != nil {
 			return err
@@ -298,9 +303,19 @@ func (l *boltLog) Close() error {
 	return errors.Join(l.Save(Write{Sync: l.hs != nil}), l.db.Close())
 }
 
+// Reserve implements Log.
+func (l *boltLog) Reserve() (int64, error) {
+	err := l.reserve.take()
+	if err != nil {
+		return 0, err
+	}
+	return l.reserve.size, nil
+}
+
+// update runs a transaction, on a full disk a second time: f says what is to be, not what is to change.
 func (l *boltLog) update(f func(tx *bolt.Tx) error) (err error) {
 	defer l.named(&err)
-	if err := l.db.Update(f); err != nil {
+	if err := l.reserve.roomy(func() error { return l.db.Update(f) }); err != nil {
 		return fmt.Errorf("raft log %s: %w", l.file, err)
 	}
 	return nil
@@ -325,20 +340,30 @@ func SnapshotName(m *pb.SnapshotMetadata) string {
 
 // writeSnapshot makes the file durable under its name.
 func (l *boltLog) writeSnapshot(snap *pb.Snapshot) error {
-	name := l.snapshotName(snap.GetMetadata())
-	tmp := name + ".tmp"
-	f, err := os.Create(tmp)
-	if err != nil {
-		return fmt.Errorf("snapshot: %w", err)
-	}
-	_, err = f.Write(SealBytes(snap.GetData()))
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("snapshot %s: %w", tmp, err)
-	}
-	if err := errors.Join(os.Rename(tmp, name), syncDir(l.dir)); err != nil {
+	if err := l.reserve.roomy(func() error { return writeSealed(l.snapshotName(snap.GetMetadata()), snap.GetData()) }); err != nil {
 		return fmt.Errorf("snapshot: %w", err)
 	}
 	return nil
+}
+
+// writeSealed makes a file of data and its checksum, durably, or leaves what there was.
+func writeSealed(name string, data []byte) error {
+	tmp := name + ".tmp"
+	f, err := os.Create(tmp)
+	if err != nil {
+		return err
+	}
+	if _, err = f.Write(SealBytes(data)); err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(tmp, name)
+	}
+	if err != nil {
+		os.Remove(tmp) // it takes room
+		return err
+	}
+	return syncDir(filepath.Dir(name))
 }
 
 func (l *boltLog) readSnapshot(m *pb.SnapshotMetadata) (*pb.Snapshot, error) {

@@ -11,3 +11,12 @@ func SetFormat(l Log, n uint64) error {
 
 // NoSync makes a log write without syncing.
 func NoSync(l Log) { l.(*boltLog).db.NoSync = true }
+
+// SetReserve makes the reserve of a log smaller, for a small disk.
+func SetReserve(l Log, size int64) { l.(*boltLog).reserve.size = size }
+
+// IsFull is isFull.
+func IsFull(err error) bool { return isFull(err) }
+
+// Roomy is that of a log's reserve.
+func Roomy(l Log, do func() error) error { return l.(*boltLog).reserve.roomy(do) }

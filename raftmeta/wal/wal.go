@@ -6,6 +6,7 @@
 //  1. Load once before anything else; on a log that is not formed, Draw and Form.
 //  2. Save what a Ready holds, before sending its messages and before Advance.
 //  3. After an error of Save, stop: what is on the disk is not known any more.
+//  4. Ask for the Reserve, and tell whoever looks after the node when there is none.
 package wal
 
 import (
@@ -31,6 +32,10 @@ type Log interface {
 	SaveSnapshot(snap *pb.Snapshot) error
 	// Compact forgets the entries up to index, which a snapshot must cover.
 	Compact(index uint64) error
+	// Reserve sees to it that there is room for what the others write on a disk that becomes full, and tells how many bytes.
+	// They give it up then and go on, and it is to be called again every now and then. An error says why there is none and
+	// what to do. It may take a while, and run beside the others but Close.
+	Reserve() (int64, error)
 	Close() error
 }
 
