@@ -604,11 +604,11 @@ func TestReserveOfAFullDisk(t *testing.T) {
 	for _, p := range c.nodes {
 		reserves(p, true)
 	}
-	fillDisk(t, one.data)
-	fillDisk(t, two.data)
 	one.signal(os.Kill)
+	fillDisk(t, one.data)
 	c.launch(one) // on a full disk, with its reserve
 	c.started(one)
+	fillDisk(t, two.data)
 	reserves(one, false)
 	reserves(two, false)
 	c.nodes[0].signal(os.Kill) // now it takes both
@@ -616,7 +616,7 @@ func TestReserveOfAFullDisk(t *testing.T) {
 	if said := disk(one); !strings.Contains(said, "make room") {
 		t.Errorf("it says %q", said)
 	}
-	c.logged(one, "the disk is full")
+	c.logged(one, "has no reserve for a full disk")
 	c.launch(c.nodes[0])
 	c.started(c.nodes[0])
 	for _, p := range []*process{one, two} {
