@@ -316,7 +316,7 @@ type faults struct {
 	cluster string
 
 	begun     time.Time
-	done      [5]atomic.Int64 // operations by kind that succeeded
+	done      [6]atomic.Int64 // operations by kind that succeeded
 	reads     atomic.Int64
 	slow      atomic.Int64 // reads that may have been answered without a controller
 	shared    atomic.Int64 // rounds of what all workers do to the same topics
@@ -336,7 +336,9 @@ type gap struct {
 	took time.Duration
 }
 
-var operations = [...]string{"register broker", "create topic", "create partitions", "update leader", "update ISR"}
+var operations = [...]string{"register broker", "create topic", "create partitions", "update leader", "update ISR", "delete topic"}
+
+const deletion = 5 // is not one of the five
 
 // disturb kills and pauses in turn.
 func (f *faults) disturb(ctx context.Context) {
@@ -379,8 +381,10 @@ func (f *faults) succeeded(kind int) {
 	now := time.Now()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.left--; f.left == 0 {
-		f.enough()
+	if kind != deletion {
+		if f.left--; f.left == 0 {
+			f.enough()
+		}
 	}
 	if took := now.Sub(f.last); !f.last.IsZero() && took > 300*time.Millisecond {
 		f.gaps = append(f.gaps, gap{f.last, took})
@@ -437,8 +441,12 @@ func (f *faults) work(ctx context.Context, id int32) {
 		if _, ok := submit(2, &control.CreatePartitions{Topic: name, Count: 5}); ok {
 			f.seen(ctx, name, 5)
 		}
-		f.remember(name, 5)
 		f.shrink(view, topicID, submit)
+		if n%10 == 0 { // a long run would be one of many files otherwise
+			f.remember(name, 5)
+		} else if _, ok := submit(deletion, &control.DeleteTopic{Name: name}); ok {
+			f.seen(ctx, name, 0)
+		}
 		f.contend(id, controllers)
 	}
 }
@@ -631,8 +639,9 @@ func (f *faults) shrink(view *raftmeta.View, topic image.UUID, submit func(int, 
 	submit(3, &control.ElectLeaders{Partitions: []control.TopicPartition{{Topic: t.Name, Partition: 1}}})
 }
 
-// seen reads a topic at every broker that answers at once: one that does not show
-// it shows what was true before the change that was answered.
+// seen reads a topic at every broker that answers at once, 0 partitions being none:
+// one that does not show that shows what was true before the change that was
+// answered.
 func (f *faults) seen(ctx context.Context, name string, partitions int) {
 	for _, p := range f.c.nodes {
 		req := kmsg.NewPtrMetadataRequest()
@@ -651,7 +660,7 @@ func (f *faults) seen(ctx context.Context, name string, partitions int) {
 		}
 		f.reads.Add(1)
 		row := resp.(*kmsg.MetadataResponse).Topics[0]
-		if row.ErrorCode != 0 || len(row.Partitions) < partitions {
+		if (row.ErrorCode != 0) != (partitions == 0) || len(row.Partitions) < partitions {
 			f.t.Errorf("node %d shows %s with error %d and %d of %d partitions after the success", p.id, name, row.ErrorCode, len(row.Partitions), partitions)
 		}
 	}

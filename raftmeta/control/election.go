@@ -11,7 +11,7 @@ import (
 // MaxChanges bounds the partitions that one command changes because of a broker. Whatever needs more is done by giving
 // the command again, so that others are served in between: a broker of a cluster of a million partitions leads 100,000.
 // Deciding, writing and applying so many takes a controller a few milliseconds.
-const MaxChanges = 500
+const MaxChanges = 250
 
 // MaxElections bounds the partitions that somebody names for one ElectLeaders.
 const MaxElections = 5_000
