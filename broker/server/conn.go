@@ -80,9 +80,7 @@ func (c *conn) serve(ctx context.Context) {
 		}
 		proven = len(f.data)
 		c.counts.bytesIn.Add(float64(4 + len(f.data)))
-		ok := c.start(ctx, f)
-		f.release()
-		if !ok {
+		if !c.start(ctx, f) {
 			return
 		}
 	}
@@ -137,10 +135,12 @@ func (c *conn) stop() {
 }
 
 // start decodes one frame and runs its handler. It returns false when the
-// connection must end.
+// connection must end. The frame is given back before the answer can leave: a
+// client that reads slowly, or not at all, holds no memory of requests.
 func (c *conn) start(ctx context.Context, f *frame) bool {
 	r, correlationID, err := protocol.Decode(f.data, &c.info)
 	if err != nil {
+		f.release()
 		c.ended(err)
 		return false
 	}
@@ -152,6 +152,7 @@ func (c *conn) start(ctx context.Context, f *frame) bool {
 	c.mu.Unlock()
 
 	c.srv.routes[r.Key](ctx, r, a.complete)
+	f.release()
 	return c.returned(a)
 }
 

@@ -241,6 +241,35 @@ func TestAnswerWhileAHandlerWaits(t *testing.T) {
 	c.receive(holds)
 }
 
+// An answer leaves when its request holds no memory any more, whoever writes
+// it: so a client that does not read its answers keeps none of what is shared.
+func TestRequestHoldsNoMemoryWhileItsAnswerLeaves(t *testing.T) {
+	for _, number := range []byte{holds, 1} { // the reader writes the answer, and somebody else
+		b := newBench(t, nil)
+		held := int64(-1)
+		c := b.connect(func(nc net.Conn) net.Conn {
+			return &hooked{Conn: nc, writeDeadline: func(at time.Time) time.Time { // before each write
+				held = b.memory.inUse.Load()
+				return at
+			}}
+		})
+		c.send(request(number, 1000))
+		x := b.next()
+		if number == holds {
+			x.done(answerOf(number))
+			close(b.hold)
+		} else {
+			server := b.conn()
+			server.until(t, func() bool { return server.started == nil })
+			x.done(answerOf(number))
+		}
+		c.receive(number)
+		if held != 0 {
+			t.Errorf("while answer %#x was written, its request held %d bytes", number, held)
+		}
+	}
+}
+
 // Large and small parts leave in order behind their head.
 func TestPartsOfAnAnswer(t *testing.T) {
 	b := newBench(t, nil)
