@@ -104,8 +104,8 @@ func run(t *testing.T, c *raftmeta.Controller) (view *raftmeta.View, stop func()
 	return view, stop
 }
 
-func register() control.Command {
-	return &control.RegisterBroker{ID: 1, Incarnation: image.UUID{1}, Levels: image.OwnLevels, Unfenced: true, Dirs: []image.UUID{{2}}}
+func register() *control.RegisterBroker {
+	return &control.RegisterBroker{ID: 1, Incarnation: image.UUID{1}, Levels: image.OwnLevels, Dirs: []image.UUID{{2}}}
 }
 
 func topic(i int) *control.CreateTopic {
@@ -123,12 +123,19 @@ func mustSubmit(t *testing.T, c *raftmeta.Controller, cmds ...control.Command) (
 	return index
 }
 
+// join registers a broker and unfences it. It returns the index of that.
+func join(t *testing.T, c *raftmeta.Controller, b *control.RegisterBroker) (index uint64) {
+	t.Helper()
+	epoch := mustSubmit(t, c, b)
+	return mustSubmit(t, c, &control.UnfenceBroker{ID: b.ID, Epoch: int64(epoch)})
+}
+
 func TestThousandTopicsAtOnceAndAfterReopening(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "raft")
 	log := openLog(t, dir)
 	c := open(t, log)
 	view, stop := run(t, c)
-	mustSubmit(t, c, register())
+	join(t, c, register())
 
 	const topics = 1000
 	var wg sync.WaitGroup
@@ -177,6 +184,7 @@ func TestThousandTopicsAtOnceAndAfterReopening(t *testing.T) {
 func TestOutcomesAreInOrder(t *testing.T) {
 	c := open(t, memwal.New())
 	run(t, c)
+	join(t, c, register())
 	outcomes := submit(t.Context(), c, register(), topic(1), topic(1), topic(2))
 	for i, code := range []control.Code{0, 0, control.TopicExists, 0} {
 		var r *control.Refusal
@@ -205,7 +213,7 @@ func TestSubmitThatIsNotWaitedForIsUnknown(t *testing.T) {
 func TestStoppedControllerAnswers(t *testing.T) {
 	c := open(t, memwal.New())
 	view, stop := run(t, c)
-	index := mustSubmit(t, c, register())
+	index := join(t, c, register())
 	if err := view.Wait(t.Context(), index); err != nil {
 		t.Fatal(err)
 	}
@@ -226,7 +234,7 @@ func TestFailedWriteEndsTheController(t *testing.T) {
 	c := open(t, log)
 	ended := make(chan error, 1)
 	go func() { ended <- c.Run(t.Context()) }()
-	mustSubmit(t, c, register())
+	join(t, c, register())
 	next := log.Crash(rand.New(rand.NewPCG(1, 1)))
 	if o := submit(t.Context(), c, topic(1))[0]; !errors.Is(o.Err, raftmeta.ErrUnknown) {
 		t.Fatalf("outcome %+v", o)
@@ -272,7 +280,7 @@ func TestWaitingIsSeen(t *testing.T) {
 		t.Error("nothing waits yet")
 	}
 	run(t, c)
-	mustSubmit(t, c, register())
+	join(t, c, register())
 	seen.Store(false)
 	mustSubmit(t, c, topic(1))
 	if !seen.Load() {
@@ -283,7 +291,7 @@ func TestWaitingIsSeen(t *testing.T) {
 func TestUnitsFromTheFuture(t *testing.T) {
 	c := open(t, memwal.New())
 	run(t, c)
-	index := mustSubmit(t, c, register())
+	index := join(t, c, register())
 	if _, err := c.Units(t.Context(), index+1, 1); !errors.Is(err, raftmeta.ErrAhead) {
 		t.Fatalf("a follower that is ahead of the controller is not told: %v", err)
 	}
@@ -293,7 +301,8 @@ func TestUnitsFromTheFuture(t *testing.T) {
 func TestViewGoesOn(t *testing.T) {
 	c := open(t, openLog(t, filepath.Join(t.TempDir(), "raft")))
 	view, _ := run(t, c)
-	index := mustSubmit(t, c, register(), topic(1))
+	join(t, c, register())
+	index := mustSubmit(t, c, topic(1))
 	if err := view.Wait(t.Context(), index); err != nil {
 		t.Fatal(err)
 	}
@@ -330,7 +339,7 @@ func TestViewGoesOn(t *testing.T) {
 func TestUnitsOneByOne(t *testing.T) {
 	c := open(t, memwal.New())
 	run(t, c)
-	from := mustSubmit(t, c, register())
+	from := join(t, c, register())
 	var to uint64
 	for i := range 10 {
 		to = mustSubmit(t, c, topic(i))
@@ -362,7 +371,7 @@ func TestSnapshotAndCompactionUnderLoad(t *testing.T) {
 	log := memwal.New()
 	c := openWith(t, log, 128<<10)
 	view, stop := run(t, c)
-	if err := view.Wait(t.Context(), mustSubmit(t, c, register())); err != nil {
+	if err := view.Wait(t.Context(), join(t, c, register())); err != nil {
 		t.Fatal(err)
 	}
 	broker, _ := view.Image().Broker(1)

@@ -59,7 +59,9 @@ func runScale(b *testing.B, partitions int) {
 	s := openScale(b, log, 0)
 	begun := time.Now()
 	for i := range scaleBrokers {
-		s.must(&control.RegisterBroker{ID: int32(i), Incarnation: broker(i), Levels: image.OwnLevels, Unfenced: true, Dirs: []image.UUID{{2, byte(i)}}})
+		s.must(&control.RegisterBroker{ID: int32(i), Incarnation: broker(i), Levels: image.OwnLevels, Dirs: []image.UUID{{2, byte(i)}}})
+		b, _ := s.c.Image().Broker(int32(i))
+		s.must(&control.UnfenceBroker{ID: b.ID, Epoch: b.Epoch})
 	}
 	for i := range partitions / scaleTopic {
 		s.must(&control.CreateTopic{Name: fmt.Sprint("topic-", i), ID: image.UUID{3, byte(i)}, Partitions: scaleTopic, ReplicationFactor: 3})

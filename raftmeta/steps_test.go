@@ -83,10 +83,8 @@ func TestOthersHaveATurnBetweenSteps(t *testing.T) {
 		t.Fatal(err)
 	}
 	view, stop := run(t, c)
-	mustSubmit(t, c,
-		&control.RegisterBroker{ID: 1, Incarnation: image.UUID{1}, Levels: image.OwnLevels, Unfenced: true, Dirs: []image.UUID{{1}}},
-		&control.RegisterBroker{ID: 2, Incarnation: image.UUID{2}, Levels: image.OwnLevels, Unfenced: true, Dirs: []image.UUID{{2}}},
-	)
+	join(t, c, &control.RegisterBroker{ID: 1, Incarnation: image.UUID{1}, Levels: image.OwnLevels, Dirs: []image.UUID{{1}}})
+	join(t, c, &control.RegisterBroker{ID: 2, Incarnation: image.UUID{2}, Levels: image.OwnLevels, Dirs: []image.UUID{{2}}})
 	mustSubmit(t, c, &control.CreateTopic{Name: "t", ID: image.UUID{3}, Partitions: 5 * control.MaxChanges, ReplicationFactor: 2})
 	fencing.Store(true)
 	c.BrokerClosed(2, image.UUID{2})

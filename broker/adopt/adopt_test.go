@@ -22,7 +22,8 @@ func TestTopicsOfOtherNodes(t *testing.T) {
 	}
 	do(&control.FormCluster{ClusterID: "c", Voters: []image.Voter{{RaftID: 1, NodeID: 1, Levels: image.OwnLevels}}})
 	for id := int32(1); id <= 2; id++ {
-		do(&control.RegisterBroker{ID: id, Incarnation: image.UUID{byte(id)}, Levels: image.OwnLevels, Unfenced: true, Dirs: []image.UUID{{1, byte(id)}}})
+		do(&control.RegisterBroker{ID: id, Incarnation: image.UUID{byte(id)}, Levels: image.OwnLevels, Dirs: []image.UUID{{1, byte(id)}}})
+		do(&control.UnfenceBroker{ID: id, Epoch: int64(img.Index())})
 	}
 	for name, assignments := range map[string][][]int32{"here": {{1}, {1}}, "there": {{1}, {2}}, "both": {{1, 2}}} {
 		do(&control.CreateTopic{Name: name, ID: image.UUID{2, name[0]}, Partitions: -1, ReplicationFactor: -1, Assignments: assignments})

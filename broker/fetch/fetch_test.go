@@ -53,7 +53,7 @@ func newDisk(t *testing.T, fs vfs.FS, partitions int32, configs map[string]strin
 	t.Cleanup(func() { stop(); run.Wait(); dir.CloseDirty() })
 	d := &disk{t: t, img: image.Empty(), replicas: m}
 	d.do(&control.FormCluster{ClusterID: "c"})
-	d.do(&control.RegisterBroker{ID: 1, Incarnation: image.UUID{1}, Levels: image.OwnLevels, Unfenced: true, Dirs: []image.UUID{{9}}})
+	d.join(1)
 	if configs == nil {
 		configs = map[string]string{"streambus.flush": "os"}
 	}
@@ -72,6 +72,15 @@ func (d *disk) do(cmd control.Command) {
 	d.img = img
 	d.current.Store(img)
 	d.topic, _ = img.Topic("t")
+}
+
+// join registers an incarnation of the broker and unfences it: what the one
+// before led, nobody leads in between.
+func (d *disk) join(incarnation byte) {
+	d.t.Helper()
+	d.do(&control.RegisterBroker{ID: 1, Incarnation: image.UUID{incarnation}, Levels: image.OwnLevels, Dirs: []image.UUID{{9}}})
+	b, _ := d.img.Broker(1)
+	d.do(&control.UnfenceBroker{ID: 1, Epoch: b.Epoch})
 }
 
 func (d *disk) replica(index int32) *replica.Replica {
@@ -153,8 +162,7 @@ func (f *Fetcher) waiting() int {
 
 func TestOneOffset(t *testing.T) {
 	d := newDisk(t, vfs.NewMem(), 1, nil)
-	d.do(&control.RegisterBroker{ID: 1, Incarnation: image.UUID{2}, Levels: image.OwnLevels, Unfenced: true, Dirs: []image.UUID{{9}}})
-	d.do(&control.RegisterBroker{ID: 1, Incarnation: image.UUID{3}, Levels: image.OwnLevels, Unfenced: true, Dirs: []image.UUID{{9}}}) // leader epoch 2
+	d.join(2) // it leads in leader epoch 2
 	for range 3 {
 		d.append(0, "x")
 	}

@@ -78,14 +78,9 @@ func newNode(t *testing.T, fs vfs.FS, settings ...string) *node {
 		},
 	}
 	n.routes = b.Handlers()
-	for _, o := range n.propose(ctx, "test", "test",
-		&control.FormCluster{ClusterID: "the-cluster", Voters: []image.Voter{{RaftID: 1, NodeID: 1, Levels: image.OwnLevels}}},
-		&control.RegisterBroker{ID: 1, Incarnation: image.UUID{1}, Levels: image.OwnLevels, Unfenced: true, Dirs: []image.UUID{{9}},
-			Listeners: []image.Endpoint{{Name: "PLAINTEXT", Host: "here", Port: 9092}}}) {
-		if o.Err != nil {
-			t.Fatal(o.Err)
-		}
-	}
+	n.do(&control.FormCluster{ClusterID: "the-cluster", Voters: []image.Voter{{RaftID: 1, NodeID: 1, Levels: image.OwnLevels}}})
+	n.arrive(&control.RegisterBroker{ID: 1, Incarnation: image.UUID{1}, Levels: image.OwnLevels, Dirs: []image.UUID{{9}},
+		Listeners: []image.Endpoint{{Name: "PLAINTEXT", Host: "here", Port: 9092}}})
 	return n
 }
 
@@ -315,8 +310,8 @@ func from(name string, id image.UUID, partition int32, offset int64, epoch int32
 func TestFetch(t *testing.T) {
 	n := newNode(t, vfs.NewMem())
 	id := n.topic("t", 1, nil)
-	n.propose(t.Context(), "test", "test", &control.RegisterBroker{ID: 1, Incarnation: image.UUID{2}, Levels: image.OwnLevels, Unfenced: true, Dirs: []image.UUID{{9}},
-		Listeners: []image.Endpoint{{Name: "PLAINTEXT", Host: "here", Port: 9092}}}) // epoch 1
+	n.arrive(&control.RegisterBroker{ID: 1, Incarnation: image.UUID{2}, Levels: image.OwnLevels, Dirs: []image.UUID{{9}},
+		Listeners: []image.Endpoint{{Name: "PLAINTEXT", Host: "here", Port: 9092}}}) // it leads in leader epoch 2
 	answer[*kmsg.ProduceResponse](n, produce(9, -1, into("t", id, 0, batchtest.Values("a", "b", "c").Encode())))
 	versions(t, protocol.KeyFetch, func(t *testing.T, v int16) {
 		n.t = t
@@ -326,8 +321,8 @@ func TestFetch(t *testing.T) {
 		}
 		for isolation := range int8(2) {
 			req := fetchOf(v,
-				from("none", image.UUID{5}, 0, 0, -1), from("t", id, 0, 0, -1), from("t", id, 0, 3, 1), from("t", id, 0, 4, -1),
-				from("t", id, 7, 0, -1), from("t", id, 0, 0, 0), from("t", id, 0, 0, 2))
+				from("none", image.UUID{5}, 0, 0, -1), from("t", id, 0, 0, -1), from("t", id, 0, 3, 2), from("t", id, 0, 4, -1),
+				from("t", id, 7, 0, -1), from("t", id, 0, 0, 0), from("t", id, 0, 0, 3))
 			req.IsolationLevel = isolation
 			resp := answer[*kmsg.FetchResponse](n, req)
 			if resp.ErrorCode != 0 || resp.SessionID != 0 {
@@ -491,11 +486,8 @@ func TestLoopbackIsNotForOthers(t *testing.T) {
 	} {
 		for name, req := range map[string]kmsg.Request{"Metadata": metadataOf(12), "DescribeCluster": kmsg.NewPtrDescribeClusterRequest()} {
 			n := newNode(t, vfs.NewMem())
-			o := n.propose(t.Context(), "test", "test", &control.RegisterBroker{ID: 1, Incarnation: image.UUID{2}, Levels: image.OwnLevels, Unfenced: true, Dirs: []image.UUID{{9}},
+			n.arrive(&control.RegisterBroker{ID: 1, Incarnation: image.UUID{2}, Levels: image.OwnLevels, Dirs: []image.UUID{{9}},
 				Listeners: []image.Endpoint{{Name: "PLAINTEXT", Host: c.host, Port: 9092}, {Name: "OTHER", Host: c.host, Port: 9093}}})
-			if o[0].Err != nil {
-				t.Fatal(o[0].Err)
-			}
 			for _, listener := range []string{"PLAINTEXT", "PLAINTEXT", "OTHER"} {
 				n.conn.Peer, n.conn.Listener = netip.MustParseAddrPort(c.peer), listener
 				n.send(req)

@@ -36,12 +36,20 @@ func (n *node) do(cmds ...control.Command) {
 	}
 }
 
+// arrive registers a broker and unfences it: what its process before led, nobody
+// leads in between.
+func (n *node) arrive(b *control.RegisterBroker) {
+	n.t.Helper()
+	n.do(b)
+	n.unfence(b.ID)
+}
+
 // brokers registers others than 1, which need not be there.
 func (n *node) brokers(ids ...int32) {
 	n.t.Helper()
 	for _, id := range ids {
-		n.do(&control.RegisterBroker{
-			ID: id, Incarnation: image.UUID{1, 15: byte(id)}, Levels: image.OwnLevels, Unfenced: true, Dirs: []image.UUID{{9, 14: 1, 15: byte(id)}},
+		n.arrive(&control.RegisterBroker{
+			ID: id, Incarnation: image.UUID{1, 15: byte(id)}, Levels: image.OwnLevels, Dirs: []image.UUID{{9, 14: 1, 15: byte(id)}},
 			Listeners: []image.Endpoint{{Name: "PLAINTEXT", Host: "there", Port: uint16(id)}},
 		})
 	}

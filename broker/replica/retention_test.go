@@ -59,7 +59,8 @@ func TestScrubComesAgain(t *testing.T) {
 		img, id := image.Empty(), image.UUID{2}
 		for _, cmd := range []control.Command{
 			&control.FormCluster{ClusterID: "c", Voters: []image.Voter{{RaftID: 1, NodeID: 1}}},
-			&control.RegisterBroker{ID: 1, Incarnation: image.UUID{1}, Levels: image.OwnLevels, Unfenced: true, Dirs: []image.UUID{{9}}, Listeners: []image.Endpoint{{Name: "PLAINTEXT", Host: "h", Port: 1}}},
+			&control.RegisterBroker{ID: 1, Incarnation: image.UUID{1}, Levels: image.OwnLevels, Dirs: []image.UUID{{9}}, Listeners: []image.Endpoint{{Name: "PLAINTEXT", Host: "h", Port: 1}}},
+			&control.UnfenceBroker{ID: 1, Epoch: 2},
 			&control.CreateTopic{Name: "t", ID: id, Partitions: 1, ReplicationFactor: 1, Configs: map[string]string{"segment.bytes": "1048576"}},
 		} {
 			res, err := cmd.Eval(img, time.Now())

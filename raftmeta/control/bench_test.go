@@ -23,7 +23,8 @@ func nine(b *testing.B, topics int) *image.Image {
 	}
 	do(&FormCluster{ClusterID: "c"})
 	for i := range int32(9) {
-		do(&RegisterBroker{ID: i, Incarnation: id(int(i)), Rack: string("abc"[i%3]), Dirs: []image.UUID{id(100 + int(i))}, Levels: image.OwnLevels, Unfenced: true})
+		do(&RegisterBroker{ID: i, Incarnation: id(int(i)), Rack: string("abc"[i%3]), Dirs: []image.UUID{id(100 + int(i))}, Levels: image.OwnLevels})
+		do(&UnfenceBroker{ID: i, Epoch: epoch(img, i)})
 	}
 	for n := range topics {
 		do(&CreateTopic{Name: fmt.Sprint("topic-", n), ID: image.UUID{1, 2, byte(n >> 8), byte(n)}, Partitions: 1000, ReplicationFactor: 3})

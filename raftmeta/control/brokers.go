@@ -96,13 +96,14 @@ func (s *sweep) lead(m *image.Image, id int32) {
 	})
 }
 
-// RegisterBroker makes an incarnation of a broker known. Its epoch is the index of the unit that does.
+// RegisterBroker makes an incarnation of a broker known. Its epoch is the index of the unit that does. It is fenced: it leads
+// once UnfenceBroker says that it is there and has caught up.
 //
-// What an earlier incarnation led is led by others, or by the new one in a new leader epoch: what the earlier one wrote and
-// never flushed may be gone, and by the epoch its readers find out. For the same reason a replica leaves ISR and ELR unless
-// the earlier incarnation ended in order, and one in a directory that the new incarnation does not have leaves them in any
-// case, from the unit of the registration on. But the last one in sync stays in the ISR: its directory may come back, and
-// nobody else has everything that was acknowledged. A directory that was wiped has another id.
+// From then on nobody counts on what an earlier incarnation led or was in sync with: others lead, or nobody does, and if the
+// new one is to lead it does so in another leader epoch. What the earlier one wrote and never flushed may be gone, and by
+// the epoch its readers find out. For the same reason a replica is eligible only if the earlier incarnation ended in order,
+// and the new one has its directory. But the last one in sync stays in the ISR: its directory may come back, and nobody else
+// has everything that was acknowledged. A directory that was wiped has another id.
 type RegisterBroker struct {
 	ID          int32
 	Incarnation image.UUID
@@ -113,45 +114,30 @@ type RegisterBroker struct {
 	// PreviousBrokerEpoch is the epoch that the broker had when it last stopped in order, below 0 for none: what KIP-966
 	// keeps in the file of a clean shutdown.
 	PreviousBrokerEpoch int64
-	// Unfenced is for a node that is the whole cluster, and knows that it is there.
-	Unfenced bool
 }
 
 // Eval implements Command. Checks stand in the order of Kafka's ClusterControlManager.registerBroker.
 func (c *RegisterBroker) Eval(m *image.Image, _ time.Time) (Result, error) {
 	old, known := m.Broker(c.ID)
 	if known && old.Incarnation == c.Incarnation {
-		s := &sweep{after: m}
-		if old.Active() {
-			s.lead(m, c.ID)
-		}
-		return Result{Records: s.records, Reply: progress(m, c.ID, s)}, nil
+		return Result{Reply: progress(m, c.ID, &sweep{})}, nil
 	}
 	// Whether the incarnation that is registered may be alive, the active controller has looked at: see liveness.Tracker.Admit.
 	if err := c.check(m); err != nil {
 		return Result{}, err
 	}
 	record := &image.BrokerRecord{
-		ID: c.ID, Incarnation: c.Incarnation, Listeners: c.Listeners, Rack: c.Rack, Dirs: c.Dirs, Levels: c.Levels, Fenced: !c.Unfenced,
+		ID: c.ID, Incarnation: c.Incarnation, Listeners: c.Listeners, Rack: c.Rack, Dirs: c.Dirs, Levels: c.Levels, Fenced: true,
 	}
 	s := &sweep{after: as(m, record)}
-	c.replace(s, m, old)
-	if !s.more {
-		return Result{Records: append([]image.Record{record}, s.records...), Reply: progress(m, c.ID, s)}, nil
+	if known { // else its replicas, if it has any, are the last ones in sync: UnregisterBroker took the others out
+		c.replace(s, m, old)
 	}
-	if !known { // replicas that nobody was registered for: they are the last ones in sync, to be led now
-		s.records, s.more = nil, true
-		return Result{Records: []image.Record{record}, Reply: progress(m, c.ID, s)}, nil
+	var mark image.Record = record
+	if s.more { // the old incarnation goes first; nobody is the new one until that is done
+		mark = leaving(old)
 	}
-	// The old incarnation goes first; nobody is the new one until that is done.
-	s = &sweep{after: as(m, leaving(old))}
-	c.replace(s, m, old)
-	mark := []image.Record{record}
-	if s.more {
-		mark = []image.Record{leaving(old)}
-	}
-	s.more = s.more || c.Unfenced
-	return Result{Records: append(mark, s.records...), Reply: progress(m, c.ID, s)}, nil
+	return Result{Records: append([]image.Record{mark}, s.records...), Reply: progress(m, c.ID, s)}, nil
 }
 
 func (c *RegisterBroker) check(m *image.Image) error {
@@ -186,29 +172,20 @@ func (c *RegisterBroker) check(m *image.Image) error {
 	return err
 }
 
-// replace lets the earlier incarnation, nil for none, lose what the new one cannot stand for. Both are meant by the same id.
+// replace takes the earlier incarnation out. The new one cannot stand for all that it had. Both are meant by the same id.
 func (c *RegisterBroker) replace(s *sweep, m *image.Image, old *image.Broker) {
-	clean := old != nil && c.PreviousBrokerEpoch == old.Epoch
+	clean := c.PreviousBrokerEpoch == old.Epoch
 	now, _ := s.after.Broker(c.ID)
 	lost := func(p *image.Partition) bool {
 		place := p.Dirs[slices.Index(p.Replicas, c.ID)]
 		return !clean || place != image.NoDir && !slices.Contains(c.Dirs, now.Dir(place))
 	}
 	s.takeOut(m, c.ID, func(r rules, p *image.Partition) (image.Partition, bool) {
-		t := turn{after: s.after, rules: r, isr: p.ISR, lost: noBroker}
+		t := turn{after: s.after, rules: r, isr: without(p.ISR, c.ID), lost: noBroker}
 		if lost(p) {
 			t.lost = c.ID
 		}
-		if lost(p) || !now.Active() {
-			t.isr = without(p.ISR, c.ID)
-		}
-		next, changed := t.settle(p)
-		if next.Leader == c.ID && p.Leader == c.ID { // the leader is another process than before
-			next.LeaderEpoch++
-			next.PartitionEpoch = p.PartitionEpoch + 1
-			changed = true
-		}
-		return next, changed
+		return t.settle(p)
 	})
 	s.dropEligible(m, c.ID, lost)
 }

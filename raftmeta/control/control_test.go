@@ -21,9 +21,15 @@ func cluster(t *testing.T, n int) *image.Image {
 	t.Helper()
 	img := apply(t, image.Empty(), &FormCluster{ClusterID: "c", Voters: []image.Voter{{RaftID: 7, NodeID: 1}}})
 	for i := 1; i <= n; i++ {
-		img = apply(t, img, &RegisterBroker{ID: int32(i), Incarnation: id(i), Levels: image.OwnLevels, Unfenced: true, Dirs: []image.UUID{id(100 + i)}})
+		img = join(t, img, &RegisterBroker{ID: int32(i), Incarnation: id(i), Levels: image.OwnLevels, Dirs: []image.UUID{id(100 + i)}})
 	}
 	return img
+}
+
+// join registers a broker and unfences it.
+func join(t *testing.T, img *image.Image, c *RegisterBroker) *image.Image {
+	t.Helper()
+	return unfence(t, apply(t, img, c), c.ID)
 }
 
 // apply evaluates a command that must not be refused.
@@ -70,7 +76,7 @@ func TestRefusals(t *testing.T) {
 	crowd := cluster(t, image.MaxReplicas+1)
 	many := three
 	for i := range 127 {
-		many = apply(t, many, &RegisterBroker{ID: 1, Incarnation: id(i % 250), Levels: image.OwnLevels, Unfenced: true, Dirs: []image.UUID{{1: 1, 2: byte(i)}, {1: 2, 2: byte(i)}}})
+		many = apply(t, many, &RegisterBroker{ID: 1, Incarnation: id(i % 250), Levels: image.OwnLevels, Dirs: []image.UUID{{1: 1, 2: byte(i)}, {1: 2, 2: byte(i)}}})
 	}
 	short := func(partitions int32, rf int16) *CreateTopic {
 		return &CreateTopic{Name: "t", ID: id(1), Partitions: partitions, ReplicationFactor: rf}
@@ -157,7 +163,7 @@ func TestRefusals(t *testing.T) {
 		"voter twice":       {three, &PutVoter{Voter: image.Voter{RaftID: 8, NodeID: 1}, New: true}, DuplicateVoter, "already"},
 		"last voter":        {three, &RemoveVoter{7}, InvalidRequest, "last"},
 		"no such voter":     {three, &RemoveVoter{8}, VoterNotFound, "8"},
-		"directories":       {many, &RegisterBroker{ID: 1, Incarnation: id(255), Levels: image.OwnLevels, Unfenced: true, Dirs: []image.UUID{id(1)}}, TooManyDirectories, "node.id"},
+		"directories":       {many, &RegisterBroker{ID: 1, Incarnation: id(255), Levels: image.OwnLevels, Dirs: []image.UUID{id(1)}}, TooManyDirectories, "node.id"},
 	} {
 		r, err := c.cmd.Eval(c.img, time.Time{})
 		var refusal *Refusal
@@ -249,8 +255,8 @@ func TestProducerIDsAreHandedOutOnce(t *testing.T) {
 	}
 }
 
-// The states of a partition before and after broker 1 comes back: with its directory or without, after an orderly end or
-// not, fenced or not. Two replicas must be in sync for an acknowledgement.
+// The states of a partition before broker 1 comes back, when it is registered and when it is unfenced: with its directory or
+// without, after an orderly end or not. Two replicas must be in sync for an acknowledgement.
 func TestRestart(t *testing.T) {
 	const gone = image.NoLeader
 	type set = []int32
@@ -259,40 +265,37 @@ func TestRestart(t *testing.T) {
 		leader   int32
 		wiped    bool // broker 1 comes back with another directory
 		clean    bool // it stopped in order
-		fenced   bool // it is not taken for present yet
 		lost     bool // broker 2 lost its directory before
 
-		wantISR, wantELR      []int32
-		wantLeader            int32
-		leaderUp, partitionUp int32
+		registered, unfenced string // from leader epoch 5 on
 	}{
-		"leads":                      {isr: set{1, 2, 3}, leader: 1, wantISR: set{2, 3}, wantLeader: 2, leaderUp: 1, partitionUp: 1},
-		"leads, clean":               {isr: set{1, 2, 3}, leader: 1, clean: true, wantISR: set{1, 2, 3}, wantLeader: 1, leaderUp: 1, partitionUp: 1},
-		"leads, clean, fenced":       {isr: set{1, 2}, leader: 1, clean: true, fenced: true, wantISR: set{2}, wantELR: set{1}, wantLeader: 2, leaderUp: 1, partitionUp: 1},
-		"leads, fenced":              {isr: set{1, 2}, leader: 1, fenced: true, wantISR: set{2}, wantLeader: 2, leaderUp: 1, partitionUp: 1},
-		"the only one":               {isr: set{1}, leader: 1, wantISR: set{1}, wantLeader: 1, leaderUp: 1, partitionUp: 1},
-		"the only one, clean":        {isr: set{1}, leader: 1, clean: true, wantISR: set{1}, wantLeader: 1, leaderUp: 1, partitionUp: 1},
-		"the only one, fenced":       {isr: set{1}, leader: 1, fenced: true, wantISR: set{1}, wantLeader: gone, leaderUp: 1, partitionUp: 1},
-		"another is eligible":        {isr: set{1}, elr: set{3}, leader: 1, wantISR: set{3}, wantLeader: 3, leaderUp: 1, partitionUp: 1},
-		"another is, clean":          {isr: set{1}, elr: set{3}, leader: 1, clean: true, fenced: true, wantISR: set{3}, wantELR: set{1}, wantLeader: 3, leaderUp: 1, partitionUp: 1},
-		"an eligible one is away":    {isr: set{1}, elr: set{2}, leader: 1, lost: true, wantELR: set{2}, wantLeader: gone, leaderUp: 1, partitionUp: 1},
-		"away, clean":                {isr: set{1}, elr: set{2}, leader: 1, lost: true, clean: true, wantISR: set{1}, wantELR: set{2}, wantLeader: 1, leaderUp: 1, partitionUp: 1},
-		"the last eligible one":      {elr: set{1}, leader: gone, wantISR: set{1}, wantLeader: 1, leaderUp: 1, partitionUp: 1},
-		"the last eligible, fenced":  {elr: set{1}, leader: gone, fenced: true, wantELR: set{1}, wantLeader: gone},
-		"follows":                    {isr: set{1, 2, 3}, leader: 2, wantISR: set{2, 3}, wantLeader: 2, partitionUp: 1},
-		"follows, clean":             {isr: set{1, 2, 3}, leader: 2, clean: true, wantISR: set{1, 2, 3}, wantLeader: 2},
-		"follows out of sync":        {isr: set{2, 3}, leader: 2, wantISR: set{2, 3}, wantLeader: 2},
-		"eligible":                   {isr: set{2}, elr: set{1, 3}, leader: 2, wantISR: set{2}, wantELR: set{3}, wantLeader: 2, partitionUp: 1},
-		"eligible, clean":            {isr: set{2}, elr: set{1, 3}, leader: 2, clean: true, wantISR: set{2}, wantELR: set{1, 3}, wantLeader: 2},
-		"could have led":             {isr: set{1}, leader: gone, wantISR: set{1}, wantLeader: 1, leaderUp: 1, partitionUp: 1},
-		"could not have led":         {isr: set{2}, leader: gone, lost: true, wantISR: set{2}, wantLeader: gone},
-		"wiped, leads":               {isr: set{1, 2, 3}, leader: 1, wiped: true, clean: true, wantISR: set{2, 3}, wantLeader: 2, leaderUp: 1, partitionUp: 1},
-		"wiped, leads, 2 lost":       {isr: set{1, 2, 3}, leader: 1, wiped: true, lost: true, wantISR: set{2, 3}, wantLeader: 3, leaderUp: 1, partitionUp: 1},
-		"wiped, follows":             {isr: set{1, 2, 3}, leader: 2, wiped: true, wantISR: set{2, 3}, wantLeader: 2, partitionUp: 1},
-		"wiped, eligible":            {isr: set{2}, elr: set{1, 3}, leader: 2, wiped: true, clean: true, wantISR: set{2}, wantELR: set{3}, wantLeader: 2, partitionUp: 1},
-		"wiped, out of sync":         {isr: set{2, 3}, leader: 2, wiped: true, wantISR: set{2, 3}, wantLeader: 2},
-		"wiped, the last one":        {isr: set{1}, leader: 1, wiped: true, wantISR: set{1}, wantLeader: gone, leaderUp: 1, partitionUp: 1},
-		"wiped, the last one, again": {isr: set{1}, leader: gone, wiped: true, wantISR: set{1}, wantLeader: gone},
+		"leads":                      {isr: set{1, 2, 3}, leader: 1, registered: "2/6 [2 3] []", unfenced: "2/6 [2 3] []"},
+		"leads, clean":               {isr: set{1, 2, 3}, leader: 1, clean: true, registered: "2/6 [2 3] []", unfenced: "2/6 [2 3] []"},
+		"leads with one":             {isr: set{1, 2}, leader: 1, registered: "2/6 [2] []", unfenced: "2/6 [2] []"},
+		"leads with one, clean":      {isr: set{1, 2}, leader: 1, clean: true, registered: "2/6 [2] [1]", unfenced: "2/6 [2] [1]"},
+		"the only one":               {isr: set{1}, leader: 1, registered: "-1/6 [1] []", unfenced: "1/7 [1] []"},
+		"the only one, clean":        {isr: set{1}, leader: 1, clean: true, registered: "-1/6 [1] []", unfenced: "1/7 [1] []"},
+		"another is eligible":        {isr: set{1}, elr: set{3}, leader: 1, registered: "3/6 [3] []", unfenced: "3/6 [3] []"},
+		"another is, clean":          {isr: set{1}, elr: set{3}, leader: 1, clean: true, registered: "3/6 [3] [1]", unfenced: "3/6 [3] [1]"},
+		"an eligible one is away":    {isr: set{1}, elr: set{2}, leader: 1, lost: true, registered: "-1/6 [] [2]", unfenced: "-1/6 [] [2]"},
+		"away, clean":                {isr: set{1}, elr: set{2}, leader: 1, lost: true, clean: true, registered: "-1/6 [1] [2]", unfenced: "1/7 [1] [2]"},
+		"the last eligible one":      {elr: set{1}, leader: gone, registered: "-1/5 [] [1]", unfenced: "1/6 [1] []"},
+		"follows":                    {isr: set{1, 2, 3}, leader: 2, registered: "2/5 [2 3] []", unfenced: "2/5 [2 3] []"},
+		"follows, clean":             {isr: set{1, 2, 3}, leader: 2, clean: true, registered: "2/5 [2 3] []", unfenced: "2/5 [2 3] []"},
+		"follows with one":           {isr: set{1, 2}, leader: 2, registered: "2/5 [2] []", unfenced: "2/5 [2] []"},
+		"follows with one, clean":    {isr: set{1, 2}, leader: 2, clean: true, registered: "2/5 [2] [1]", unfenced: "2/5 [2] [1]"},
+		"follows out of sync":        {isr: set{2, 3}, leader: 2, registered: "2/5 [2 3] []", unfenced: "2/5 [2 3] []"},
+		"eligible":                   {isr: set{2}, elr: set{1, 3}, leader: 2, registered: "2/5 [2] [3]", unfenced: "2/5 [2] [3]"},
+		"eligible, clean":            {isr: set{2}, elr: set{1, 3}, leader: 2, clean: true, registered: "2/5 [2] [1 3]", unfenced: "2/5 [2] [1 3]"},
+		"could have led":             {isr: set{1}, leader: gone, registered: "-1/5 [1] []", unfenced: "1/6 [1] []"},
+		"could not have led":         {isr: set{2}, leader: gone, lost: true, registered: "-1/5 [2] []", unfenced: "-1/5 [2] []"},
+		"wiped, leads":               {isr: set{1, 2, 3}, leader: 1, wiped: true, clean: true, registered: "2/6 [2 3] []", unfenced: "2/6 [2 3] []"},
+		"wiped, leads, 2 lost":       {isr: set{1, 2, 3}, leader: 1, wiped: true, lost: true, registered: "3/6 [2 3] []", unfenced: "3/6 [2 3] []"},
+		"wiped, follows":             {isr: set{1, 2, 3}, leader: 2, wiped: true, registered: "2/5 [2 3] []", unfenced: "2/5 [2 3] []"},
+		"wiped, eligible":            {isr: set{2}, elr: set{1, 3}, leader: 2, wiped: true, clean: true, registered: "2/5 [2] [3]", unfenced: "2/5 [2] [3]"},
+		"wiped, out of sync":         {isr: set{2, 3}, leader: 2, wiped: true, registered: "2/5 [2 3] []", unfenced: "2/5 [2 3] []"},
+		"wiped, the last one":        {isr: set{1}, leader: 1, wiped: true, registered: "-1/6 [1] []", unfenced: "-1/6 [1] []"},
+		"wiped, the last one, again": {isr: set{1}, leader: gone, wiped: true, registered: "-1/5 [1] []", unfenced: "-1/5 [1] []"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			img := apply(t, cluster(t, 3), &CreateTopic{Name: "t", ID: id(1), Assignments: [][]int32{{1, 2, 3}}, Configs: map[string]string{"min.insync.replicas": "2"}})
@@ -300,25 +303,38 @@ func TestRestart(t *testing.T) {
 			if c.lost {
 				img, _ = image.Apply(img, img.Index()+1, []image.Record{&image.BrokerRecord{ID: 2, Dirs: []image.UUID{id(99)}}})
 			}
-			old, _ := img.Topic("t")
-			before, _ := old.Partition(0)
-			again := &RegisterBroker{ID: 1, Incarnation: id(50), Levels: image.OwnLevels, Unfenced: !c.fenced, PreviousBrokerEpoch: -1, Dirs: []image.UUID{id(101)}}
+			again := &RegisterBroker{ID: 1, Incarnation: id(50), Levels: image.OwnLevels, PreviousBrokerEpoch: -1, Dirs: []image.UUID{id(101)}}
 			if c.wiped {
 				again.Dirs = []image.UUID{id(201)}
 			}
 			if c.clean {
 				again.PreviousBrokerEpoch = epoch(img, 1)
 			}
-			img = apply(t, img, again)
-			tp, _ := img.Topic("t")
-			p, _ := tp.Partition(0)
-			if !slices.Equal(p.ISR, c.wantISR) || !slices.Equal(p.ELR, c.wantELR) || p.Leader != c.wantLeader ||
-				p.LeaderEpoch != before.LeaderEpoch+c.leaderUp || p.PartitionEpoch != before.PartitionEpoch+c.partitionUp {
-				t.Fatalf("%+v became %+v", before, p)
+			partitionEpoch := func(img *image.Image) int32 {
+				tp, _ := img.Topic("t")
+				p, _ := tp.Partition(0)
+				return p.PartitionEpoch
 			}
-			if b, _ := img.Broker(1); b.Epoch != int64(img.Index()) || b.Incarnation != id(50) || b.Fenced != c.fenced {
+			becomes := func(next *image.Image, want string) {
+				t.Helper()
+				was, got := state(t, img, "t", 0), state(t, next, "t", 0)
+				if got != want {
+					t.Fatalf("%s became %s, want %s", was, got, want)
+				}
+				up := int32(1)
+				if was == got {
+					up = 0
+				}
+				if before, after := partitionEpoch(img), partitionEpoch(next); after != before+up {
+					t.Fatalf("%s became %s, and partition epoch %d became %d", was, got, before, after)
+				}
+				img = next
+			}
+			becomes(apply(t, img, again), c.registered)
+			if b, _ := img.Broker(1); b.Epoch != int64(img.Index()) || b.Incarnation != id(50) || !b.Fenced {
 				t.Fatalf("broker %+v at index %d", b, img.Index())
 			}
+			becomes(unfence(t, img, 1), c.unfenced)
 			if r, err := again.Eval(img, time.Time{}); err != nil || len(r.Records) > 0 || r.Reply.(*BrokerProgress).More {
 				t.Fatalf("the same incarnation again: %+v, %v", r, err)
 			}
@@ -333,7 +349,7 @@ func TestDirectoryComesBack(t *testing.T) {
 		dir    image.UUID
 		leader int32
 	}{{id(101), 1}, {id(201), image.NoLeader}, {id(101), 1}} {
-		img = apply(t, img, &RegisterBroker{ID: 1, Incarnation: id(60 + i), Levels: image.OwnLevels, Unfenced: true, Dirs: []image.UUID{want.dir}})
+		img = join(t, img, &RegisterBroker{ID: 1, Incarnation: id(60 + i), Levels: image.OwnLevels, Dirs: []image.UUID{want.dir}})
 		tp, _ := img.Topic("t")
 		if p, _ := tp.Partition(0); p.Leader != want.leader {
 			t.Fatalf("with directory %s the leader is %d", want.dir, p.Leader)

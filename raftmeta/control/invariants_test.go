@@ -76,7 +76,7 @@ func (w *world) command() Command {
 			w.dirs[id] = dir
 		}
 		return &RegisterBroker{ID: id, Incarnation: w.draw(), Rack: []string{"a", "b", "c"}[id%3], Dirs: []image.UUID{dir}, Levels: image.OwnLevels,
-			PreviousBrokerEpoch: epoch - int64(w.rng.IntN(2)), Unfenced: w.rng.IntN(4) == 0}
+			PreviousBrokerEpoch: epoch - int64(w.rng.IntN(2))}
 	case kind < 5:
 		return &FenceBroker{ID: id, Epoch: epoch}
 	case kind < 9:

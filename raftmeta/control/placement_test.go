@@ -14,7 +14,7 @@ func racked(t *testing.T, racks ...string) *image.Image {
 	img := cluster(t, 0)
 	for i, rack := range racks {
 		n := i + 1
-		img = apply(t, img, &RegisterBroker{ID: int32(n), Incarnation: id(n), Rack: rack, Levels: image.OwnLevels, Unfenced: true, Dirs: []image.UUID{id(100 + n)}})
+		img = join(t, img, &RegisterBroker{ID: int32(n), Incarnation: id(n), Rack: rack, Levels: image.OwnLevels, Dirs: []image.UUID{id(100 + n)}})
 	}
 	return img
 }
@@ -122,7 +122,7 @@ func TestPlacementLooksAtLoad(t *testing.T) {
 		t.Fatalf("leaders %v", leaders)
 	}
 	before, _ := spreadOf(img)
-	img = apply(t, img, &RegisterBroker{ID: 4, Incarnation: id(4), Levels: image.OwnLevels, Unfenced: true, Dirs: []image.UUID{id(104)}})
+	img = join(t, img, &RegisterBroker{ID: 4, Incarnation: id(4), Levels: image.OwnLevels, Dirs: []image.UUID{id(104)}})
 	img = apply(t, img, &CreateTopic{Name: "large", ID: id(50), Partitions: 12, ReplicationFactor: 1})
 	after, _ := spreadOf(img)
 	for b := int32(1); b <= 4; b++ {

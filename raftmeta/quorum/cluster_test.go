@@ -188,6 +188,13 @@ func (c *cluster3) do(p *peer, cmds ...control.Command) {
 	}
 }
 
+// found makes a cluster of one broker.
+func (c *cluster3) found(p *peer) {
+	c.t.Helper()
+	c.do(p, formCluster(), register(0, 1))
+	c.do(p, unfence{firstBroker})
+}
+
 // same waits until everybody who is there has the same image.
 func (c *cluster3) same() {
 	c.t.Helper()
@@ -211,7 +218,7 @@ func (c *cluster3) same() {
 func TestLeaderIsReplaced(t *testing.T) {
 	c := newCluster(t, 1, 2, 3)
 	first := c.elect()
-	c.do(first, formCluster(), register(0, 1))
+	c.found(first)
 	for i := range 4 {
 		for id, p := range c.peers {
 			if p == first {
@@ -237,7 +244,7 @@ func TestLeaderIsReplaced(t *testing.T) {
 func TestRepeatGetsTheFirstAnswer(t *testing.T) {
 	c := newCluster(t, 1, 2, 3)
 	old := c.elect()
-	c.do(old, formCluster(), register(0, 1))
+	c.found(old)
 	op := image.Operation{Node: firstBroker, Incarnation: image.UUID{0, 1}, Seq: 1}
 	ask := func(p *peer, token string, cmd control.Command) quorum.Answer {
 		p.core.Enqueue(quorum.Proposal{Token: token, Request: control.Request{Operation: op, Command: cmd}})
@@ -282,7 +289,8 @@ func TestRepeatGetsTheFirstAnswer(t *testing.T) {
 func TestWhatChangesNothingIsAwaitedToo(t *testing.T) {
 	c := newCluster(t, 1, 2, 3)
 	p := c.elect()
-	c.do(p, formCluster(), register(0, 1), topic("t", 1))
+	c.found(p)
+	c.do(p, topic("t", 1))
 	for i, name := range []string{"t", "t", "u"} { // a change, none, a refusal
 		set := &control.AlterConfigs{Topic: name, Changes: []control.ConfigChange{{Key: "retention.ms", Value: "1"}}}
 		p.core.Enqueue(quorum.Proposal{Token: "set", Request: control.Request{Command: set, Awaited: true}})
@@ -298,7 +306,8 @@ func TestWhatChangesNothingIsAwaitedToo(t *testing.T) {
 func TestNothingIsAnsweredWithoutAMajority(t *testing.T) {
 	c := newCluster(t, 1, 2, 3)
 	p := c.elect()
-	c.do(p, formCluster(), register(0, 1), topic("t", 1))
+	c.found(p)
+	c.do(p, topic("t", 1))
 	for id, x := range c.peers {
 		c.down[id] = x != p
 	}
@@ -326,7 +335,7 @@ func TestNothingIsAnsweredWithoutAMajority(t *testing.T) {
 func TestFollowerTakesSnapshot(t *testing.T) {
 	c := newCluster(t, 1, 2, 3)
 	leader := c.elect()
-	c.do(leader, formCluster(), register(0, 1))
+	c.found(leader)
 	var late uint64
 	for id, p := range c.peers {
 		if p != leader {
@@ -359,7 +368,7 @@ func TestFollowerTakesSnapshot(t *testing.T) {
 func TestMembership(t *testing.T) {
 	c := newCluster(t, 1, 2, 3)
 	leader := c.elect()
-	c.do(leader, formCluster(), register(0, 1))
+	c.found(leader)
 	// The third directory is wiped: its node comes back as a stranger, learns, and replaces it.
 	c.down[3] = true
 	if leader == c.peers[3] {
@@ -433,7 +442,8 @@ func (p *peer) id(c *cluster3) uint64 {
 func TestReadIndex(t *testing.T) {
 	c := newCluster(t, 1, 2, 3)
 	leader := c.elect()
-	c.do(leader, formCluster(), register(0, 1), topic("t", 1))
+	c.found(leader)
+	c.do(leader, topic("t", 1))
 	for id, p := range c.peers {
 		if err := p.core.ReadIndex("read"); err != nil {
 			t.Fatal(err)
@@ -511,7 +521,7 @@ func TestTransfer(t *testing.T) {
 func TestNothingIsProposedWhileLeadershipMoves(t *testing.T) {
 	c := newCluster(t, 1, 2, 3)
 	leader := c.elect()
-	c.do(leader, formCluster(), register(0, 1))
+	c.found(leader)
 	c.tick()
 	c.settle()
 	to, _ := leader.core.Transfer()

@@ -83,18 +83,21 @@ func (l *life) settle() (answers []quorum.Answer, alive bool) {
 	}
 }
 
-func commands() []control.Command {
-	cmds := []control.Command{
-		&control.FormCluster{ClusterID: "c", Voters: []image.Voter{{RaftID: 7, NodeID: 1}}},
-		&control.RegisterBroker{ID: 1, Incarnation: image.UUID{1}, Levels: image.OwnLevels, Unfenced: true, Dirs: []image.UUID{{9}}},
-	}
+// commands are given batch by batch.
+func commands() [][]control.Command {
+	var cmds []control.Command
 	for i := range 6 {
 		// Some of these together are too large for one entry.
 		cmds = append(cmds, &control.CreateTopic{Name: fmt.Sprint("t", i), ID: image.UUID{byte(i + 1)}, Partitions: control.MaxPartitionsPerCommand, ReplicationFactor: 1})
 		// A refusal must hold up nothing that comes after it.
 		cmds = append(cmds, &control.CreateTopic{Name: fmt.Sprint("t", i), ID: image.UUID{100, byte(i)}, Partitions: 1, ReplicationFactor: 1})
 	}
-	return cmds
+	return [][]control.Command{
+		{&control.FormCluster{ClusterID: "c", Voters: []image.Voter{{RaftID: 7, NodeID: 1}}}},
+		{&control.RegisterBroker{ID: 1, Incarnation: image.UUID{1}, Levels: image.OwnLevels, Dirs: []image.UUID{{9}}}},
+		{unfence{1}},
+		cmds,
+	}
 }
 
 // The power goes at every write of the log in turn. What was answered is there
@@ -105,7 +108,7 @@ func TestCrashAtEveryWrite(t *testing.T) {
 		l.left = at
 		answered := map[string]bool{}
 		alive := true
-		for _, batch := range [][]control.Command{commands()[:1], commands()[1:2], commands()[2:]} {
+		for _, batch := range commands() {
 			if !alive {
 				break
 			}
@@ -143,16 +146,18 @@ func TestCrashAtEveryWrite(t *testing.T) {
 		if err != nil || !bytes.Equal(restored.Encode(), img.Encode()) {
 			t.Fatalf("crash at write %d: a snapshot is not its image: %v", at, err)
 		}
-		for i, cmd := range commands() {
-			l.core.Enqueue(quorum.Proposal{Token: i, Request: control.Request{Command: cmd}})
-		}
-		answers, _ := l.settle()
-		if len(answers) != len(commands()) {
-			t.Fatalf("crash at write %d: %d of %d commands were answered after it", at, len(answers), len(commands()))
-		}
-		for _, a := range answers {
-			if r, refused := errors.AsType[*control.Refusal](a.Err); a.Err != nil && (!refused || r.Code != control.TopicExists) {
-				t.Fatalf("crash at write %d: command %v: %v", at, a.Token, a.Err)
+		for _, batch := range commands() {
+			for i, cmd := range batch {
+				l.core.Enqueue(quorum.Proposal{Token: i, Request: control.Request{Command: cmd}})
+			}
+			answers, _ := l.settle()
+			if len(answers) != len(batch) {
+				t.Fatalf("crash at write %d: %d of %d commands were answered after it", at, len(answers), len(batch))
+			}
+			for _, a := range answers {
+				if r, refused := errors.AsType[*control.Refusal](a.Err); a.Err != nil && (!refused || r.Code != control.TopicExists) {
+					t.Fatalf("crash at write %d: %T %v: %v", at, batch[0], a.Token, a.Err)
+				}
 			}
 		}
 		if n := l.core.Image().NumTopics(); n != 6 {

@@ -167,9 +167,17 @@ func formCluster() control.Command {
 
 func register(i int32, incarnation byte) control.Command {
 	return &control.RegisterBroker{
-		ID: firstBroker + i, Incarnation: image.UUID{byte(i), incarnation}, Levels: image.OwnLevels, Unfenced: true, Dirs: []image.UUID{{byte(i), 0xd}},
+		ID: firstBroker + i, Incarnation: image.UUID{byte(i), incarnation}, Levels: image.OwnLevels, Dirs: []image.UUID{{byte(i), 0xd}},
 		Listeners: []image.Endpoint{{Name: "PLAINTEXT", Host: "h", Port: 9092}},
 	}
+}
+
+// unfence is UnfenceBroker where the epoch is not known when it is written down.
+type unfence struct{ id int32 }
+
+func (u unfence) Eval(m *image.Image, at time.Time) (control.Result, error) {
+	b, _ := m.Broker(u.id)
+	return (&control.UnfenceBroker{ID: u.id, Epoch: b.Epoch}).Eval(m, at)
 }
 
 func registerFive() (cmds []control.Command) {
@@ -177,6 +185,20 @@ func registerFive() (cmds []control.Command) {
 		cmds = append(cmds, register(i, 1))
 	}
 	return cmds
+}
+
+func unfenceFive() (cmds []control.Command) {
+	for i := range int32(5) {
+		cmds = append(cmds, unfence{firstBroker + i})
+	}
+	return cmds
+}
+
+// found makes a cluster of one broker.
+func (n *node) found() {
+	n.t.Helper()
+	n.mustDo(formCluster(), register(0, 1))
+	n.mustDo(unfence{firstBroker})
 }
 
 func topic(name string, partitions int32) control.Command {
@@ -209,6 +231,7 @@ func TestLargeTopicIsOneUnitOfSeveralEntries(t *testing.T) {
 	n := start(t, memwal.New(), newHistory())
 	n.mustDo(formCluster())
 	n.mustDo(registerFive()...)
+	n.mustDo(unfenceFive()...)
 	n.largest = 0
 	before := n.core.Image()
 	n.core.Enqueue(quorum.Proposal{Token: "large", Request: control.Request{Command: large("large")}})
@@ -237,8 +260,9 @@ func TestLargeTopicIsOneUnitOfSeveralEntries(t *testing.T) {
 
 func TestBatchSeesItself(t *testing.T) {
 	n := start(t, memwal.New(), newHistory())
-	answers := n.do(formCluster(), register(0, 1), topic("a.b", 1), topic("a_b", 1), topic("a.b", 1), topic("c", 2))
-	for i, code := range []control.Code{0, 0, 0, control.InvalidTopicName, control.TopicExists, 0} {
+	n.found()
+	answers := n.do(register(1, 1), topic("a.b", 1), topic("a_b", 1), topic("a.b", 1), topic("c", 2))
+	for i, code := range []control.Code{0, 0, control.InvalidTopicName, control.TopicExists, 0} {
 		if code == 0 && answers[i].Err != nil || code != 0 && !refused(answers[i], code) {
 			t.Errorf("command %d: %v, want code %d", i, answers[i].Err, code)
 		}
@@ -254,7 +278,8 @@ func TestBatchSeesItself(t *testing.T) {
 
 func TestRefusedCommandHoldsNothingUp(t *testing.T) {
 	n := start(t, memwal.New(), newHistory())
-	n.mustDo(formCluster(), register(0, 1), topic("t", 1))
+	n.found()
+	n.mustDo(topic("t", 1))
 	at := n.core.Image().Index()
 	if a := n.do(topic("t", 1))[0]; !refused(a, control.TopicExists) || a.Index != at {
 		t.Fatalf("a second topic t: %+v", a)
@@ -269,7 +294,7 @@ func TestRefusedCommandHoldsNothingUp(t *testing.T) {
 // What waits longest is known from the moment it is looked at, in flight and behind a flight, until it is answered.
 func TestOldestWaiting(t *testing.T) {
 	n := start(t, memwal.New(), newHistory())
-	n.mustDo(formCluster(), register(0, 1))
+	n.found()
 	want := func(what string, at time.Time) {
 		t.Helper()
 		if got := n.core.OldestWaiting(); !got.Equal(at) {
@@ -306,7 +331,7 @@ func TestOldestWaiting(t *testing.T) {
 
 func TestNothingIsDecidedWhileAUnitIsInFlight(t *testing.T) {
 	n := start(t, memwal.New(), newHistory())
-	n.mustDo(formCluster(), register(0, 1))
+	n.found()
 	n.core.Enqueue(quorum.Proposal{Token: "first", Request: control.Request{Command: topic("t", 1)}})
 	n.core.Propose(now)
 	n.core.Enqueue(quorum.Proposal{Token: "second", Request: control.Request{Command: topic("t", 1)}})
@@ -324,6 +349,7 @@ func script() [][]control.Command {
 	return [][]control.Command{
 		{formCluster()},
 		registerFive(),
+		unfenceFive(),
 		{topic("a", 3), topic("b", 1), topic("a", 3)},
 		{large("large"), topic("no partitions", 0), topic("c", 130)},
 		{register(0, 2), topic("d", 1)},
@@ -425,6 +451,7 @@ func TestUnfinishedUnitIsDropped(t *testing.T) {
 	n := start(t, log, h)
 	n.mustDo(formCluster())
 	n.mustDo(registerFive()...)
+	n.mustDo(unfenceFive()...)
 	before := n.core.Image().Encode()
 	n.core.Enqueue(quorum.Proposal{Token: "large", Request: control.Request{Command: large("large")}})
 	if !n.save() || n.largest < 4 {
@@ -472,7 +499,7 @@ func TestCrashBehindSnapshot(t *testing.T) {
 		log := memwal.New()
 		h := newHistory()
 		n := start(t, log, h)
-		n.mustDo(formCluster(), register(0, 1))
+		n.found()
 		for i := range 20 {
 			n.mustDo(topic(fmt.Sprintf("t%d", i), 1))
 		}
@@ -532,7 +559,7 @@ func TestLargestUnitCanBeRead(t *testing.T) {
 
 func TestAbandonAnswersEverything(t *testing.T) {
 	n := start(t, memwal.New(), newHistory())
-	n.mustDo(formCluster(), register(0, 1))
+	n.found()
 	n.core.Enqueue(quorum.Proposal{Token: "flies", Request: control.Request{Command: topic("t", 1)}})
 	n.core.Propose(now)
 	n.core.Enqueue(quorum.Proposal{Token: "waits", Request: control.Request{Command: topic("u", 1)}})
@@ -547,7 +574,7 @@ func TestAbandonAnswersEverything(t *testing.T) {
 
 func TestLogOfAnotherClusterIsRefused(t *testing.T) {
 	log := memwal.New()
-	start(t, log, newHistory()).mustDo(formCluster(), register(0, 1))
+	start(t, log, newHistory()).found()
 	s, err := log.Load()
 	if err != nil {
 		t.Fatal(err)
@@ -594,7 +621,7 @@ func FuzzAssembler(f *testing.F) {
 // the first answer as long as it is the one that is registered.
 func TestAnswersAreKeptUntilAnotherIsRegistered(t *testing.T) {
 	n := start(t, memwal.New(), newHistory())
-	n.mustDo(formCluster(), register(0, 1))
+	n.found()
 	create := topic("t", control.MaxChanges+1)
 	ask := func(incarnation byte, seq uint64, c control.Command) quorum.Answer {
 		t.Helper()
