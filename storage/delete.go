@@ -67,6 +67,10 @@ func (d *Dir) takeAway(name string, now time.Time) (removal, error) {
 	}
 	l.appendMu.Lock()
 	defer l.appendMu.Unlock()
+	if !l.made { // what may be in its place is not the log's
+		l.gone.Store(true)
+		return removal{log: l, name: name, at: now}, nil
+	}
 	l.gone.Store(true) // first: a round must not take what it misses for a failure
 	to, err := d.moveAside(name, deletedDirSuffix)
 	if err != nil {

@@ -254,8 +254,9 @@ func (d *Dir) OpenLog(name string, cfg LogConfig, now time.Time) (*Log, Recovery
 	}
 	l.cleaned = limits.cleaned
 	if !found && !stale {
-		// Nobody else makes directories here. Of ten thousand new logs the calls that
-		// find nothing would be half of the work.
+		// If somebody else makes directories here, the first append meets that: see
+		// makeDir. Of ten thousand new logs the calls that find nothing would be half
+		// of the work.
 		return l, Recovery{}, nil
 	}
 	rec, err := l.open(limits, stale, now)
@@ -289,6 +290,7 @@ func (l *Log) open(limits offsetLimits, stale bool, now time.Time) (Recovery, er
 	if aside, err := l.claim(limits.point); err != nil || aside != "" {
 		return Recovery{SetAside: aside}, err
 	}
+	l.made = true
 	return l.recover(limits, now)
 }
 

@@ -3,6 +3,7 @@ package storage
 import (
 	"errors"
 	"fmt"
+	iofs "io/fs"
 	"math"
 	"path/filepath"
 	"sync"
@@ -57,6 +58,7 @@ type Log struct {
 	producers producers
 	snapshots []int64 // offsets of the producer snapshots on disk, rising
 	writeback int64   // write-back of the active segment was started up to here
+	made      bool    // there is a directory, and it is the log's
 
 	// mu guards the following and the segments' fields, and is never held
 	// during I/O: a read waits for no write. What changes under both locks may
@@ -312,7 +314,7 @@ func (l *Log) startWriteback(f *handle, seg *segment) {
 // appendMu is held.
 func (l *Log) room(h batch.Header, cfg LogConfig, now time.Time) (*segment, error) {
 	if len(l.segments) == 0 {
-		if err := l.d.fs.MkdirAll(l.path()); err != nil {
+		if err := l.makeDir(); err != nil {
 			return nil, err
 		}
 		return l.first(now)
@@ -331,6 +333,21 @@ func (l *Log) room(h batch.Header, cfg LogConfig, now time.Time) (*segment, erro
 		return nil, err
 	}
 	return l.roll(now)
+}
+
+// makeDir makes the directory of a log that has none. What somebody has put in
+// its place since the data directory was opened is not the log's: nobody has
+// looked whose it is, and its records would be among those that are written now.
+func (l *Log) makeDir() error {
+	if l.made {
+		return nil
+	}
+	err := l.d.fs.Mkdir(l.path())
+	if errors.Is(err, iofs.ErrExist) {
+		return fmt.Errorf("%s was put there while the broker ran, which was to make it: move it away, or restart the broker to have it looked at: %w", l.path(), err)
+	}
+	l.made = err == nil
+	return err
 }
 
 // first makes the first segment. The directory says whose it is before there is

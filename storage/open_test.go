@@ -3,8 +3,10 @@ package storage
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/streambus/streambus/storage/batch/batchtest"
 	"github.com/streambus/streambus/storage/vfs"
@@ -83,6 +85,80 @@ func TestOpenedAgain(t *testing.T) {
 	if l.EndOffset() != end || end == 0 {
 		t.Errorf("the log ends at %d, it was written to %d", l.EndOffset(), end)
 	}
+}
+
+// A directory that somebody puts where a new log is to have its own is not taken
+// for the log's: it is neither written into nor removed with the log. The next
+// start looks whose it is.
+func TestDirectoryPutThereMeanwhile(t *testing.T) {
+	own := withTopic(small, 1)
+	for name, c := range map[string]struct {
+		of  LogConfig
+		end int64 // of the log after a restart
+	}{"another topic's": {withTopic(small, 2), 0}, "nobody's": {small, 0}, "the topic's": {own, 9}} {
+		elsewhere := vfs.NewMem()
+		old, _ := openLog(t, openDir(t, elsewhere, "/data"), c.of)
+		fill(t, old, 5)
+		put := func() (*vfs.Mem, *Dir, *Log) {
+			fs := vfs.NewMem()
+			d := openDir(t, fs, "/data")
+			l, _ := openLog(t, d, own)
+			copyTo(t, elsewhere, "/data/t-0", fs)
+			for range 2 {
+				_, err := l.Append(batchtest.Values("new").Encode(), 1, noon)
+				if failed, ok := errors.AsType[*FailedError](err); !ok || failed.Latched || !strings.Contains(err.Error(), "/data/t-0 was put there") {
+					t.Errorf("%s: an append: %v", name, err)
+				}
+			}
+			return fs, d, l
+		}
+		there := func(fs *vfs.Mem, dir string) {
+			t.Helper()
+			if got, want := filesIn(t, fs, dir), filesIn(t, elsewhere, "/data/t-0"); !maps.Equal(got, want) {
+				t.Errorf("%s: %s has %q, not %q", name, dir, got, want)
+			}
+		}
+
+		fs, _, l := put() // it is moved away
+		there(fs, "/data/t-0")
+		must(t, fs.Rename("/data/t-0", "/data/mine"))
+		fill(t, l, 1)
+		there(fs, "/data/mine")
+
+		fs, d, _ := put() // the topic is deleted
+		must(t, d.DeleteLogs(noon, "t-0"))
+		_, err := d.Sweep(noon.Add(time.Hour))
+		must(t, err)
+		there(fs, "/data/t-0")
+
+		fs, d, _ = put() // the broker is started anew
+		must(t, d.Close(noon))
+		l, rec := openLog(t, openDir(t, fs, "/data"), own)
+		if (rec.SetAside == "") != (c.end > 0) || l.EndOffset() != c.end {
+			t.Errorf("%s: %+v, the log ends at %d", name, rec, l.EndOffset())
+		}
+		if rec.SetAside != "" {
+			there(fs, "/data/"+rec.SetAside)
+		}
+		fill(t, l, 1)
+		if got := l.EndOffset(); got != c.end+1 {
+			t.Errorf("%s: the log ends at %d", name, got)
+		}
+	}
+}
+
+// filesIn is the content of the files in a directory, by name.
+func filesIn(t *testing.T, fs vfs.FS, dir string) map[string]string {
+	t.Helper()
+	names, err := fs.List(dir)
+	must(t, err)
+	files := make(map[string]string)
+	for _, name := range names {
+		b, err := ReadFile(fs, dir+"/"+name)
+		must(t, err)
+		files[name] = string(b)
+	}
+	return files
 }
 
 func TestRecoveryProgress(t *testing.T) {

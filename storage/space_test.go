@@ -72,7 +72,7 @@ func TestFullAtEveryCall(t *testing.T) {
 		active := true
 		fs := vfs.NewFaulty(mem, func(op vfs.Op, name string) error {
 			switch op {
-			case vfs.OpCreate, vfs.OpMkdirAll, vfs.OpWriteAt, vfs.OpRename:
+			case vfs.OpCreate, vfs.OpMkdir, vfs.OpWriteAt, vfs.OpRename:
 			default:
 				return nil
 			}

@@ -15,6 +15,7 @@ const (
 	OpRemove
 	OpList
 	OpStat
+	OpMkdir
 	OpMkdirAll
 	OpSyncDir
 	OpSyncAll
@@ -31,7 +32,7 @@ const (
 )
 
 var opNames = [...]string{
-	"open", "create", "rename", "remove", "list", "stat", "mkdir", "syncdir", "syncall", "lock",
+	"open", "create", "rename", "remove", "list", "stat", "mkdir", "mkdirall", "syncdir", "syncall", "lock",
 	"read", "write", "truncate", "sync", "writeback", "send", "size", "close", "free",
 }
 
@@ -88,6 +89,7 @@ func (f *faultyFS) do(op Op, name string, call func(string) error) error {
 }
 
 func (f *faultyFS) Remove(name string) error  { return f.do(OpRemove, name, f.fs.Remove) }
+func (f *faultyFS) Mkdir(dir string) error    { return f.do(OpMkdir, dir, f.fs.Mkdir) }
 func (f *faultyFS) MkdirAll(dir string) error { return f.do(OpMkdirAll, dir, f.fs.MkdirAll) }
 func (f *faultyFS) SyncDir(dir string) error  { return f.do(OpSyncDir, dir, f.fs.SyncDir) }
 func (f *faultyFS) SyncAll(dir string) error  { return f.do(OpSyncAll, dir, f.fs.SyncAll) }

@@ -282,6 +282,20 @@ func (m *Mem) Stat(name string) (Info, error) {
 	return Info{Size: int64(len(n.data)), IsDir: n.dir != nil, ModTime: n.modified}, nil
 }
 
+func (m *Mem) Mkdir(name string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	dir, base, err := m.parent("mkdir", name)
+	if err != nil {
+		return err
+	}
+	if dir.names[base] != nil {
+		return pathError("mkdir", name, iofs.ErrExist)
+	}
+	dir.do(nameOp{name: base, node: &memNode{dir: newMemDir()}})
+	return nil
+}
+
 func (m *Mem) MkdirAll(name string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -26,6 +26,7 @@ func (*osFS) Create(name string) (File, error) {
 }
 func (*osFS) Rename(from, to string) error { return os.Rename(from, to) }
 func (*osFS) Remove(name string) error     { return os.Remove(name) }
+func (*osFS) Mkdir(dir string) error       { return os.Mkdir(dir, 0o755) }
 func (*osFS) MkdirAll(dir string) error    { return os.MkdirAll(dir, 0o755) }
 
 func (*osFS) List(dir string) ([]string, error) {

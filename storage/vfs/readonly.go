@@ -24,6 +24,7 @@ func refuse(op, name string) error { return fmt.Errorf("%s %s: %w", op, name, Er
 func (*readOnlyFS) Create(name string) (File, error)    { return nil, refuse("create", name) }
 func (*readOnlyFS) Rename(from, _ string) error         { return refuse("rename", from) }
 func (*readOnlyFS) Remove(name string) error            { return refuse("remove", name) }
+func (*readOnlyFS) Mkdir(dir string) error              { return refuse("mkdir", dir) }
 func (*readOnlyFS) MkdirAll(dir string) error           { return refuse("mkdir", dir) }
 func (*readOnlyFS) SyncDir(dir string) error            { return refuse("syncdir", dir) }
 func (*readOnlyFS) SyncAll(dir string) error            { return refuse("syncall", dir) }

@@ -43,6 +43,8 @@ type FS interface {
 	// List returns the sorted names in a directory.
 	List(dir string) ([]string, error)
 	Stat(name string) (Info, error)
+	// Mkdir makes a directory in one that exists; fs.ErrExist if the name is taken.
+	Mkdir(dir string) error
 	MkdirAll(dir string) error
 	// SyncDir makes the names in dir durable, not what they name.
 	SyncDir(dir string) error

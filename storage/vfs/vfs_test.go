@@ -54,8 +54,19 @@ func TestSameOnBoth(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "a", "b")
 			path := func(base string) string { return filepath.Join(dir, base) }
+			if err := fs.Mkdir(dir); !errors.Is(err, iofs.ErrNotExist) {
+				t.Errorf("a directory in none: %v", err)
+			}
 			must(t, fs.MkdirAll(dir))
 			must(t, fs.MkdirAll(dir))
+			must(t, fs.Mkdir(path("d")))
+			if info, err := fs.Stat(path("d")); err != nil || !info.IsDir {
+				t.Errorf("a directory: %+v, %v", info, err)
+			}
+			if err := fs.Mkdir(path("d")); !errors.Is(err, iofs.ErrExist) {
+				t.Errorf("a directory twice: %v", err)
+			}
+			must(t, fs.Remove(path("d")))
 			_, err := fs.Open(path("x"))
 			if !errors.Is(err, iofs.ErrNotExist) {
 				t.Errorf("open of nothing: %v", err)
