@@ -8,6 +8,7 @@ import (
 	stdlog "log"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"go.etcd.io/raft/v3"
@@ -321,6 +322,52 @@ func TestNothingIsAnsweredWithoutAMajority(t *testing.T) {
 			t.Errorf("%s: %+v", token, a)
 		}
 	}
+}
+
+// A refusal rests on the image that it was given on. It does not wait for a large unit that was decided on after it.
+func TestRefusalWaitsForNoLaterUnit(t *testing.T) {
+	c := newCluster(t, 1, 2, 3)
+	p := c.elect()
+	c.do(p, formCluster(), register(0, 1), topic("t", 1))
+	var other *peer
+	for id, x := range c.peers {
+		if x != p && other == nil {
+			other = x
+		} else if x != p {
+			c.down[id] = true
+		}
+	}
+	p.core.Enqueue(quorum.Proposal{Token: "refused", Request: control.Request{Command: topic("t", 1)}})
+	p.told(p.core.Propose(now))
+	p.core.Enqueue(quorum.Proposal{Token: "large", Request: control.Request{Command: topic("u", 1), Cause: strings.Repeat("x", 2<<20)}})
+	c.turn(p.core.Status().Leader)
+	parts := 0
+	other.inbox = slices.DeleteFunc(other.inbox, func(m quorum.Message) bool { // but the first of the unit is lost
+		if !m.Urgent {
+			parts++
+		}
+		return !m.Urgent && parts > 2
+	})
+	if parts < 4 {
+		t.Fatalf("the unit came in %d messages", parts)
+	}
+	for range 2 {
+		for id := range c.peers {
+			if !c.down[id] {
+				c.turn(id)
+			}
+		}
+		if _, decided := p.answers["large"]; decided {
+			t.Fatal("the unit is whole")
+		}
+		if a, answered := p.answers["refused"]; answered {
+			if !refused(a, control.TopicExists) {
+				t.Fatalf("%+v", a)
+			}
+			return
+		}
+	}
+	t.Fatal("it is not answered")
 }
 
 func TestFollowerTakesSnapshot(t *testing.T) {
