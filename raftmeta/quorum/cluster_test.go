@@ -307,14 +307,14 @@ func TestNothingIsAnsweredWithoutAMajority(t *testing.T) {
 	p.core.Enqueue(quorum.Proposal{Token: "refused", Request: control.Request{Command: topic("t", 1)}})
 	p.core.Enqueue(quorum.Proposal{Token: "nothing to do", Request: control.Request{Command: set}})
 	c.settle()
-	if len(p.answers) != 0 || p.core.Waiting() != 2 {
-		t.Fatalf("%v, and %d wait", p.answers, p.core.Waiting())
+	if len(p.answers) != 0 || p.core.Waiting() != 2 || !p.core.OldestWaiting().Equal(now) {
+		t.Fatalf("%v, and %d wait since %s", p.answers, p.core.Waiting(), p.core.OldestWaiting())
 	}
 	for range 3 * quorum.ElectionTicks {
 		c.tick()
 		c.settle()
 	}
-	if len(p.answers) != 2 || p.core.Waiting() != 0 {
+	if len(p.answers) != 2 || p.core.Waiting() != 0 || !p.core.OldestWaiting().IsZero() {
 		t.Fatalf("%v, and %d wait", p.answers, p.core.Waiting())
 	}
 	for token, a := range p.answers {

@@ -153,7 +153,7 @@ func (c *Core) readable(states []raft.ReadState, done *Applied) {
 		}
 		delete(c.reads, n)
 		if held, ok := r.token.(vouched); ok {
-			done.Answers = append(done.Answers, held...)
+			done.Answers = append(done.Answers, held.answers...)
 			continue
 		}
 		r.index = s.Index
@@ -176,7 +176,7 @@ func (c *Core) abandonReads(before uint64) []Answer {
 			continue
 		}
 		if held, ok := c.reads[n].token.(vouched); ok {
-			answers = append(answers, unknown(held)...)
+			answers = append(answers, unknown(held.answers)...)
 		} else {
 			answers = append(answers, Answer{Token: c.reads[n].token, Err: ErrUnknown})
 		}
