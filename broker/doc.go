@@ -50,10 +50,11 @@
 //
 // Goroutines: one per connection (its reader) and one more while it writes; one
 // per connection to another node, one per peer of the quorum and snapshot to it;
-// per node the controller's loop and who looks after its log's reserve, the follower of the committed units, the
-// heartbeats, the flusher, the recovery points, retention, the scrub, one per listener, the
-// admin server. Nothing runs per partition, and a waiting fetch or produce holds
-// none.
+// per node the controller's loop and who looks after its log and the reserve of
+// that, the follower of the committed units and who writes its checkpoint, the
+// heartbeats, the flusher, the recovery points, retention, the scrub, one per
+// listener, the admin server. Nothing runs per partition, and a waiting fetch or
+// produce holds none.
 //
 // # How a node enters
 //
