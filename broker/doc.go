@@ -157,7 +157,8 @@
 // An answer that changes nothing, a refusal or "it is so already", rests on what
 // others changed. So it waits like a change: for a majority to confirm that this
 // controller still led when it decided, and for every broker to show what it
-// decided on.
+// decided on. Brokers report a change at once where it is awaited; behind one that
+// is not, as when producer ids are given out, the answer is a unit without records.
 //
 // The history is written in words, when a unit is applied and the state before it
 // is at hand, not as the units themselves: it needs nothing to be read, and is

@@ -324,6 +324,37 @@ func TestNothingIsAnsweredWithoutAMajority(t *testing.T) {
 	}
 }
 
+// Brokers report at once what is awaited, and all else with their next heartbeat. A refusal behind a change that nobody
+// awaits has them report at once too, and the next ones need nothing more.
+func TestBrokersReportWhatARefusalRestsOn(t *testing.T) {
+	c := newCluster(t, 1, 2, 3)
+	p := c.elect()
+	c.do(p, formCluster(), register(0, 1), topic("t", 1))
+	at := p.core.Image().Index()
+	for range 2 {
+		p.core.Enqueue(quorum.Proposal{Token: "refused", Request: control.Request{Command: topic("t", 1), Awaited: true}})
+		c.settle()
+		if a := p.answers["refused"]; !refused(a, control.TopicExists) || a.Index != at+1 || p.core.Image().Index() != at+1 {
+			t.Fatalf("%+v, the image is at %d, and was at %d", a, p.core.Image().Index(), at)
+		}
+		delete(p.answers, "refused")
+	}
+	s, err := p.log.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, err := image.DecodeUnit(s.Entries[len(s.Entries)-1].GetData()[1:], image.ClusterHash(cluster))
+	if err != nil || !u.Awaited || len(u.Records) > 0 {
+		t.Fatalf("%+v, %v", u, err)
+	}
+	p.core.Enqueue(quorum.Proposal{Token: "of the controller", Request: control.Request{Command: topic("u", 1)}})
+	p.core.Enqueue(quorum.Proposal{Token: "refused", Request: control.Request{Command: topic("t", 1), Awaited: true}})
+	c.settle()
+	if a := p.answers["refused"]; a.Index != at+2 || p.core.Image().Index() != at+2 {
+		t.Fatalf("%+v, the image is at %d, and was at %d", a, p.core.Image().Index(), at+1)
+	}
+}
+
 // A refusal rests on the image that it was given on. It does not wait for a large unit that was decided on after it.
 func TestRefusalWaitsForNoLaterUnit(t *testing.T) {
 	c := newCluster(t, 1, 2, 3)

@@ -81,7 +81,9 @@ func (c *Core) OldestWaiting() (oldest time.Time) {
 }
 
 // Propose evaluates what waits, if it may, and proposes the unit. Answers that need no unit come when a majority has
-// confirmed that this node led when they were given; those of a node that does not lead, or is alone, at once.
+// confirmed that this node led when they were given; those of a node that does not lead, or is alone, at once. Brokers
+// report what they have applied at once where it is awaited, else when their next heartbeat is due. So an awaited answer
+// behind a unit that was not gets a unit without records: it would wait for those heartbeats otherwise.
 func (c *Core) Propose(now time.Time) []Answer {
 	if !c.leader && !c.Alone() { // who is alone is about to lead
 		return c.turnAway()
@@ -96,7 +98,7 @@ func (c *Core) Propose(now time.Time) []Answer {
 	c.units++
 	unit := &image.Unit{ID: c.unitID(), Base: c.image.Index()}
 	answers, encoded := c.evaluate(unit, now)
-	if len(unit.Records) == 0 {
+	if unit.Awaited = awaited(answers); len(unit.Records) == 0 && (c.reported || !unit.Awaited) {
 		for i := range answers {
 			answers[i].Index = c.image.Index()
 		}
@@ -115,6 +117,10 @@ func (c *Core) Propose(now time.Time) []Answer {
 	}
 	c.flight = &flight{unit.ID, answers, since}
 	return nil
+}
+
+func awaited(answers []Answer) bool {
+	return slices.ContainsFunc(answers, func(a Answer) bool { return a.Awaited })
 }
 
 func (c *Core) turnAway() []Answer {
@@ -164,7 +170,6 @@ func (c *Core) evaluate(unit *image.Unit, now time.Time) (answers []Answer, enco
 		// as well.
 		a.Awaited = c.waiting[n].Request.Awaited
 		if len(records) > 0 {
-			unit.Awaited = unit.Awaited || a.Awaited
 			unit.Records = append(unit.Records, records...)
 		}
 		decided, encoded = records, whole
