@@ -50,10 +50,11 @@
 //
 // Goroutines: one per connection (its reader) and one more while it writes; one
 // per connection to another node, one per peer of the quorum and snapshot to it;
-// per node the controller's loop and who looks after its log's reserve, the follower of the committed units, the
-// heartbeats, the flusher, the recovery points, retention, the scrub, one per listener, the
-// admin server. Nothing runs per partition, and a waiting fetch or produce holds
-// none.
+// per node the controller's loop and who looks after its log and the reserve of
+// that, the follower of the committed units and who writes its checkpoint, the
+// heartbeats, the flusher, the recovery points, retention, the scrub, one per
+// listener, the admin server. Nothing runs per partition, and a waiting fetch or
+// produce holds none.
 //
 // # How a node enters
 //
@@ -156,7 +157,8 @@
 // An answer that changes nothing, a refusal or "it is so already", rests on what
 // others changed. So it waits like a change: for a majority to confirm that this
 // controller still led when it decided, and for every broker to show what it
-// decided on.
+// decided on. Brokers report a change at once where it is awaited; behind one that
+// is not, as when producer ids are given out, the answer is a unit without records.
 //
 // The history is written in words, when a unit is applied and the state before it
 // is at hand, not as the units themselves: it needs nothing to be read, and is

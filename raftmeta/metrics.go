@@ -22,8 +22,8 @@ type metrics struct {
 	was                                            string // what state says; the goroutine of Run only
 
 	leaders        prometheus.Counter
-	ledBy, ledIn   uint64       // raft id and term of the last leader; the goroutine of Run only
-	oldest         atomic.Int64 // since when the command waits that waits longest, in Unix nanoseconds; 0 for none
+	ledBy, ledIn   uint64                    // raft id and term of the last leader; the goroutine of Run only
+	oldest         atomic.Pointer[time.Time] // since when the command waits that waits longest, nil for none; not a number: see saving
 	members        atomic.Pointer[[]quorum.Progress]
 	match, pending *prometheus.Desc
 	peerState      *prometheus.Desc
@@ -64,8 +64,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	reg.MustRegister(m.leaders, m, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "streambus_raft_waiting_seconds", Help: "How long the command has waited for its outcome that waits longest; 0 if none does.",
 	}, func() float64 {
-		if since := m.oldest.Load(); since != 0 {
-			return time.Since(time.Unix(0, since)).Seconds()
+		if since := m.oldest.Load(); since != nil {
+			return time.Since(*since).Seconds()
 		}
 		return 0
 	}))
@@ -98,10 +98,10 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 // waits takes over since when the command waits that waits longest.
 func (m *metrics) waits(since time.Time) {
 	if since.IsZero() {
-		m.oldest.Store(0)
+		m.oldest.Store(nil)
 		return
 	}
-	m.oldest.Store(since.UnixNano())
+	m.oldest.Store(&since)
 }
 
 // observe takes over where the raft node stands, and which node leads.

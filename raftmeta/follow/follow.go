@@ -31,7 +31,7 @@ type State struct {
 type Change struct {
 	Image *image.Image
 	Delta *image.Delta
-	// Records made the image out of the one before; nil where it came as a snapshot.
+	// Records made the image out of the one before; there are none where it came as a snapshot.
 	Records []image.Record
 	// Awaited says that somebody waits until every broker shows the image.
 	Awaited bool

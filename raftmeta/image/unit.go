@@ -9,7 +9,7 @@ const (
 )
 
 // Unit is what one proposal decided: the piece in which metadata changes and becomes visible. The records of each of its
-// operations stand behind an [OperationRecord] that says who asked for them, and why.
+// operations stand behind an [OperationRecord] that says who asked for them, and why. One that is awaited may have none.
 type Unit struct {
 	ID   UUID   // unique: the proposer recognizes its unit by it
 	Base uint64 // index of the image that the unit was decided on

@@ -13,6 +13,7 @@ package office
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/streambus/streambus/raftmeta/control"
@@ -45,7 +46,7 @@ type Office struct {
 	confirmed time.Time // when a confirmation was last asked for
 	// asked holds the commands of the office that are under way, with a zero time, and those that failed, with when.
 	asked   map[about]time.Time
-	further []step // the next steps of commands that take several units
+	further []step // that are to be given: the next of commands that take several units, and what was not carried out
 	fresh   []control.Request
 }
 
@@ -196,6 +197,12 @@ type Effects struct {
 	Wake     time.Time         // when to come again if nothing happens before; zero for never
 }
 
+func (e *Effects) wake(at time.Time) {
+	if e.Wake.IsZero() || at.Before(e.Wake) {
+		e.Wake = at
+	}
+}
+
 // Supervise looks at the brokers and at the members of the quorum.
 func (o *Office) Supervise(now time.Time) (e Effects) {
 	if !o.Held() {
@@ -206,14 +213,16 @@ func (o *Office) Supervise(now time.Time) (e Effects) {
 	for _, t := range watched.Released {
 		e.Released = append(e.Released, t.(quorum.Answer))
 	}
-	for _, s := range o.further {
-		o.core.Enqueue(quorum.Proposal{Token: s, Request: s.request})
-	}
 	e.Wake = watched.Wake
-	if len(o.further) > 0 {
-		e.Wake = now
-	}
-	o.further = nil
+	o.further = slices.DeleteFunc(o.further, func(s step) bool {
+		if now.Before(s.due) {
+			e.wake(s.due)
+			return false
+		}
+		e.wake(now)
+		o.core.Enqueue(quorum.Proposal{Token: s, Request: s.request})
+		return true
+	})
 	for _, f := range watched.Fence {
 		o.ask(now, f.Reason, &control.FenceBroker{ID: f.Node, Epoch: f.Epoch, Reason: f.Reason})
 	}
@@ -236,7 +245,7 @@ func (o *Office) Supervise(now time.Time) (e Effects) {
 // ask gives a command of the office's own, unless the same is under way: it may take many units, and its next step comes
 // when this one is through.
 func (o *Office) ask(now time.Time, cause string, cmd control.Command) {
-	s := step{aboutOf(cmd), control.Request{Actor: fmt.Sprintf("controller %d", o.cfg.NodeID), Cause: cause, Command: cmd}}
+	s := step{about: aboutOf(cmd), request: control.Request{Actor: fmt.Sprintf("controller %d", o.cfg.NodeID), Cause: cause, Command: cmd}}
 	if failed, ok := o.asked[s.about]; ok && (failed.IsZero() || now.Before(failed.Add(pause))) {
 		return
 	}
@@ -249,6 +258,8 @@ func (o *Office) ask(now time.Time, cause string, cmd control.Command) {
 type step struct {
 	about   about
 	request control.Request
+	begun   bool      // it goes on with what was carried out in part
+	due     time.Time // not before then
 }
 
 // about is what a command is, without its reasons.
@@ -270,15 +281,23 @@ func aboutOf(cmd control.Command) about {
 	}
 }
 
-// through has a command given again that has more to do: by Supervise, so that everybody else has a turn before.
+// through has a command given again that has more to do: by Supervise, so that everybody else has a turn before. One that was
+// not carried out, as while leadership is being handed over, is asked for again by those that watch the brokers and the
+// members; but none of them asks for the rest of one that is begun, or looks for partitions without a leader.
 func (o *Office) through(now time.Time, s step, a quorum.Answer) {
 	if !o.Held() {
 		return
 	}
 	if a.Err != nil {
+		if _, elects := s.request.Command.(*control.ElectLeaders); (s.begun || elects) && !a.Decided() {
+			s.due = now.Add(pause)
+			o.further = append(o.further, s)
+			return
+		}
 		o.asked[s.about] = now
 		return
 	}
+	s.begun = true
 	switch reply := a.Reply.(type) {
 	case *control.BrokerProgress:
 		if reply.More {

@@ -106,3 +106,39 @@ func TestHeartbeatOfALaterRegistration(t *testing.T) {
 		t.Errorf("one that registered elsewhere: %v", err)
 	}
 }
+
+// What the quorum did not take, as while leadership is being handed over, is given again if nobody asks for it once more:
+// the rest of a command that is begun, and the search for partitions without a leader.
+func TestWhatIsBegunGoesOn(t *testing.T) {
+	core, o := alone(t)
+	settle(t, core, o)
+	given := func() []quorum.Answer { return core.Withdraw(func(control.Command) bool { return true }) }
+	lost := func(again bool) {
+		t.Helper()
+		o.Hold(now, given())
+		if e := o.Supervise(now); core.Waiting() != 0 || again != e.Wake.Equal(now.Add(pause)) {
+			t.Fatalf("%d wait, and the next time is %s", core.Waiting(), e.Wake)
+		}
+		if o.Supervise(now.Add(pause)); again != (core.Waiting() == 1) {
+			t.Fatalf("%d wait", core.Waiting())
+		}
+	}
+	unfence := &control.UnfenceBroker{ID: 7}
+	o.ask(now, "", unfence)
+	o.Supervise(now)
+	lost(false)
+	o.ask(now.Add(pause), "", unfence)
+	o.Supervise(now)
+	step := given()
+	step[0].Err, step[0].Reply = nil, &control.BrokerProgress{More: true}
+	o.Hold(now, step)
+	o.Supervise(now)
+	lost(true)
+	lost(true)
+	given()
+
+	o.Leave()
+	o.Take(now)
+	o.Supervise(now)
+	lost(true)
+}

@@ -98,7 +98,7 @@ func (c *Core) restore(snap *pb.Snapshot, done *Applied) error {
 		return fmt.Errorf("the snapshot of index %d from the leader: %w", meta.GetIndex(), err)
 	}
 	c.image, c.applied, c.appliedTerm, c.conf = img, meta.GetIndex(), meta.GetTerm(), meta.GetConfState()
-	c.assembler = Assembler{}
+	c.assembler, c.reported = Assembler{}, false
 	done.Restored, done.Base = true, img.Index()
 	return c.storage.ApplySnapshot(&pb.Snapshot{Metadata: meta})
 }
@@ -142,6 +142,7 @@ func (c *Core) apply(e *pb.Entry, done *Applied) error {
 		return fmt.Errorf("the unit was decided on index %d, the image is at %d", u.Base, c.image.Index())
 	}
 	c.image, _ = image.Apply(c.image, e.GetIndex(), u.Records)
+	c.reported = u.Awaited
 	done.Units = append(done.Units, Committed{e.GetIndex(), unit})
 	if c.flight != nil && c.flight.id == u.ID {
 		for _, a := range c.flight.answers {

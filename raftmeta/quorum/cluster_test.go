@@ -8,6 +8,7 @@ import (
 	stdlog "log"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"go.etcd.io/raft/v3"
@@ -315,14 +316,14 @@ func TestNothingIsAnsweredWithoutAMajority(t *testing.T) {
 	p.core.Enqueue(quorum.Proposal{Token: "refused", Request: control.Request{Command: topic("t", 1)}})
 	p.core.Enqueue(quorum.Proposal{Token: "nothing to do", Request: control.Request{Command: set}})
 	c.settle()
-	if len(p.answers) != 0 || p.core.Waiting() != 2 {
-		t.Fatalf("%v, and %d wait", p.answers, p.core.Waiting())
+	if len(p.answers) != 0 || p.core.Waiting() != 2 || !p.core.OldestWaiting().Equal(now) {
+		t.Fatalf("%v, and %d wait since %s", p.answers, p.core.Waiting(), p.core.OldestWaiting())
 	}
 	for range 3 * quorum.ElectionTicks {
 		c.tick()
 		c.settle()
 	}
-	if len(p.answers) != 2 || p.core.Waiting() != 0 {
+	if len(p.answers) != 2 || p.core.Waiting() != 0 || !p.core.OldestWaiting().IsZero() {
 		t.Fatalf("%v, and %d wait", p.answers, p.core.Waiting())
 	}
 	for token, a := range p.answers {
@@ -330,6 +331,83 @@ func TestNothingIsAnsweredWithoutAMajority(t *testing.T) {
 			t.Errorf("%s: %+v", token, a)
 		}
 	}
+}
+
+// Brokers report at once what is awaited, and all else with their next heartbeat. A refusal behind a change that nobody
+// awaits has them report at once too, and the next ones need nothing more.
+func TestBrokersReportWhatARefusalRestsOn(t *testing.T) {
+	c := newCluster(t, 1, 2, 3)
+	p := c.elect()
+	c.do(p, formCluster(), register(0, 1), topic("t", 1))
+	at := p.core.Image().Index()
+	for range 2 {
+		p.core.Enqueue(quorum.Proposal{Token: "refused", Request: control.Request{Command: topic("t", 1), Awaited: true}})
+		c.settle()
+		if a := p.answers["refused"]; !refused(a, control.TopicExists) || a.Index != at+1 || p.core.Image().Index() != at+1 {
+			t.Fatalf("%+v, the image is at %d, and was at %d", a, p.core.Image().Index(), at)
+		}
+		delete(p.answers, "refused")
+	}
+	s, err := p.log.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, err := image.DecodeUnit(s.Entries[len(s.Entries)-1].GetData()[1:], image.ClusterHash(cluster))
+	if err != nil || !u.Awaited || len(u.Records) > 0 {
+		t.Fatalf("%+v, %v", u, err)
+	}
+	p.core.Enqueue(quorum.Proposal{Token: "of the controller", Request: control.Request{Command: topic("u", 1)}})
+	p.core.Enqueue(quorum.Proposal{Token: "refused", Request: control.Request{Command: topic("t", 1), Awaited: true}})
+	c.settle()
+	if a := p.answers["refused"]; a.Index != at+2 || p.core.Image().Index() != at+2 {
+		t.Fatalf("%+v, the image is at %d, and was at %d", a, p.core.Image().Index(), at+1)
+	}
+}
+
+// A refusal rests on the image that it was given on. It does not wait for a large unit that was decided on after it.
+func TestRefusalWaitsForNoLaterUnit(t *testing.T) {
+	c := newCluster(t, 1, 2, 3)
+	p := c.elect()
+	c.do(p, formCluster(), register(0, 1), topic("t", 1))
+	var other *peer
+	for id, x := range c.peers {
+		if x != p && other == nil {
+			other = x
+		} else if x != p {
+			c.down[id] = true
+		}
+	}
+	p.core.Enqueue(quorum.Proposal{Token: "refused", Request: control.Request{Command: topic("t", 1)}})
+	p.told(p.core.Propose(now))
+	p.core.Enqueue(quorum.Proposal{Token: "large", Request: control.Request{Command: topic("u", 1), Cause: strings.Repeat("x", 2<<20)}})
+	c.turn(p.core.Status().Leader)
+	parts := 0
+	other.inbox = slices.DeleteFunc(other.inbox, func(m quorum.Message) bool { // but the first of the unit is lost
+		if !m.Urgent {
+			parts++
+		}
+		return !m.Urgent && parts > 2
+	})
+	if parts < 4 {
+		t.Fatalf("the unit came in %d messages", parts)
+	}
+	for range 2 {
+		for id := range c.peers {
+			if !c.down[id] {
+				c.turn(id)
+			}
+		}
+		if _, decided := p.answers["large"]; decided {
+			t.Fatal("the unit is whole")
+		}
+		if a, answered := p.answers["refused"]; answered {
+			if !refused(a, control.TopicExists) {
+				t.Fatalf("%+v", a)
+			}
+			return
+		}
+	}
+	t.Fatal("it is not answered")
 }
 
 func TestFollowerTakesSnapshot(t *testing.T) {

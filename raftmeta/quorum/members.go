@@ -142,25 +142,28 @@ func (c *Core) ReadIndex(token any) error {
 	return nil
 }
 
-// readable answers reads whose index is applied.
+// readable answers reads whose index is applied. Answers that were to be vouched for rest on an older image, and wait for
+// nothing more: who is deposed meanwhile could not see to it any more that every broker shows what they say.
 func (c *Core) readable(states []raft.ReadState, done *Applied) {
 	for _, s := range states {
 		n := binary.BigEndian.Uint64(s.RequestCtx)
-		if r, ok := c.reads[n]; ok {
-			delete(c.reads, n)
-			r.index = s.Index
-			c.due = append(c.due, r)
+		r, ok := c.reads[n]
+		if !ok {
+			continue
 		}
+		delete(c.reads, n)
+		if held, ok := r.token.(vouched); ok {
+			done.Answers = append(done.Answers, held.answers...)
+			continue
+		}
+		r.index = s.Index
+		c.due = append(c.due, r)
 	}
 	c.due = slices.DeleteFunc(c.due, func(r read) bool {
 		if c.applied < r.index || c.assembler.inUnit {
 			return false
 		}
-		if held, ok := r.token.(vouched); ok {
-			done.Answers = append(done.Answers, held...)
-		} else {
-			done.Answers = append(done.Answers, Answer{Token: r.token, Index: c.image.Index()})
-		}
+		done.Answers = append(done.Answers, Answer{Token: r.token, Index: c.image.Index()})
 		return true
 	})
 }
@@ -173,7 +176,7 @@ func (c *Core) abandonReads(before uint64) []Answer {
 			continue
 		}
 		if held, ok := c.reads[n].token.(vouched); ok {
-			answers = append(answers, unknown(held)...)
+			answers = append(answers, unknown(held.answers)...)
 		} else {
 			answers = append(answers, Answer{Token: c.reads[n].token, Err: ErrUnknown})
 		}

@@ -45,7 +45,10 @@ func (c *Core) Enqueue(p Proposal) { c.waiting = append(c.waiting, p) }
 
 // vouched is the token of a read behind which answers wait that rest on the image alone. A leader that was deposed and does
 // not know it would otherwise refuse because of what is no more, or say that all is as was asked for when it is not.
-type vouched []Answer
+type vouched struct {
+	answers []Answer
+	since   time.Time // of the command among them that waits longest
+}
 
 // Waiting counts the commands that wait for their answers.
 func (c *Core) Waiting() int {
@@ -55,7 +58,7 @@ func (c *Core) Waiting() int {
 	}
 	for _, r := range c.reads {
 		if held, ok := r.token.(vouched); ok {
-			n += len(held)
+			n += len(held.answers)
 		}
 	}
 	return n
@@ -63,18 +66,24 @@ func (c *Core) Waiting() int {
 
 // OldestWaiting is since when the command waits that waits longest, by the clock of Propose, which is called whenever there
 // are new ones. It is zero if none does.
-func (c *Core) OldestWaiting() time.Time {
-	if c.flight != nil { // the others came later
-		return c.flight.since
+func (c *Core) OldestWaiting() (oldest time.Time) {
+	if c.flight != nil {
+		oldest = c.flight.since
+	} else if len(c.waiting) > 0 { // behind a flight they came later
+		oldest = c.waiting[0].since
 	}
-	if len(c.waiting) > 0 {
-		return c.waiting[0].since
+	for _, r := range c.reads {
+		if held, ok := r.token.(vouched); ok && (oldest.IsZero() || held.since.Before(oldest)) {
+			oldest = held.since
+		}
 	}
-	return time.Time{}
+	return oldest
 }
 
 // Propose evaluates what waits, if it may, and proposes the unit. Answers that need no unit come when a majority has
-// confirmed that this node led when they were given; those of a node that does not lead, or is alone, at once.
+// confirmed that this node led when they were given; those of a node that does not lead, or is alone, at once. Brokers
+// report what they have applied at once where it is awaited, else when their next heartbeat is due. So an awaited answer
+// behind a unit that was not gets a unit without records: it would wait for those heartbeats otherwise.
 func (c *Core) Propose(now time.Time) []Answer {
 	if !c.leader && !c.Alone() { // who is alone is about to lead
 		return c.turnAway()
@@ -89,14 +98,14 @@ func (c *Core) Propose(now time.Time) []Answer {
 	c.units++
 	unit := &image.Unit{ID: c.unitID(), Base: c.image.Index()}
 	answers, encoded := c.evaluate(unit, now)
-	if len(unit.Records) == 0 {
+	if unit.Awaited = awaited(answers); len(unit.Records) == 0 && (c.reported || !unit.Awaited) {
 		for i := range answers {
 			answers[i].Index = c.image.Index()
 		}
 		if c.Alone() {
 			return answers
 		}
-		if err := c.ReadIndex(vouched(answers)); err != nil {
+		if err := c.ReadIndex(vouched{answers, since}); err != nil {
 			return unknown(answers)
 		}
 		return nil
@@ -108,6 +117,10 @@ func (c *Core) Propose(now time.Time) []Answer {
 	}
 	c.flight = &flight{unit.ID, answers, since}
 	return nil
+}
+
+func awaited(answers []Answer) bool {
+	return slices.ContainsFunc(answers, func(a Answer) bool { return a.Awaited })
 }
 
 func (c *Core) turnAway() []Answer {
@@ -157,7 +170,6 @@ func (c *Core) evaluate(unit *image.Unit, now time.Time) (answers []Answer, enco
 		// as well.
 		a.Awaited = c.waiting[n].Request.Awaited
 		if len(records) > 0 {
-			unit.Awaited = unit.Awaited || a.Awaited
 			unit.Records = append(unit.Records, records...)
 		}
 		decided, encoded = records, whole

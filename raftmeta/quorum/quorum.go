@@ -103,6 +103,7 @@ type Core struct {
 	// applied and its term move with every entry, the image's index with whole units only.
 	applied, appliedTerm uint64
 	assembler            Assembler
+	reported             bool // brokers report the image as soon as they have applied it: its unit was awaited
 
 	leader bool
 	term   uint64 // in which leader was last looked at
