@@ -81,6 +81,7 @@ type Broker struct {
 	names     []string       // their names
 	admin     net.Listener
 	begun     time.Time
+	closed    bool          // the data directory
 	acting    bool          // the metadata knows this incarnation; of the goroutine that follows it
 	ready     chan struct{} // closed when clients can be served
 }
@@ -524,8 +525,8 @@ func (b *Broker) isReady() error {
 	}
 }
 
-// diskServes says what is wrong with the disk: that it has failed, or that it was
-// full and the metadata lives on what was kept for that.
+// diskServes says what is wrong with the disk: that it has failed, or that nothing
+// is kept for the metadata when it is full, since it was or has little room.
 func (b *Broker) diskServes() error {
 	if err := b.dir.Failed(); err != nil {
 		return err
@@ -578,9 +579,9 @@ func (b *Broker) Close() error {
 	if b.history != nil {
 		errs = append(errs, b.history.Close())
 	}
-	if b.dir != nil {
+	if b.dir != nil && !b.closed { // the admin server may still look at it
 		errs = append(errs, b.dir.Close(time.Now()))
-		b.dir = nil
+		b.closed = true
 	}
 	return errors.Join(errs...)
 }

@@ -44,6 +44,7 @@ func (w *world) disturb() {
 	})
 	add(p.brokerFaults, "pauses of brokers", func() { w.pause(&b.process, 12*sec) })
 	add(p.partitions, "partitions", w.partition)
+	add(p.partitions && p.elections, "leaders that do not hear of their successor", func() { w.deafen(c) })
 	add(p.partitions, "one-way cuts", func() {
 		a, b := w.anyone(), w.anyone()
 		w.net.separate([][2]*process{{a, b}}, w.chance.Int64N(5*sec))
@@ -184,6 +185,28 @@ func (w *world) partition() {
 		}
 	}
 	w.net.separate(links, 200*ms+w.chance.Int64N(6*sec))
+}
+
+// deafen has a leader hand over, and hear nothing from the other controllers from
+// then on: it takes itself for the leader for another second or two, and the brokers
+// can ask it.
+func (w *world) deafen(c *controller) {
+	var links [][2]*process
+	for _, x := range w.controllers {
+		if x != c {
+			links = append(links, [2]*process{&x.process, &c.process})
+		}
+	}
+	if !c.up {
+		return
+	}
+	c.at(w.now, "hand over", func() {
+		c.input(func() {
+			if _, ok := c.core.Transfer(); ok {
+				w.net.separate(links, sec+w.chance.Int64N(3*sec))
+			}
+		})
+	})
 }
 
 // heal ends every fault.

@@ -153,7 +153,7 @@ func (o *Office) confirm(now time.Time) {
 		o.brokers.Confirmed(now)
 		return
 	}
-	_ = o.core.ReadIndex(confirmation{now, o.term}) // an error: the office is not confirmed
+	_ = o.core.Confirm(confirmation{now, o.term}) // an error: the office is not confirmed
 }
 
 // Heartbeat takes one of a broker. ErrNotLeader says that another controller is to be told: whoever is in office has the

@@ -338,7 +338,8 @@ func TestNothingIsAnsweredWithoutAMajority(t *testing.T) {
 func TestBrokersReportWhatARefusalRestsOn(t *testing.T) {
 	c := newCluster(t, 1, 2, 3)
 	p := c.elect()
-	c.do(p, formCluster(), register(0, 1), topic("t", 1))
+	c.found(p)
+	c.do(p, topic("t", 1))
 	at := p.core.Image().Index()
 	for range 2 {
 		p.core.Enqueue(quorum.Proposal{Token: "refused", Request: control.Request{Command: topic("t", 1), Awaited: true}})
@@ -368,7 +369,8 @@ func TestBrokersReportWhatARefusalRestsOn(t *testing.T) {
 func TestRefusalWaitsForNoLaterUnit(t *testing.T) {
 	c := newCluster(t, 1, 2, 3)
 	p := c.elect()
-	c.do(p, formCluster(), register(0, 1), topic("t", 1))
+	c.found(p)
+	c.do(p, topic("t", 1))
 	var other *peer
 	for id, x := range c.peers {
 		if x != p && other == nil {

@@ -142,6 +142,13 @@ func (c *Core) ReadIndex(token any) error {
 	return nil
 }
 
+// Confirm asks whether this node leads: an Answer with the token comes when a majority has said so since. It needs no index,
+// so nothing has to be applied first.
+func (c *Core) Confirm(token any) error { return c.ReadIndex(confirm{token}) }
+
+// confirm is the token of such a read.
+type confirm struct{ token any }
+
 // readable answers reads whose index is applied. Answers that were to be vouched for rest on an older image, and wait for
 // nothing more: who is deposed meanwhile could not see to it any more that every broker shows what they say.
 func (c *Core) readable(states []raft.ReadState, done *Applied) {
@@ -152,12 +159,15 @@ func (c *Core) readable(states []raft.ReadState, done *Applied) {
 			continue
 		}
 		delete(c.reads, n)
-		if held, ok := r.token.(vouched); ok {
-			done.Answers = append(done.Answers, held.answers...)
-			continue
+		switch t := r.token.(type) {
+		case vouched:
+			done.Answers = append(done.Answers, t.answers...)
+		case confirm:
+			done.Answers = append(done.Answers, Answer{Token: t.token})
+		default:
+			r.index = s.Index
+			c.due = append(c.due, r)
 		}
-		r.index = s.Index
-		c.due = append(c.due, r)
 	}
 	c.due = slices.DeleteFunc(c.due, func(r read) bool {
 		if c.applied < r.index || c.assembler.inUnit {
@@ -175,10 +185,13 @@ func (c *Core) abandonReads(before uint64) []Answer {
 		if c.reads[n].asked >= before {
 			continue
 		}
-		if held, ok := c.reads[n].token.(vouched); ok {
-			answers = append(answers, unknown(held.answers)...)
-		} else {
-			answers = append(answers, Answer{Token: c.reads[n].token, Err: ErrUnknown})
+		switch t := c.reads[n].token.(type) {
+		case vouched:
+			answers = append(answers, unknown(t.answers)...)
+		case confirm:
+			answers = append(answers, Answer{Token: t.token, Err: ErrUnknown})
+		default:
+			answers = append(answers, Answer{Token: t, Err: ErrUnknown})
 		}
 		delete(c.reads, n)
 	}

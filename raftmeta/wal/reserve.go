@@ -74,7 +74,7 @@ func (r *reserve) giveUp(before int) bool {
 	if !r.held {
 		return r.given > before
 	}
-	if os.Remove(r.file()) != nil {
+	if err := os.Remove(r.file()); err != nil && !errors.Is(err, fs.ErrNotExist) { // somebody may have made room by removing it
 		return false
 	}
 	r.held = false
@@ -87,6 +87,9 @@ func (r *reserve) take() error {
 	r.making.Lock()
 	defer r.making.Unlock()
 	r.mu.Lock()
+	if _, err := os.Stat(r.file()); r.held && errors.Is(err, fs.ErrNotExist) { // somebody has removed it
+		r.held = false
+	}
 	held, given := r.held, r.given
 	r.mu.Unlock()
 	if held {

@@ -234,6 +234,28 @@ func TestTwoMeetAFullDisk(t *testing.T) {
 	}
 }
 
+// Somebody who removes the reserve to make room has made it for whoever meets the full disk; and there is a reserve again.
+func TestReserveIsRemoved(t *testing.T) {
+	dir := t.TempDir()
+	l := openBolt(t, dir)
+	_, err := l.Reserve()
+	must(t, err)
+	must(t, os.Remove(filepath.Join(dir, wal.ReserveName)))
+	tries := 0
+	must(t, wal.Roomy(l, func() error {
+		if tries++; tries > 1 {
+			return nil
+		}
+		return &fs.PathError{Op: "write", Path: "log.db", Err: syscall.ENOSPC}
+	}))
+	for range 2 {
+		if _, err := l.Reserve(); err != nil || !hasReserve(dir) {
+			t.Fatalf("there is a reserve again: %t, %v", hasReserve(dir), err)
+		}
+		must(t, os.Remove(filepath.Join(dir, wal.ReserveName)))
+	}
+}
+
 // A reserve that cannot be made leaves nothing that takes room.
 func TestReserveThatCannotBeMade(t *testing.T) {
 	dir := t.TempDir()
