@@ -202,7 +202,7 @@ func (w *world) deafen(c *controller) {
 	}
 	c.at(w.now, "hand over", func() {
 		c.input(func() {
-			if _, ok := c.core.Transfer(); ok {
+			if _, ok := c.core.Transfer(); ok && !w.healed {
 				w.net.separate(links, sec+w.chance.Int64N(3*sec))
 			}
 		})
