@@ -228,7 +228,7 @@ func (t *Tracker) registered(node int32) *broker {
 
 // Heartbeat takes one that was received at a time, which may lie behind the last Tick: the answer to it may have waited for
 // a majority to confirm the office. An error is one of those above, and nothing has changed then. Only brokers that are
-// not fenced, and are not about to be, get leases.
+// not fenced get leases.
 func (t *Tracker) Heartbeat(now time.Time, h Heartbeat) (Reply, error) {
 	b := t.registered(h.Node)
 	switch {
@@ -250,7 +250,7 @@ func (t *Tracker) Heartbeat(now time.Time, h Heartbeat) (Reply, error) {
 		r.ShouldShutDown = b.wantStop && t.seen(now, b)
 		return r, nil
 	}
-	if t.confirmed.IsZero() || b.superseded || b.asked == askFence || h.Applied < t.floor {
+	if t.confirmed.IsZero() || b.superseded || h.Applied < t.floor {
 		return r, nil
 	}
 	if r.Lease = t.cfg.Lease - max(0, now.Sub(t.confirmed)); r.Lease <= 0 {
