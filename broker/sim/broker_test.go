@@ -33,6 +33,7 @@ type broker struct {
 
 	active    bool    // its image has shown it so
 	leased    int64   // when a controller last gave it a lease
+	silent    int64   // for how long it had none, at most, when its fence for silence was asked for
 	brief     bool    // a twin that ends when it is found
 	twin      bool    // a second process of its node
 	elsewhere *broker // who has its address, nil for itself
@@ -56,7 +57,7 @@ func (b *broker) start() {
 	b.incarnation = b.w.uuid()
 	b.state, b.img, b.lease, b.epoch = follow.New(clusterID), image.Empty(), liveness.Lease{}, 0
 	b.seq, b.open, b.wait, b.stopping = 0, nil, nil, false
-	b.displaced, b.active, b.leased = b.elsewhere != nil, false, -60*sec
+	b.displaced, b.active, b.leased, b.silent = b.elsewhere != nil, false, -60*sec, 0
 	b.w.homes[b.incarnation] = b
 	b.hint = b.w.load.IntN(len(b.w.controllers))
 	b.w.tell("%s starts, incarnation %s", b.name, b.incarnation)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	stdlog "log"
+	"strings"
 	"time"
 
 	"go.etcd.io/raft/v3"
@@ -366,6 +367,10 @@ func (c *controller) supervise() {
 		case *control.FenceBroker:
 			c.w.tell("%s fences broker %d: %s", c.name, x.ID, x.Reason)
 			c.w.stats["fences"]++
+			if reg, ok := c.core.Image().Broker(x.ID); ok && strings.HasPrefix(x.Reason, "no heartbeat") {
+				b := c.w.homes[reg.Incarnation]
+				b.silent = max(b.silent, c.w.now-b.leased)
+			}
 		case *control.UnfenceBroker:
 			c.w.stats["unfences"]++
 		case *control.BeginControlledShutdown:

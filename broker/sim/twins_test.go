@@ -140,12 +140,13 @@ func (o *oracle) replaced(before *image.Image, r *image.OperationRecord) bool {
 
 // silence looks at a broker that is fenced because nobody hears of it. Who was given
 // a lease was heard of by whoever is in office now, or before it took office; a
-// second is what a lease may be confirmed before.
+// second is what a lease may be confirmed before. It may be heard of again before
+// its fence is committed.
 func (o *oracle) silence(index uint64, old *image.Broker) {
 	b := o.w.homes[old.Incarnation]
 	o.w.stats["fences for silence"]++
-	if ago := o.w.now - b.leased; b.up && b.incarnation == old.Incarnation && ago < 7*sec {
-		o.w.broken("unit %d fences %s for its silence, and it was given a lease %.1f s ago", index, b.name, float64(ago)/1e9)
+	if b.up && b.incarnation == old.Incarnation && b.silent < 7*sec {
+		o.w.broken("unit %d fences %s for its silence, and it had been given a lease %.1f s before", index, b.name, float64(b.silent)/1e9)
 	}
 }
 
