@@ -76,7 +76,7 @@ type plan struct {
 	twins            bool
 	snapshotEvery    int // units
 	keepEntries      uint64
-	big              bool
+	big              bool // topics of 10,000 partitions: such a run takes ten times as long as others
 	opsPerSecond     int
 	diskMicroseconds int64
 }
@@ -94,7 +94,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 		controllers: []int{3, 3, 5}[r.IntN(3)], crash: most(), pause: most(), brokerFaults: most(), partitions: most(),
 		loss: most(), stalls: most(), elections: most(), slow: most(), deathProofs: most(), wipes: most(),
 		fullDisks: most(), failedSyncs: most(), flips: most(), jumps: most(), twins: most(),
-		snapshotEvery: 1 + r.IntN(30), keepEntries: uint64(r.IntN(20)), big: r.IntN(3) == 0,
+		snapshotEvery: 1 + r.IntN(30), keepEntries: uint64(r.IntN(20)), big: r.IntN(16) == 0,
 		opsPerSecond: 3 + r.IntN(20), diskMicroseconds: 100 + r.Int64N(5000),
 	}
 	w.oracle = newOracle(w)
