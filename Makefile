@@ -21,7 +21,7 @@ run: build
 	./bin/streambus serve
 
 test:
-	go test $(RACE) ./... && cd compat-tests && go test ./...
+	go test $(RACE) -timeout 20m ./... && cd compat-tests && go test ./...
 	@$(RACE_NOTE)
 
 lint:

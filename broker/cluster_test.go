@@ -271,7 +271,7 @@ func TestMetadataUnderFaults(t *testing.T) {
 		controllers int
 		span        time.Duration
 		share       int // of the operations that a long run makes, in hundredths
-	}{{3, 20 * time.Second, 100}, {1, 5 * time.Second, 20}, {5, 8 * time.Second, 20}} {
+	}{{3, 80 * time.Second, 100}, {1, 15 * time.Second, 20}, {5, 25 * time.Second, 20}} {
 		t.Run(fmt.Sprint(run.controllers, " controllers"), func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
