@@ -156,10 +156,10 @@ func (o *Office) confirm(now time.Time) {
 	_ = o.core.Confirm(confirmation{now, o.term}) // an error: the office is not confirmed
 }
 
-// Heartbeat takes one of a broker. ErrNotLeader says that another controller is to be told: whoever is in office has the
-// registration that the broker knows of, and one that was deposed might find the broker replaced or not registered.
+// Heartbeat takes one of a broker. ErrNotLeader says that another controller is to be told: whoever is in office has applied
+// what the broker has, and one that was deposed might find it not registered, or fenced, so that it may stop.
 func (o *Office) Heartbeat(now time.Time, h liveness.Heartbeat) (liveness.Reply, error) {
-	if !o.Held() || h.Epoch > int64(o.core.Image().Index()) {
+	if !o.Held() || max(uint64(h.Epoch), h.Applied) > o.core.Image().Index() {
 		return liveness.Reply{}, quorum.ErrNotLeader
 	}
 	if o.core.Alone() {

@@ -84,26 +84,30 @@ func TestRegistrationsComeToTheOffice(t *testing.T) {
 	}
 }
 
-// A controller that was deposed does not know who registered since: it sends a broker that did elsewhere, instead of telling
-// it that it is not registered, or that another is.
-func TestHeartbeatOfALaterRegistration(t *testing.T) {
+// A controller that was deposed does not know what changed since: it sends a broker that does elsewhere, instead of telling
+// it that it is not registered, that another is, or that it may stop.
+func TestHeartbeatFromAhead(t *testing.T) {
 	core, o := alone(t)
 	settle(t, core, o)
 	o.Enqueue(now, registration(1))
 	settle(t, core, o)
 	b, _ := core.Image().Broker(7)
-	beat := func(incarnation byte, epoch int64) error {
-		_, err := o.Heartbeat(now, liveness.Heartbeat{Node: 7, Incarnation: image.UUID{incarnation}, Epoch: epoch})
+	at := core.Image().Index()
+	beat := func(incarnation byte, epoch int64, applied uint64) error {
+		_, err := o.Heartbeat(now, liveness.Heartbeat{Node: 7, Incarnation: image.UUID{incarnation}, Epoch: epoch, Applied: applied})
 		return err
 	}
-	if err := beat(1, b.Epoch); err != nil {
+	if err := beat(1, b.Epoch, at); err != nil {
 		t.Error(err)
 	}
-	if err := beat(2, b.Epoch-1); !errors.Is(err, liveness.ErrStale) {
+	if err := beat(2, b.Epoch-1, at); !errors.Is(err, liveness.ErrStale) {
 		t.Errorf("one that was replaced: %v", err)
 	}
-	if err := beat(2, int64(core.Image().Index())+1); !errors.Is(err, quorum.ErrNotLeader) {
+	if err := beat(2, int64(at)+1, at); !errors.Is(err, quorum.ErrNotLeader) {
 		t.Errorf("one that registered elsewhere: %v", err)
+	}
+	if err := beat(1, b.Epoch, at+1); !errors.Is(err, quorum.ErrNotLeader) {
+		t.Errorf("one that has applied more: %v", err)
 	}
 }
 
