@@ -75,6 +75,7 @@ func (w *world) goOn() {
 	for _, b := range w.brokers {
 		b.stopping = false
 	}
+	w.run(w.now + 3*sec) // those that have stopped are there again
 	b := w.brokers[0]
 	probe := b.begin("probe", &control.CreateTopic{Name: "probe", ID: w.uuid(), Partitions: 3, ReplicationFactor: 1}, true)
 	probe.deadline, probe.count, probe.name = 1<<62, 3, "probe"
