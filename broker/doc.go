@@ -160,6 +160,9 @@
 // decided on. Brokers report a change at once where it is awaited; behind one that
 // is not, as when producer ids are given out, the answer is a unit without records.
 //
+// Partitions lie in blocks of 16 under three levels of 32: a change of one copies
+// four short lists, whatever the size of the topic.
+//
 // The history is written in words, when a unit is applied and the state before it
 // is at hand, not as the units themselves: it needs nothing to be read, and is
 // not needed for anything.

@@ -23,8 +23,8 @@ const (
 	// at first; it doubles up to longestPause.
 	pause, longestPause = 5 * time.Millisecond, 200 * time.Millisecond
 	// currentTime is what one controller may take to tell the index of what is
-	// answered.
-	currentTime = 40 * time.Millisecond
+	// answered, at first; it doubles up to 32 times that, for those that are far away.
+	currentTime, currentDoubled = 40 * time.Millisecond, 5
 	// pollWait is how long a controller holds a request for units that are not
 	// there yet.
 	pollWait = 5 * time.Second
@@ -365,7 +365,7 @@ func (c *Controllers) Current(ctx context.Context) (uint64, error) {
 func (c *Controllers) currentOnce(ctx context.Context, attempt int) (uint64, error) {
 	// A controller that was deposed and has not noticed waits for a majority that
 	// does not come: another one is asked soon.
-	ctx, cancel := context.WithTimeout(ctx, currentTime)
+	ctx, cancel := context.WithTimeout(ctx, currentTime<<min(attempt, currentDoubled))
 	defer cancel()
 	to, local, ok := c.choose(attempt)
 	switch {

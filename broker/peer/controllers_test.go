@@ -137,3 +137,39 @@ func TestSubmitUntilTimeIsOver(t *testing.T) {
 		}
 	}
 }
+
+// A controller that is far away is given the time that it needs, where no other answers sooner.
+func TestCurrentFromFarAway(t *testing.T) {
+	n := startNode(t, protocol.Controllers)
+	c := quorumOf(t, n)
+	ctx, cancel := context.WithTimeout(t.Context(), patient)
+	defer cancel()
+	type current struct {
+		index uint64
+		err   error
+	}
+	out := make(chan current, 1)
+	go func() {
+		index, err := c.Current(ctx)
+		out <- current{index, err}
+	}()
+	for {
+		s := receive(t, n.starts)
+		var q FetchUnits
+		if err := json.Unmarshal([]byte(s.header), &q); err != nil || s.key != protocol.KeyFetchUnits || !q.Current {
+			t.Fatalf("%d %s: %v", s.key, s.header, err)
+		}
+		if q.WaitMs < 200 { // whoever asks is gone before the answer is there
+			continue
+		}
+		header, err := json.Marshal(FetchUnitsAnswer{Index: 7})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.respond(&protocol.Response{Body: protocol.NewNodeRequest(s.key).Answer(header, nil)})
+		break
+	}
+	if got := receive(t, out); got.index != 7 || got.err != nil {
+		t.Fatalf("index %d, %v", got.index, got.err)
+	}
+}
