@@ -18,6 +18,7 @@ const (
 	recoveryPointsName = "recovery-point-offset-checkpoint"
 	startsName         = "log-start-offset-checkpoint"
 	cleanedName        = "cleaner-offset-checkpoint"
+	watermarksName     = "replication-offset-checkpoint"
 )
 
 // checkpointLines calls do for each line of a file of version 0: "0", a count,

@@ -55,6 +55,7 @@ type Dir struct {
 	starts       logOffsets // of logs whose files begin before them
 	startsOnDisk logOffsets
 	cleaned      logOffsets // below which logs may have gaps; as on disk
+	watermarks   logOffsets // below which logs are acknowledged; as on disk
 	due          []removal
 	buried       map[string]bool // deleted logs that the checkpoints may still know
 	found        int             // log directories when the directory was opened
@@ -121,6 +122,9 @@ func (d *Dir) load() error {
 		return err
 	}
 	d.startsOnDisk = maps.Clone(d.starts)
+	if d.watermarks, err = d.readOffsets(watermarksName, "what is acknowledged is then learned from the leaders again"); err != nil {
+		return err
+	}
 	if d.cleaned, err = d.readOffsets(cleanedName, "gaps that compaction left are then taken for losses"); err != nil {
 		return err
 	}
@@ -252,7 +256,7 @@ func (d *Dir) OpenLog(name string, cfg LogConfig, now time.Time) (*Log, Recovery
 	if known {
 		return nil, Recovery{}, fmt.Errorf("log %s is open already", name)
 	}
-	l.cleaned = limits.cleaned
+	l.cleaned.Store(limits.cleaned)
 	if !found && !stale {
 		// If somebody else makes directories here, the first append meets that: see
 		// makeDir. Of ten thousand new logs the calls that find nothing would be half
@@ -262,6 +266,7 @@ func (d *Dir) OpenLog(name string, cfg LogConfig, now time.Time) (*Log, Recovery
 	rec, err := l.open(limits, stale, now)
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	l.watermark.Store(min(d.watermarks[name], l.end))
 	if err != nil {
 		delete(d.logs, name)
 		return nil, rec, fmt.Errorf("open log %s: %w", name, err)
@@ -371,7 +376,39 @@ func (d *Dir) checkpoint() error {
 			points[name] = offset
 		}
 	}
-	return d.writePoints(points)
+	if err := d.writePoints(points); err != nil {
+		return err
+	}
+	return d.writeWatermarks(logs)
+}
+
+// writeWatermarks writes how far logs are acknowledged; of those that are not open
+// yet, what was known. It is called with checkpointMu held.
+func (d *Dir) writeWatermarks(logs map[string]*Log) error {
+	watermarks := make(logOffsets)
+	d.mu.Lock()
+	for name, offset := range d.watermarks {
+		if d.left[name] {
+			watermarks[name] = offset
+		}
+	}
+	same := d.watermarks
+	d.mu.Unlock()
+	for name, l := range logs {
+		if offset := l.HighWatermark(); offset > 0 {
+			watermarks[name] = offset
+		}
+	}
+	if maps.Equal(watermarks, same) {
+		return nil
+	}
+	if err := ReplaceFile(d.fs, filepath.Join(d.path, watermarksName), watermarks.encode()); err != nil {
+		return d.refused(err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.watermarks = watermarks
+	return nil
 }
 
 // forget removes a log from the checkpoints.

@@ -16,6 +16,7 @@ type FlushRound struct {
 // flushPart is what a round does for one log.
 type flushPart struct {
 	log   *Log
+	cuts  int // as the round began
 	end   int64
 	files []*handle
 	names unsyncedNames
@@ -54,7 +55,7 @@ func (l *Log) due() []*segment {
 func (l *Log) take() flushPart {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	p := flushPart{log: l, end: l.flushed, names: l.names}
+	p := flushPart{log: l, cuts: l.cuts, end: l.flushed, names: l.names}
 	due := l.due()
 	for _, seg := range due {
 		p.files = append(p.files, seg.pin)
@@ -171,9 +172,9 @@ func (r *FlushRound) Done(elapsed time.Duration, err error) []Flushed {
 		if p.log.gone.Load() {
 			continue
 		}
-		p.log.durable(p.end)
-		p.log.syncedNames(p.names)
-		flushed = append(flushed, Flushed{p.log, p.end})
+		if p.log.synced(p) {
+			flushed = append(flushed, Flushed{p.log, p.end})
+		}
 	}
 	r.d.moved.Store(true)
 	return flushed
@@ -185,10 +186,17 @@ func (l *Log) durable(end int64) {
 	l.flushed = max(l.flushed, end)
 }
 
-func (l *Log) syncedNames(names unsyncedNames) {
+// synced takes over what a round has done, unless the log was cut meanwhile: what
+// it holds now the round has not seen.
+func (l *Log) synced(p flushPart) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.named = l.named || names.files
+	if l.cuts != p.cuts {
+		return false
+	}
+	l.flushed = max(l.flushed, p.end)
+	l.named = l.named || p.names.files
+	return true
 }
 
 const (

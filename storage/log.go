@@ -41,12 +41,13 @@ type LogConfig struct {
 // A log without records has no files and no directory; its first append makes
 // them.
 type Log struct {
-	d       *Dir
-	name    string
-	topicID [16]byte
-	cleaned int64                  // compaction may have left gaps below it; set at OpenLog
-	gone    atomic.Bool            // deleted
-	moved   atomic.Pointer[string] // where its directory is, once it is gone
+	d         *Dir
+	name      string
+	topicID   [16]byte
+	cleaned   atomic.Int64           // compaction may have left gaps below it
+	watermark atomic.Int64           // how far the log is acknowledged, as far as is known
+	gone      atomic.Bool            // deleted
+	moved     atomic.Pointer[string] // where its directory is, once it is gone
 
 	scrubMu sync.Mutex // one Scrub at a time; taken before mu
 	scrub   scrubCursor
@@ -71,6 +72,7 @@ type Log struct {
 	epochs   epochs     // changes under both
 	hint     position   // mu only: where the latest read ended
 	flushed  int64      // mu only, as all below
+	cuts     int        // times the log was cut: rounds from before say nothing of it
 	unsynced []*segment // with writes no round has taken up yet
 	names    unsyncedNames
 	named    bool // the names of the log's directory and first segment are durable
@@ -231,7 +233,7 @@ func (l *Log) Append(b []byte, leaderEpoch int32, now time.Time) (Appended, erro
 
 	batch.Stamp(b, l.end, leaderEpoch)
 	h.BaseOffset, h.LeaderEpoch = l.end, leaderEpoch
-	if err := l.write(b, h, cfg, now); err != nil {
+	if err := l.write(b, []batch.Header{h}, cfg, now); err != nil {
 		return Appended{}, err
 	}
 	l.producers.appended(h, now)
@@ -246,8 +248,10 @@ func (l *Log) usable() error {
 	return l.d.Failed()
 }
 
-// write puts a stamped batch at the end. appendMu is held.
-func (l *Log) write(b []byte, h batch.Header, cfg LogConfig, now time.Time) error {
+// write puts stamped batches of one epoch at the end, all in the segment that has
+// room for the first. appendMu is held.
+func (l *Log) write(b []byte, run []batch.Header, cfg LogConfig, now time.Time) error {
+	h := run[0]
 	seg, err := l.room(h, cfg, now)
 	if err != nil {
 		return l.d.refused(err)
@@ -293,9 +297,11 @@ func (l *Log) write(b []byte, h batch.Header, cfg LogConfig, now time.Time) erro
 		seg.pin = l.d.files.retain(f)
 		l.unsynced = append(l.unsynced, seg)
 	}
-	seg.tail.add(h, seg.size, cfg.IndexIntervalBytes)
-	seg.size += h.Length
-	seg.next = h.LastOffset() + 1
+	for _, h := range run {
+		seg.tail.add(h, seg.size, cfg.IndexIntervalBytes)
+		seg.size += h.Length
+		seg.next = h.LastOffset() + 1
+	}
 	l.end = seg.next
 	l.queue()
 	return nil

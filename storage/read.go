@@ -225,7 +225,7 @@ func (v view) seekOffset(w *walker, offset int64) error {
 		}
 		w.step(h)
 	}
-	if offset < v.log.cleaned {
+	if offset < v.log.cleaned.Load() {
 		return nil
 	}
 	return w.corrupt("no batch holds offset %d, the next segment begins at %d", offset, v.next)
@@ -299,6 +299,11 @@ func (v view) tooFar(walked int64) bool { return walked > max(4*v.interval, stal
 func (l *Log) rebuild(seg *segment, seen int) error {
 	l.appendMu.Lock()
 	defer l.appendMu.Unlock()
+	return l.rebuildLocked(seg, seen)
+}
+
+// rebuildLocked is called with appendMu held.
+func (l *Log) rebuildLocked(seg *segment, seen int) error {
 	l.mu.Lock()
 	rebuilt, sealed, size, interval := seg.rebuilt, seg != l.active(), seg.size, l.cfg.IndexIntervalBytes
 	l.mu.Unlock()

@@ -122,7 +122,7 @@ func (r *recovery) remove(name string) error {
 func (r *recovery) segments() error {
 	l := r.l
 	if len(l.segments) == 0 {
-		if r.point > 0 {
+		if r.wanted() {
 			return &CorruptError{l.path(), 0, fmt.Sprintf("it has no segments, and was durable to offset %d", r.point)}
 		}
 		return nil

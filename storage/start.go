@@ -120,7 +120,7 @@ func (l *Log) removeFirst(due time.Time) error {
 // says too, durably.
 func (l *Log) settleStart() {
 	l.mu.Lock()
-	settled := len(l.segments) > 0 && l.segments[0].base >= l.start
+	settled := len(l.segments) > 0 && l.segments[0].base >= l.start && l.named
 	l.mu.Unlock()
 	l.d.mu.Lock()
 	defer l.d.mu.Unlock()
