@@ -20,6 +20,7 @@ const (
 	InvalidTopic                       ErrorCode = 17
 	RecordListTooLarge                 ErrorCode = 18
 	NotEnoughReplicas                  ErrorCode = 19
+	NotEnoughReplicasAfterAppend       ErrorCode = 20
 	InvalidRequiredAcks                ErrorCode = 21
 	InvalidTimestamp                   ErrorCode = 32
 	UnsupportedVersion                 ErrorCode = 35
@@ -43,6 +44,7 @@ const (
 	UnknownLeaderEpoch                 ErrorCode = 75
 	UnsupportedCompression             ErrorCode = 76
 	StaleBrokerEpoch                   ErrorCode = 77
+	OffsetNotAvailable                 ErrorCode = 78
 	PreferredLeaderNotAvailable        ErrorCode = 80
 	EligibleLeadersNotAvailable        ErrorCode = 83
 	ElectionNotNeeded                  ErrorCode = 84
@@ -77,6 +79,7 @@ var errorNames = map[ErrorCode]string{
 	InvalidTopic:                       "INVALID_TOPIC_EXCEPTION",
 	RecordListTooLarge:                 "RECORD_LIST_TOO_LARGE",
 	NotEnoughReplicas:                  "NOT_ENOUGH_REPLICAS",
+	NotEnoughReplicasAfterAppend:       "NOT_ENOUGH_REPLICAS_AFTER_APPEND",
 	InvalidRequiredAcks:                "INVALID_REQUIRED_ACKS",
 	InvalidTimestamp:                   "INVALID_TIMESTAMP",
 	UnsupportedVersion:                 "UNSUPPORTED_VERSION",
@@ -97,6 +100,7 @@ var errorNames = map[ErrorCode]string{
 	InvalidFetchSessionEpoch:           "INVALID_FETCH_SESSION_EPOCH",
 	ListenerNotFound:                   "LISTENER_NOT_FOUND",
 	FencedLeaderEpoch:                  "FENCED_LEADER_EPOCH",
+	OffsetNotAvailable:                 "OFFSET_NOT_AVAILABLE",
 	UnknownLeaderEpoch:                 "UNKNOWN_LEADER_EPOCH",
 	UnsupportedCompression:             "UNSUPPORTED_COMPRESSION_TYPE",
 	StaleBrokerEpoch:                   "STALE_BROKER_EPOCH",

@@ -189,11 +189,9 @@ func (c *Conn) request(key int16, header any, data []byte) (*protocol.NodeReques
 }
 
 func (c *Conn) version(key int16) (int16, error) {
-	var ours versions
-	for _, a := range protocol.APIs(protocol.Controllers) {
-		if a.Key == key {
-			ours = versions{a.Min, a.Max}
-		}
+	ours, known := spoken(key)
+	if !known {
+		return 0, fmt.Errorf("%s is nothing that nodes ask each other", protocol.Name(key))
 	}
 	theirs, ok := c.theirs[key]
 	if !ok && key == protocol.KeyHello { // listeners for clients answer it and do not say so
@@ -209,8 +207,29 @@ func (c *Conn) version(key int16) (int16, error) {
 	return common, nil
 }
 
+// spoken is what this node speaks of an API.
+func spoken(key int16) (versions, bool) {
+	for _, side := range []protocol.Side{protocol.Controllers, protocol.Clients} {
+		for _, a := range protocol.APIs(side) {
+			if a.Key == key {
+				return versions{a.Min, a.Max}, true
+			}
+		}
+	}
+	return versions{}, false
+}
+
 // roundTrip sends a request and waits for its answer. Its error is an *Error.
 func (c *Conn) roundTrip(ctx context.Context, req kmsg.Request) (kmsg.Response, error) {
+	x, err := c.begin(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	return c.await(ctx, x)
+}
+
+// begin sends a request. Its error is an *Error.
+func (c *Conn) begin(ctx context.Context, req kmsg.Request) (*call, error) {
 	select {
 	case c.slots <- struct{}{}: // given back by who takes the call from waiting
 	case <-ctx.Done():
@@ -222,6 +241,11 @@ func (c *Conn) roundTrip(ctx context.Context, req kmsg.Request) (kmsg.Response, 
 	if err := c.write(ctx, req, x); err != nil {
 		return nil, &Error{Addr: c.addr, Err: err}
 	}
+	return x, nil
+}
+
+// await waits for an answer. Its error is an *Error.
+func (c *Conn) await(ctx context.Context, x *call) (kmsg.Response, error) {
 	select {
 	case r := <-x.result:
 		if r.err != nil {
