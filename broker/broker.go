@@ -128,6 +128,16 @@ func New(cfg *config.Config, disk Disk, log *slog.Logger) (_ *Broker, err error)
 		MinFree:            cfg.Number("streambus.disk.min.free.bytes"),
 		ScrubRate:          cfg.Number("streambus.scrub.bytes.per.second"),
 		RecoveryThreads:    int(cfg.Number("num.recovery.threads.per.data.dir")),
+		MaxLag:             cfg.Millis("replica.lag.time.max.ms"),
+
+		FetchMinBytes:       int32(cfg.Number("replica.fetch.min.bytes")),
+		FetchMaxBytes:       int32(cfg.Number("replica.fetch.response.max.bytes")),
+		FetchPartitionBytes: int32(cfg.Number("replica.fetch.max.bytes")),
+		FetchWait:           cfg.Millis("replica.fetch.wait.max.ms"),
+		FetchBackoff:        cfg.Millis("replica.fetch.backoff.ms"),
+
+		Dial:     b.dialBroker,
+		AlterISR: b.alterISR,
 	}, b.dir, log, b.metrics)
 	b.fetcher = fetch.New(int32(cfg.Number("fetch.max.bytes")), int(cfg.Number("max.incremental.fetch.session.cache.slots")))
 	h := b.handlers()
@@ -450,6 +460,7 @@ func (b *Broker) start(ctx context.Context, g *errgroup.Group, parts context.Con
 		b.log.Info("listening", "listener", e.Name, "advertised", fmt.Sprintf("%s:%d", e.Host, e.Port))
 	}
 	g.Go(func() error { return b.session.run(parts) })
+	g.Go(func() error { return b.giveUpWithDisk(parts) })
 	b.session.setReady()
 	select {
 	case <-b.session.in:
@@ -457,6 +468,20 @@ func (b *Broker) start(ctx context.Context, g *errgroup.Group, parts context.Con
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// giveUpWithDisk ends a broker whose data directory has failed, if there are others
+// to lead what it led. One that is alone stays, and says what happened.
+func (b *Broker) giveUpWithDisk(ctx context.Context) error {
+	select {
+	case <-b.replicas.Failed():
+	case <-ctx.Done():
+		return nil
+	}
+	if !b.session.hasOthers() {
+		return nil
+	}
+	return fmt.Errorf("this broker stops, so that others lead what it led: %w", b.dir.Failed())
 }
 
 // notAhead makes sure that the controllers have what this broker goes on from. It

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -246,14 +247,15 @@ func (s *session) current(ctx context.Context) *image.Image {
 	return s.view.Image()
 }
 
+// hasOthers tells whether there are other brokers.
+func (s *session) hasOthers() bool {
+	return slices.ContainsFunc(s.view.Image().Brokers(), func(x *image.Broker) bool { return x.ID != s.broker.ID && !x.Fenced })
+}
+
 // leave gives the broker's partitions to others, and returns when nobody needs
 // it any more, or ctx ends. A broker that is alone has nobody to give them to.
 func (s *session) leave(ctx context.Context) {
-	others := false
-	for _, x := range s.view.Image().Brokers() {
-		others = others || x.ID != s.broker.ID && !x.Fenced
-	}
-	if !others {
+	if !s.hasOthers() {
 		return
 	}
 	s.mu.Lock()

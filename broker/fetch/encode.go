@@ -10,8 +10,8 @@ import (
 // would copy them, and compare every partition's tags by reflection. Partitions
 // of a topic that stand together come as one topic.
 //
-// Versions 4 to 18. Of the tagged fields only the diverging epoch is ever
-// written: no other leader is pointed to.
+// Versions 4 to 18. Of the tagged fields the snapshot id is never written: it is
+// of Kafka's own metadata log.
 func Encode(version int16, isolation int8, a Answer, code func(error) protocol.ErrorCode) *protocol.Response {
 	e := encoder{version: version, flexible: version >= 12}
 	e.int32(0) // throttle_time_ms
@@ -42,8 +42,32 @@ func Encode(version int16, isolation int8, a Answer, code func(error) protocol.E
 		}
 		e.tags()
 	}
-	e.tags()
+	e.nodes(a.Nodes)
 	return e.response()
+}
+
+// nodes are the brokers that rows point to, and the end of the answer.
+func (e *encoder) nodes(nodes []Node) {
+	if e.version < 16 || len(nodes) == 0 {
+		e.tags()
+		return
+	}
+	f := encoder{version: e.version, flexible: true}
+	f.length(len(nodes))
+	for _, n := range nodes {
+		f.int32(n.ID)
+		f.string(n.Host)
+		f.int32(n.Port)
+		if n.Rack == "" {
+			f.null()
+		} else {
+			f.string(n.Rack)
+		}
+		f.tags()
+	}
+	e.head = append(e.head, 1, 0) // one tagged field: 0
+	e.head = binary.AppendUvarint(e.head, uint64(len(f.head)))
+	e.head = append(e.head, f.head...)
 }
 
 func sameTopic(a, b Name) bool { return a.Topic == b.Topic && a.ID == b.ID }
@@ -87,10 +111,15 @@ func (e *encoder) partition(index int32, row *Row, isolation int8, code protocol
 	if size > 0 {
 		e.cuts = append(e.cuts, cut{len(e.head), row.Records})
 	}
-	if row.Diverging.Found && e.version >= 12 {
+	switch {
+	case row.Diverging.Found && e.version >= 12:
 		e.head = append(e.head, 1, 0, 13) // one tagged field: 0, of 13 bytes
 		e.int32(row.Diverging.Epoch)
 		e.int64(row.Diverging.End)
+	case row.PointsToLeader && e.version >= 16: // there is no divergence beside an error
+		e.head = append(e.head, 1, 1, 9)
+		e.int32(row.Leader.ID)
+		e.int32(row.Leader.Epoch)
 	}
 	e.tags()
 }

@@ -5,6 +5,10 @@
 // A request without a session reads every partition that it names. A session
 // (KIP-227) is a standing subscription: a partition that changes puts itself
 // into the session's dirty list, and a request reads what is in there.
+//
+// Followers fetch like consumers, to the log's end. Each request of theirs also
+// reports how far they are, and ends the one that waits with an empty answer, so
+// that a flush is reported at once.
 package fetch
 
 import (
@@ -17,7 +21,6 @@ import (
 	"time"
 
 	"github.com/streambus/streambus/broker/replica"
-	"github.com/streambus/streambus/storage"
 )
 
 // Name is a partition as requests name it.
@@ -35,6 +38,8 @@ type Ask struct {
 	LeaderEpoch int32 // as the client knows it, -1 for not at all
 	LastEpoch   int32 // leader epoch of the record before Offset as the client read it, -1 for not known
 	MaxBytes    int32
+	Reader      replica.Reader
+	Quiet       bool // no records are wanted: those that were answered last are on their way
 }
 
 // Request is what to read and how long to wait for it.
@@ -50,6 +55,20 @@ type Row struct {
 	Replica   *replica.Replica // nil if there is none
 	Diverging Divergence
 	Err       error
+
+	PointsToLeader bool // with an error: Leader is the one to go to
+	Leader         Leader
+}
+
+// Leader is who leads a partition, -1 for nobody.
+type Leader struct{ ID, Epoch int32 }
+
+// Node is where a client reaches a broker.
+type Node struct {
+	ID   int32
+	Host string
+	Port int32
+	Rack string
 }
 
 // Divergence says that the client has read records that are gone: those of
@@ -71,6 +90,7 @@ type Fetcher struct {
 	sessions map[int32]*list.Element // of *session
 	recent   *list.List              // sessions, the one used last in front
 	parts    int                     // of all sessions
+	follows  map[int32]int32         // the session of each follower, by its broker
 }
 
 // New makes a Fetcher whose answers are at most maxBytes, except that the first
@@ -78,7 +98,7 @@ type Fetcher struct {
 func New(maxBytes int32, sessions int) *Fetcher {
 	return &Fetcher{
 		maxBytes: maxBytes, slots: sessions, parked: map[*waiting]struct{}{},
-		sessions: map[int32]*list.Element{}, recent: list.New(),
+		sessions: map[int32]*list.Element{}, recent: list.New(), follows: map[int32]int32{},
 	}
 }
 
@@ -197,12 +217,23 @@ func read(req *Request) (rows []Row, enough bool) {
 			row.Err, enough = ask.Err, true
 			continue
 		}
+		if ask.Quiet {
+			row.View, row.Err = ask.Replica.View(ask.LeaderEpoch)
+			enough = enough || row.Err != nil
+			continue
+		}
 		room := min(int64(req.MaxBytes)-bytes, int64(ask.MaxBytes))
-		row.View, row.Err = ask.Replica.Read(ask.Offset, ask.LeaderEpoch, max(room, 0), bytes == 0)
-		if row.Err == nil && ask.LastEpoch >= 0 {
+		if ask.LastEpoch >= 0 {
 			row.diverge(ask)
 		}
-		if row.Err != nil { // nothing is said of the partition then, as by Apache Kafka
+		if row.Diverging.Found {
+			row.View, row.Err = ask.Replica.View(ask.LeaderEpoch)
+		} else if row.Err == nil {
+			row.View, row.Err = ask.Replica.Read(ask.Reader, ask.Offset, ask.LeaderEpoch, max(room, 0), bytes == 0)
+		}
+		if row.Err != nil && ask.Reader != replica.Follower {
+			// Nothing is said of the partition then, as by Apache Kafka. A follower is
+			// told where the log begins, and need not ask.
 			row.View = replica.View{HighWatermark: -1, LogStart: -1}
 		}
 		bytes += row.Records.Len()
@@ -212,18 +243,18 @@ func read(req *Request) (rows []Row, enough bool) {
 }
 
 // diverge finds out whether the client has read records that are gone
-// (KIP-320): then it gets none, but where to go back to.
+// (KIP-320): then it gets none, but where to go back to. That comes before the
+// offset is looked for, which may be beyond the end.
 func (row *Row) diverge(ask *Ask) {
-	epoch, end, err := ask.Replica.EndOffsetForEpoch(ask.LastEpoch, ask.LeaderEpoch)
+	here, differs, err := ask.Replica.Diverges(ask.LastEpoch, ask.Offset, ask.LeaderEpoch)
 	switch {
-	case err != nil || epoch == ask.LastEpoch && end >= ask.Offset:
-		return
-	case epoch < 0: // an epoch that nobody has led in
+	case err != nil:
+		row.Err = err
+	case here.Epoch < 0: // an epoch that nobody has led in
 		row.Err = fmt.Errorf("%w: no record was written in epoch %d", replica.ErrOffsetOutOfRange, ask.LastEpoch)
-		return
+	case differs && ask.Offset >= ask.Replica.LogStart(): // else reading there tells more
+		row.Diverging = Divergence{true, here.Epoch, here.End}
 	}
-	row.Diverging = Divergence{true, epoch, end}
-	row.Records = storage.Region{}
 }
 
 // backlog is what there is for a request, as far as its partitions' limits go.
@@ -232,9 +263,9 @@ func (row *Row) diverge(ask *Ask) {
 func backlog(req *Request, rows []Row) int64 {
 	var bytes int64
 	for i := range rows {
-		if ask := &req.Asks[i]; ask.Offset < rows[i].HighWatermark && !rows[i].Diverging.Found {
+		if ask := &req.Asks[i]; ask.Offset < rows[i].Limit && !ask.Quiet && !rows[i].Diverging.Found {
 			// What fails here fails the next pass: the rows stand as they were read.
-			v, _ := ask.Replica.Read(ask.Offset, ask.LeaderEpoch, math.MaxInt64, true)
+			v, _ := ask.Replica.Read(ask.Reader, ask.Offset, ask.LeaderEpoch, math.MaxInt64, true)
 			bytes += min(v.Records.Len(), max(int64(ask.MaxBytes), rows[i].Records.Len()))
 		}
 	}
@@ -280,6 +311,16 @@ func (w *waiting) look(must bool) {
 	}
 	w.fired.Store(false) // before the read: what happens after it is told again
 	if answer := w.turn.read(must); answer != nil {
+		w.leave()
+		answer()
+	}
+}
+
+// cut answers with what is given instead of what there is.
+func (w *waiting) cut(answer func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.over {
 		w.leave()
 		answer()
 	}

@@ -46,7 +46,7 @@ func newDisk(t *testing.T, fs vfs.FS, partitions int32, configs map[string]strin
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := replica.New(replica.Config{NodeID: 1, RetentionInterval: time.Hour}, dir, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	m := replica.New(replica.Config{NodeID: 1, RetentionInterval: time.Hour, MaxLag: time.Hour}, dir, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	ctx, stop := context.WithCancel(context.Background())
 	var run sync.WaitGroup
 	run.Go(func() { m.Run(ctx) })

@@ -1,6 +1,7 @@
 package fetch
 
 import (
+	"cmp"
 	"container/list"
 	"context"
 	"errors"
@@ -9,7 +10,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/streambus/streambus/broker/partition"
 	"github.com/streambus/streambus/broker/replica"
+	"github.com/streambus/streambus/protocol"
 )
 
 // Errors that concern a session as a whole.
@@ -34,6 +37,13 @@ const (
 type Partition struct {
 	Name
 	Ask
+	State protocol.FollowerState // with Incoming.Follower
+}
+
+// Follower is the broker that a follower's request comes from.
+type Follower struct {
+	ID    int32
+	Epoch int64
 }
 
 // Incoming is a Fetch request as a client sent it.
@@ -45,6 +55,7 @@ type Incoming struct {
 	MinBytes, MaxBytes int32
 	MaxWait            time.Duration
 	Resolve            func(Name) (*replica.Replica, error)
+	Follower           *Follower // nil for consumers
 }
 
 // Answer is what an Incoming comes to: Names and Rows are in step.
@@ -53,6 +64,7 @@ type Answer struct {
 	Err     error
 	Names   []Name
 	Rows    []Row
+	Nodes   []Node // those that rows point to
 }
 
 // Fetch runs a request with or without a session. done is called as that of
@@ -66,6 +78,9 @@ func (f *Fetcher) Fetch(ctx context.Context, in *Incoming, done func(Answer)) {
 	s, err := f.find(in)
 	if err == nil {
 		err = s.next(in.Epoch)
+	}
+	if err == nil {
+		in.report()
 	}
 	if err == nil && !s.change(in) {
 		f.drop(s.id)
@@ -82,13 +97,35 @@ func (f *Fetcher) Fetch(ctx context.Context, in *Incoming, done func(Answer)) {
 	s.mu.Unlock()
 }
 
+// report takes what a follower says of its partitions.
+func (in *Incoming) report() {
+	if in.Follower == nil {
+		return
+	}
+	now := time.Now()
+	for i := range in.Partitions {
+		p := &in.Partitions[i]
+		p.Reader = replica.Follower
+		rep, err := in.Resolve(p.Name)
+		if err == nil {
+			err = rep.Reported(partition.Report{
+				Replica: in.Follower.ID, BrokerEpoch: in.Follower.Epoch, LeaderEpoch: p.LeaderEpoch,
+				LogEnd: p.Offset, FlushedEnd: p.State.FlushedEnd, LastEpoch: p.LastEpoch,
+			}, now)
+		}
+		p.Err = err
+	}
+}
+
 // fetchAll reads every partition named, and opens a session if one is asked
 // for and there is room.
 func (f *Fetcher) fetchAll(ctx context.Context, in *Incoming, done func(Answer)) {
+	in.report()
 	names, asks := make([]Name, len(in.Partitions)), make([]Ask, len(in.Partitions))
 	for i := range in.Partitions {
 		names[i], asks[i] = in.Partitions[i].Name, in.Partitions[i].Ask
-		asks[i].Replica, asks[i].Err = in.Resolve(names[i])
+		rep, err := in.Resolve(names[i])
+		asks[i].Replica, asks[i].Err = rep, cmp.Or(err, asks[i].Err)
 	}
 	var s *session
 	if in.Epoch == openEpoch {
@@ -114,7 +151,11 @@ func (f *Fetcher) open(in *Incoming) *session {
 		return nil
 	}
 	now := time.Now()
-	if len(f.sessions) >= f.slots {
+	if in.Follower != nil { // always has room, for one
+		if e := f.sessions[f.follows[in.Follower.ID]]; e != nil {
+			f.remove(e)
+		}
+	} else if len(f.sessions) >= f.slots {
 		oldest := f.recent.Back()
 		if oldest == nil || now.Sub(oldest.Value.(*session).used) < evictAfter {
 			return nil
@@ -125,7 +166,12 @@ func (f *Fetcher) open(in *Incoming) *session {
 	for f.sessions[id] != nil {
 		id = rand.Int32N(math.MaxInt32) + 1
 	}
-	s := &session{f: f, id: id, byID: in.ByID, resolve: in.Resolve, used: now, epoch: 1, parts: map[Name]*part{}}
+	s := &session{
+		f: f, id: id, byID: in.ByID, resolve: in.Resolve, follower: in.Follower != nil, used: now, epoch: 1, parts: map[Name]*part{},
+	}
+	if s.follower {
+		f.follows[in.Follower.ID] = id
+	}
 	f.sessions[id] = f.recent.PushFront(s)
 	for _, p := range in.Partitions {
 		f.parts += s.set(p)
@@ -172,7 +218,9 @@ type session struct {
 	id      int32
 	byID    bool
 	resolve func(Name) (*replica.Replica, error)
-	used    time.Time // Fetcher.mu
+
+	follower bool      // it is one's
+	used     time.Time // Fetcher.mu
 
 	mu      sync.Mutex // guards the following, and makes reads follow one another
 	epoch   int32      // of the next request
@@ -208,7 +256,11 @@ func (s *session) next(epoch int32) error {
 	before := s.waiting
 	s.waiting = nil
 	s.mu.Unlock()
-	if before != nil {
+	switch {
+	case before == nil:
+	case s.follower: // what there is to read, this request finds
+		before.cut(func() { before.turn.(*increment).done(Answer{Session: s.id}) })
+	default:
 		before.look(true)
 	}
 	return nil
@@ -241,10 +293,14 @@ func (s *session) set(q Partition) (added int) {
 	if p == nil {
 		p = &part{name: q.Name, watermark: -1, start: -1}
 		p.watcher = replica.NewWatcher(func() { s.mark(p) })
+		if s.follower { // the watermark can wait for the next records
+			p.watcher = replica.NewFollowerWatcher(func() { s.mark(p) }, func() { s.markQuietly(p) })
+		}
 		s.parts[q.Name] = p
 		added = 1
 	}
 	q.Replica = p.ask.Replica // which is being watched
+	q.Quiet = p.ask.Quiet && !q.State.Read
 	p.ask = q.Ask
 	s.mark(p)
 	return added
@@ -273,14 +329,10 @@ func (s *session) close() (parts int) {
 
 // mark puts a partition into the dirty list.
 func (s *session) mark(p *part) {
+	s.markQuietly(p)
 	s.dirtyMu.Lock()
 	defer s.dirtyMu.Unlock()
-	if p.marked || p.gone {
-		return
-	}
-	p.marked = true
-	s.dirty = append(s.dirty, p)
-	if s.wake != nil {
+	if s.wake != nil && !p.gone { // it may have been marked quietly before
 		s.wake()
 	}
 }
@@ -316,7 +368,7 @@ func (s *session) resolved(p *part) Ask {
 		p.ask.Replica = rep
 	}
 	ask := p.ask
-	ask.Err = err
+	ask.Err = cmp.Or(err, ask.Err)
 	return ask
 }
 
@@ -328,6 +380,7 @@ func (s *session) answered(names []Name, rows []Row) {
 	for i := range names {
 		if p := s.parts[names[i]]; p != nil {
 			p.note(&rows[i])
+			p.ask.Quiet = p.ask.Quiet || s.follower && rows[i].answers()
 		}
 	}
 }
@@ -339,9 +392,14 @@ func (p *part) note(row *Row) {
 	}
 }
 
+// answers tells whether a row is one that a client acts on, rather than news.
+func (row *Row) answers() bool {
+	return row.Err != nil || row.Diverging.Found || row.Records.Len() > 0
+}
+
 // news tells whether a row says anything that the client was not told.
 func (p *part) news(row *Row) bool {
-	return row.Err != nil || row.Diverging.Found || row.Records.Len() > 0 || row.HighWatermark != p.watermark || row.LogStart != p.start
+	return row.answers() || row.HighWatermark != p.watermark || row.LogStart != p.start
 }
 
 // increment is a request that continues a session.
@@ -379,14 +437,18 @@ func (t *increment) read(must bool) func() {
 			p.note(row)
 		}
 		switch {
-		case row.Records.Len() > 0 || row.Err != nil || row.Diverging.Found:
+		case row.answers():
 			served = append(served, p)
-		case req.Asks[i].Offset < row.HighWatermark: // it did not fit
+		case req.Asks[i].Offset < row.Limit && !req.Asks[i].Quiet: // it did not fit
 			s.markQuietly(p)
 		}
 	}
-	for _, p := range served { // the client may ask for the same again without naming it
-		s.markQuietly(p)
+	for _, p := range served {
+		if s.follower { // it says when it has it
+			p.ask.Quiet = true
+		} else { // the client may ask for the same again without naming it
+			s.markQuietly(p)
+		}
 	}
 	return func() { t.done(a) }
 }

@@ -37,7 +37,7 @@ func newClient(d *disk, f *Fetcher) *client {
 func (c *client) partitions(offsets map[int32]int64) (ps []Partition) {
 	for i := range int32(100) {
 		if offset, ok := offsets[i]; ok {
-			ps = append(ps, Partition{c.name(i), Ask{Offset: offset, LeaderEpoch: -1, LastEpoch: -1, MaxBytes: c.max}})
+			ps = append(ps, Partition{Name: c.name(i), Ask: Ask{Offset: offset, LeaderEpoch: -1, LastEpoch: -1, MaxBytes: c.max}})
 		}
 	}
 	return ps

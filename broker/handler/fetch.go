@@ -2,11 +2,13 @@ package handler
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/streambus/streambus/broker/fetch"
+	"github.com/streambus/streambus/broker/partition"
 	"github.com/streambus/streambus/broker/replica"
 	"github.com/streambus/streambus/protocol"
 )
@@ -24,6 +26,12 @@ func (b *Broker) fetch(ctx context.Context, r *protocol.Request, done func(*prot
 	if req.Version < 7 {
 		in.Epoch = -1 // there are no sessions yet
 	}
+	if id, epoch := req.ReplicaID, int64(-1); id >= 0 || req.ReplicaState.ID >= 0 {
+		if req.Version >= 15 {
+			id, epoch = req.ReplicaState.ID, req.ReplicaState.Epoch
+		}
+		in.Follower = &fetch.Follower{ID: id, Epoch: epoch}
+	}
 	in.Resolve = func(n fetch.Name) (*replica.Replica, error) {
 		return b.find(b.Image(), n.Topic, n.ID, in.ByID, n.Index)
 	}
@@ -40,6 +48,9 @@ func (b *Broker) fetch(ctx context.Context, r *protocol.Request, done func(*prot
 			}
 			if req.Version >= 12 {
 				q.LastEpoch = p.LastFetchedEpoch
+			}
+			if in.Follower != nil {
+				q.State = followerState(p)
 			}
 			in.Partitions = append(in.Partitions, q)
 		}
@@ -60,14 +71,46 @@ func (b *Broker) fetch(ctx context.Context, r *protocol.Request, done func(*prot
 		}
 		return c
 	}
-	version, isolation := req.Version, req.IsolationLevel
+	version, isolation, listener := req.Version, req.IsolationLevel, r.Conn.Listener
 	b.Fetcher.Fetch(ctx, in, func(a fetch.Answer) {
 		for i := range a.Rows {
 			row := &a.Rows[i]
+			if in.Follower != nil {
+				break
+			}
 			b.Replicas.CountFetch(row.Replica, row.Records.Len(), row.Err)
+		}
+		if in.Follower == nil {
+			b.pointToLeaders(&a, version, listener)
 		}
 		done(fetch.Encode(version, isolation, a, counted))
 	})
+}
+
+// pointToLeaders says who leads where this broker does not, or not in the epoch
+// that the client knows.
+func (b *Broker) pointToLeaders(a *fetch.Answer, version int16, listener string) {
+	l := leaders{listener: listener}
+	for i := range a.Rows {
+		row := &a.Rows[i]
+		if !errors.Is(row.Err, partition.ErrNotLeader) && !errors.Is(row.Err, partition.ErrFencedEpoch) {
+			continue
+		}
+		if l.img == nil {
+			l.img = b.Image()
+		}
+		row.Leader, row.PointsToLeader = l.of(a.Names[i].Topic, a.Names[i].ID, version >= 13, a.Names[i].Index)
+	}
+	a.Nodes = l.nodes
+}
+
+// followerState is what a follower says beside Kafka's fields. One that does not
+// vouches for nothing, and so does not get in sync.
+func followerState(p *kmsg.FetchRequestTopicPartition) protocol.FollowerState {
+	if s, ok := protocol.ReadFollowerState(&p.UnknownTags); ok {
+		return s
+	}
+	return protocol.FollowerState{FlushedEnd: -1, Read: true}
 }
 
 // withoutStorageError is for consumers before version 6, which do not know

@@ -12,6 +12,7 @@ import (
 
 	"github.com/streambus/streambus/broker/config"
 	"github.com/streambus/streambus/broker/fetch"
+	"github.com/streambus/streambus/broker/partition"
 	"github.com/streambus/streambus/broker/replica"
 	"github.com/streambus/streambus/protocol"
 	"github.com/streambus/streambus/raftmeta"
@@ -144,5 +145,9 @@ func (b *Broker) find(img *image.Image, name string, id image.UUID, byID bool, i
 	if !ok {
 		return nil, errUnknownTopic
 	}
-	return b.Replicas.Find(t.ID, index)
+	rep, err := b.Replicas.Find(t.ID, index)
+	if _, known := t.Partition(index); err != nil && known {
+		err = partition.ErrNotLeader // others have it
+	}
+	return rep, err
 }

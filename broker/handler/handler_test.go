@@ -61,7 +61,7 @@ func newNode(t *testing.T, fs vfs.FS, settings ...string) *node {
 		}
 	}
 	n := &node{t: t, img: image.Empty(), conn: protocol.ConnInfo{Listener: "PLAINTEXT"}}
-	n.replicas = replica.New(replica.Config{NodeID: 1, RetentionInterval: time.Hour}, dir, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	n.replicas = replica.New(replica.Config{NodeID: 1, RetentionInterval: time.Hour, MaxLag: time.Hour}, dir, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	ctx, stop := context.WithCancel(context.Background())
 	ran := make(chan struct{})
 	go func() { n.replicas.Run(ctx); close(ran) }()

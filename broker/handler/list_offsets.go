@@ -2,6 +2,7 @@ package handler
 
 import (
 	"context"
+	"errors"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -60,6 +61,9 @@ func (b *Broker) listOffsets(_ context.Context, r *protocol.Request, done func(*
 			}
 			at, err := b.offset(img, req.Version, t.Topic, &t.Partitions[j])
 			row.ErrorCode = int16(errorCode(err))
+			if req.Version < 5 && errors.Is(err, replica.ErrOffsetNotAvailable) {
+				row.ErrorCode = int16(protocol.LeaderNotAvailable)
+			}
 			if err == nil {
 				row.Offset, row.Timestamp, row.LeaderEpoch = at.Offset, at.Timestamp, at.Epoch
 			}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/streambus/streambus/broker/partition"
 	"github.com/streambus/streambus/protocol"
 	"github.com/streambus/streambus/raftmeta/control"
 	"github.com/streambus/streambus/raftmeta/image"
@@ -57,7 +58,9 @@ func (b *Broker) offsetForLeaderEpoch(_ context.Context, r *protocol.Request, do
 			row.Partition, row.LeaderEpoch, row.EndOffset = q.Partition, -1, -1
 			rep, err := b.find(img, t.Topic, image.UUID{}, false, q.Partition)
 			if err == nil {
-				row.LeaderEpoch, row.EndOffset, err = rep.EndOffsetForEpoch(q.LeaderEpoch, q.CurrentLeaderEpoch)
+				var end partition.EpochEnd
+				end, err = rep.EndOffsetForEpoch(q.LeaderEpoch, q.CurrentLeaderEpoch)
+				row.LeaderEpoch, row.EndOffset = end.Epoch, end.End
 			}
 			row.ErrorCode = int16(errorCode(err))
 		}

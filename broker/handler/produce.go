@@ -43,7 +43,7 @@ func (b *Broker) produce(_ context.Context, r *protocol.Request, done func(*prot
 		}
 	}
 	timeout := time.Duration(max(req.TimeoutMillis, 0)) * time.Millisecond
-	p.wait.Begin(timeout, func() { done(p.answer()) })
+	p.wait.Begin(timeout, func() { done(p.answer(&leaders{img: b.Image(), listener: r.Conn.Listener})) })
 }
 
 // produce is a request under way. It holds nothing of the records.
@@ -134,16 +134,31 @@ func tellsStart(code protocol.ErrorCode) bool {
 
 // answer is built when nothing is pending any more. With acks=0 there is none;
 // a failure ends the connection, which is all that such a producer can notice.
-func (p *produce) answer() *protocol.Response {
+func (p *produce) answer(l *leaders) *protocol.Response {
 	n, failed := 0, false
 	for i := range p.resp.Topics {
-		for j := range p.resp.Topics[i].Partitions {
+		t := &p.resp.Topics[i]
+		for j := range t.Partitions {
+			row := &t.Partitions[j]
 			if err := p.wait.Items[n].Err; err != nil {
-				refuse(&p.resp.Topics[i].Partitions[j], err)
+				refuse(row, err)
 				failed = true
+			}
+			if row.ErrorCode == int16(protocol.NotLeaderOrFollower) {
+				if leader, ok := l.of(t.Topic, t.TopicID, p.req.Version >= 13, row.Partition); ok {
+					row.CurrentLeader.LeaderID, row.CurrentLeader.LeaderEpoch = leader.ID, leader.Epoch
+				}
 			}
 			n++
 		}
+	}
+	for _, x := range l.nodes {
+		node := kmsg.NewProduceResponseBroker()
+		node.NodeID, node.Host, node.Port = x.ID, x.Host, x.Port
+		if x.Rack != "" {
+			node.Rack = &x.Rack
+		}
+		p.resp.Brokers = append(p.resp.Brokers, node)
 	}
 	if p.req.Acks == 0 {
 		if failed {

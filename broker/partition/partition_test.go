@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/streambus/streambus/broker/partition"
 	"github.com/streambus/streambus/raftmeta/image"
@@ -18,9 +19,16 @@ const self = 1
 // A script is one partition's life. Each line is a step, and behind "=>" what
 // comes of it:
 //
-//	lead EPOCH [isr=N] [min=N] [os] [log=END,FLUSHED]   the image says that this broker leads
+//	lead EPOCH [isr=N] [replicas=N] [pe=N] [min=N] [os] [log=END,FLUSHED]
+//	                                                    the image says that this broker leads
 //	follow EPOCH                                        ... that another does
 //	orphan EPOCH                                        ... that nobody does
+//	at SECONDS                                          the clock
+//	report BROKER END,FLUSHED [in=EPOCH] [epoch=N] [fenced]  a follower's fetch
+//	tick [gone=BROKER]                                  time goes on, or the brokers change
+//	proposal                                            => what the controller is asked for
+//	altered ISR pe=N, declined                          ... and answers to the last proposal
+//	fetched END HW, truncated END                       a follower's log
 //	append END, flush END                               => hw N and the waits that end
 //	await END all|leader|none TOKEN                     => waits, or durable
 //	may all|leader|none                                 => ok, or why nothing may be appended
@@ -29,6 +37,8 @@ const self = 1
 type script struct {
 	p               *partition.Partition
 	logEnd, flushed int64
+	now             time.Time
+	asked           partition.Change
 }
 
 var acksOf = map[string]partition.Acks{"all": partition.AcksAll, "leader": partition.AcksLeader, "none": partition.AcksNone}
@@ -47,10 +57,47 @@ func (s *script) run(t *testing.T, line string) string {
 		return effects(s.p, s.update(words[0], int32(number(1)), words[2:]))
 	case "append":
 		s.logEnd = number(1)
-		return effects(s.p, s.p.Appended(s.logEnd))
+		return effects(s.p, s.p.Appended(s.logEnd, s.now))
 	case "flush":
 		s.flushed = number(1)
-		return effects(s.p, s.p.Flushed(s.flushed))
+		return effects(s.p, s.p.Flushed(s.flushed, s.now))
+	case "at":
+		s.now = time.Unix(number(1), 0)
+		return "ok"
+	case "report":
+		e, err := s.p.Reported(s.report(words), partition.EpochEnd{Epoch: -1, End: -1}, 0, s.now)
+		if err != nil {
+			return reason(err)
+		}
+		return effects(s.p, e)
+	case "tick":
+		gone := strings.TrimPrefix(strings.Join(words[1:], ""), "gone=")
+		return effects(s.p, s.p.Tick(s.now, func(id int32, _ int64) bool { return fmt.Sprint(id) != gone }))
+	case "proposal":
+		c, ok := s.p.Proposal()
+		if !ok {
+			return "none"
+		}
+		s.asked = c
+		return fmt.Sprint(c.ISR, " in ", c.LeaderEpoch, "/", c.PartitionEpoch)
+	case "altered":
+		var isr []int32
+		for id := range strings.SplitSeq(words[1], ",") {
+			n, _ := strconv.Atoi(id)
+			isr = append(isr, int32(n))
+		}
+		pe, _ := strconv.Atoi(strings.TrimPrefix(words[2], "pe="))
+		return effects(s.p, s.p.Altered(s.asked, int32(pe), isr, s.now))
+	case "declined":
+		return effects(s.p, s.p.Declined(s.asked, s.now))
+	case "fetched":
+		s.logEnd = number(1)
+		return effects(s.p, s.p.Fetched(s.logEnd, number(2)))
+	case "truncated":
+		s.logEnd = number(1)
+		s.flushed = min(s.flushed, s.logEnd)
+		s.p.Truncated(s.logEnd, s.flushed)
+		return effects(s.p, partition.Effects{})
 	case "await":
 		if s.p.Await(number(1), acksOf[words[2]], words[3]) {
 			return "waits"
@@ -67,6 +114,23 @@ func (s *script) run(t *testing.T, line string) string {
 	return ""
 }
 
+func (s *script) report(words []string) partition.Report {
+	id, _ := strconv.Atoi(words[1])
+	r := partition.Report{Replica: int32(id), BrokerEpoch: 7, Eligible: true, LeaderEpoch: s.p.LeaderEpoch(), LastEpoch: -1}
+	fmt.Sscanf(words[2], "%d,%d", &r.LogEnd, &r.FlushedEnd)
+	for _, w := range words[3:] {
+		if epoch, ok := strings.CutPrefix(w, "epoch="); ok {
+			r.BrokerEpoch, _ = strconv.ParseInt(epoch, 10, 64)
+		} else if epoch, ok := strings.CutPrefix(w, "in="); ok {
+			n, _ := strconv.Atoi(epoch)
+			r.LeaderEpoch = int32(n)
+		} else {
+			r.Eligible = false
+		}
+	}
+	return r
+}
+
 func (s *script) update(role string, epoch int32, words []string) partition.Effects {
 	replicas := []int32{self, 2, 3}
 	state := &image.Partition{Replicas: replicas, ISR: replicas[:1], Leader: self, LeaderEpoch: epoch}
@@ -76,7 +140,7 @@ func (s *script) update(role string, epoch int32, words []string) partition.Effe
 	case "orphan":
 		state.Leader = image.NoLeader
 	}
-	settings := partition.Settings{MinISR: 1}
+	settings := partition.Settings{MinISR: 1, MaxLag: 30 * time.Second}
 	for _, w := range words {
 		key, value, _ := strings.Cut(w, "=")
 		n, _ := strconv.Atoi(value)
@@ -85,6 +149,8 @@ func (s *script) update(role string, epoch int32, words []string) partition.Effe
 			state.ISR = replicas[:n]
 		case "replicas":
 			state.Replicas = replicas[:n]
+		case "pe":
+			state.PartitionEpoch = int32(n)
 		case "min":
 			settings.MinISR = n
 		case "os":
@@ -93,7 +159,7 @@ func (s *script) update(role string, epoch int32, words []string) partition.Effe
 			fmt.Sscanf(value, "%d,%d", &s.logEnd, &s.flushed)
 		}
 	}
-	return s.p.Update(state, settings, s.logEnd, s.flushed)
+	return s.p.Update(state, settings, s.logEnd, s.flushed, s.now)
 }
 
 func effects(p *partition.Partition, e partition.Effects) string {
@@ -107,6 +173,12 @@ func effects(p *partition.Partition, e partition.Effects) string {
 	if e.Failed != nil {
 		text += fmt.Sprint(" failed ", e.Failed)
 	}
+	if errors.Is(e.Failure, partition.ErrNotEnoughAfter) {
+		text += " too few replicas by now"
+	}
+	if e.Propose {
+		text += " proposes"
+	}
 	return text
 }
 
@@ -114,6 +186,7 @@ func reason(err error) string {
 	for name, e := range map[string]error{
 		"not leader": partition.ErrNotLeader, "too few replicas": partition.ErrNotEnoughReplicas,
 		"fenced": partition.ErrFencedEpoch, "unknown epoch": partition.ErrUnknownEpoch,
+		"no replica": partition.ErrNotReplica,
 	} {
 		if errors.Is(err, e) {
 			return name
@@ -198,7 +271,14 @@ var scripts = map[string]string{
 		lead 3               => hw 0
 		append 10            => hw 0
 		await 10 all A       => waits
-		lead 3 isr=2         => hw 0
+		lead 3 min=1 pe=1    => hw 0
+		flush 10             => hw 10 moved done [A]`,
+	"a state that is older than what is known changes nothing": `
+		lead 3 pe=5          => hw 0
+		append 10            => hw 0
+		await 10 all A       => waits
+		follow 2             => hw 0
+		lead 3 pe=4 isr=2    => hw 0
 		flush 10             => hw 10 moved done [A]`,
 	"a state of the image ends waits that the log has caught up with": `
 		lead 3               => hw 0
@@ -234,7 +314,7 @@ var scripts = map[string]string{
 		append 20            => hw 0
 		await 10 all A       => waits
 		await 20 leader B    => waits
-		fail                 => hw 0 failed [A B]
+		fail                 => hw 0 failed [B A]
 		fail                 => hw 0
 		flush 20             => hw 20 moved`,
 	"min.insync.replicas counts for acks=all only": `
@@ -265,12 +345,180 @@ var scripts = map[string]string{
 		knows 4              => not leader
 		knows 3              => fenced
 		knows 5              => unknown epoch`,
+
+	"acks=1 waits for this disk only, and does not queue behind acks=all": `
+		lead 0 isr=2         => hw 0
+		append 20            => hw 0
+		await 10 all A       => waits
+		await 20 leader B    => waits
+		flush 20             => hw 0 done [B]
+		report 2 20,15       => hw 15 moved done [A]`,
+	"the watermark is what every in-sync replica has on its disk, not what it has written": `
+		lead 0 isr=3         => hw 0
+		append 30            => hw 0
+		flush 30             => hw 0
+		report 2 30,20       => hw 0
+		report 3 30,10       => hw 10 moved
+		report 3 30,30       => hw 20 moved
+		report 2 30,30       => hw 30 moved`,
+	"a follower's flushed end is never beyond its log": `
+		lead 0 isr=2         => hw 0
+		append 30            => hw 0
+		flush 30             => hw 0
+		report 2 10,30       => hw 10 moved`,
+	"os: what a follower has written counts": `
+		lead 0 isr=2 os      => hw 0
+		append 30            => hw 0
+		report 2 20,0        => hw 20 moved`,
+	"nothing moves until every in-sync replica has reported to this leader": `
+		lead 0 isr=2 log=10,10 => hw 0
+		report 2 10,10       => hw 10 moved
+		append 20            => hw 10
+		flush 20             => hw 10
+		lead 1 isr=2         => hw 10
+		report 2 15,15       => hw 15 moved`,
+	"a follower enters once it has what may have been acknowledged": `
+		lead 0 isr=1 log=10,10 => hw 10 moved
+		report 2 5,5         => hw 10
+		report 2 10,9        => hw 10
+		report 2 10,10       => hw 10 proposes
+		proposal             => [{1 -1} {2 7}] in 0/0
+		report 2 10,10       => hw 10
+		altered 1,2 pe=1     => hw 10
+		proposal             => none`,
+	"a follower that enters holds the watermark back before the controller answers": `
+		lead 0 isr=1 log=10,10 => hw 10 moved
+		report 2 10,10       => hw 10 proposes
+		append 20            => hw 10
+		flush 20             => hw 10
+		at 100               => ok
+		await 20 all A       => waits
+		tick                 => hw 10
+		report 2 20,20       => hw 20 moved done [A]`,
+	"below the start of the epoch a follower may lack what another leader acknowledged": `
+		fetched 20 5         => hw 5 moved
+		lead 3 isr=1 replicas=2 min=2 log=20,20 => hw 5
+		report 2 10,10       => hw 5
+		report 2 20,20       => hw 5 proposes`,
+	"a follower that is out of the ISR and keeps up holds the watermark back, so that it can enter": `
+		lead 0 isr=1 log=10,10 => hw 10 moved
+		report 2 10,10 fenced => hw 10
+		append 20            => hw 10
+		flush 20             => hw 20 moved
+		report 2 20,10       => hw 20
+		append 30            => hw 20
+		flush 30             => hw 20
+		report 2 30,20       => hw 20 proposes`,
+	"one whose disk hangs does not": `
+		lead 0 isr=1 log=10,10 => hw 10 moved
+		append 20            => hw 10
+		flush 20             => hw 20 moved
+		report 2 20,10       => hw 20
+		at 31                => ok
+		append 30            => hw 20
+		report 2 30,10       => hw 20
+		flush 30             => hw 30 moved`,
+	"a follower that is behind for too long is to leave, and counts until the controller has it": `
+		lead 0 isr=2 log=10,10 => hw 0
+		report 2 10,10       => hw 10 moved
+		at 50                => ok
+		append 20            => hw 10
+		flush 20             => hw 10
+		await 20 all A       => waits
+		at 80                => ok
+		tick                 => hw 10
+		at 81                => ok
+		tick                 => hw 10 proposes
+		proposal             => [{1 -1}] in 0/0
+		tick                 => hw 10
+		altered 1 pe=1       => hw 20 moved done [A]`,
+	"who has everything stays, however long ago it said so": `
+		lead 0 isr=2 log=10,10 => hw 0
+		report 2 10,10       => hw 10 moved
+		at 1000              => ok
+		tick                 => hw 10
+		append 20            => hw 10
+		tick                 => hw 10`,
+	"who follows at a distance is judged by when it had what there was then": `
+		lead 0 isr=2         => hw 0
+		append 10            => hw 0
+		at 20                => ok
+		append 20            => hw 0
+		report 2 10,10       => hw 0
+		at 30                => ok
+		append 30            => hw 0
+		tick                 => hw 0
+		report 2 20,20       => hw 0
+		at 50                => ok
+		tick                 => hw 0
+		at 51                => ok
+		tick                 => hw 0 proposes`,
+	"a flush that hangs is a lag too": `
+		lead 0 isr=2         => hw 0
+		append 10            => hw 0
+		at 31                => ok
+		report 2 10,0        => hw 0
+		tick                 => hw 0 proposes`,
+	"too few in sync: what waits fails at once, and nothing more is acknowledged": `
+		lead 0 isr=2 min=2   => hw 0
+		append 10            => hw 0
+		await 10 all A       => waits
+		await 10 leader B    => waits
+		lead 0 isr=1 min=2 pe=1 => hw 0 failed [A] too few replicas by now
+		flush 10             => hw 0 done [B]
+		may all              => too few replicas`,
+	"a proposal that is declined is made again when there is a reason": `
+		lead 0 isr=1 log=10,10 => hw 10 moved
+		report 2 10,10       => hw 10 proposes
+		proposal             => [{1 -1} {2 7}] in 0/0
+		declined             => hw 10
+		proposal             => none
+		tick gone=2          => hw 10
+		tick                 => hw 10 proposes`,
+	"the image answers a proposal too, and the late answer says nothing new": `
+		lead 0 isr=1 log=10,10 => hw 10 moved
+		report 2 10,10       => hw 10 proposes
+		proposal             => [{1 -1} {2 7}] in 0/0
+		lead 0 isr=1 pe=2    => hw 10 proposes
+		altered 1,2 pe=1     => hw 10
+		declined             => hw 10
+		proposal             => [{1 -1} {2 7}] in 0/2`,
+	"a former incarnation says nothing, a later one may take back what it said": `
+		lead 0 isr=2         => hw 0
+		append 20            => hw 0
+		flush 20             => hw 0
+		report 2 20,10       => hw 10 moved
+		report 2 12,12 epoch=8 => hw 12 moved
+		report 2 20,20       => no replica
+		report 2 20,20 epoch=8 => hw 20 moved`,
+	"what was said to another leader is no progress": `
+		lead 3 isr=2         => hw 0
+		append 10            => hw 0
+		flush 10             => hw 0
+		report 2 10,10 in=2  => fenced
+		report 2 10,10 in=4  => unknown epoch
+		report 2 10,10 in=-1 => no replica
+		report 2 11,11       => hw 0
+		report 2 9,9         => hw 9 moved`,
+	"who is no replica says nothing": `
+		lead 0 isr=1         => hw 0
+		report 9 0,0         => no replica
+		follow 1             => hw 0
+		report 2 0,0         => not leader`,
+	"a follower's watermark is the leader's, as far as its own log goes": `
+		follow 1             => hw 0
+		fetched 10 0         => hw 0
+		fetched 20 15        => hw 15 moved
+		fetched 25 90        => hw 25 moved
+		fetched 30 3         => hw 25
+		truncated 28         => hw 25
+		truncated 20         => hw 20`,
 }
 
 func TestScripts(t *testing.T) {
 	for name, text := range scripts {
 		t.Run(name, func(t *testing.T) {
-			s := &script{p: partition.New(self)}
+			s := &script{p: partition.New(self, 0), now: time.Unix(0, 0)}
 			for line := range strings.SplitSeq(strings.TrimSpace(text), "\n") {
 				step, want, _ := strings.Cut(line, "=>")
 				if got := s.run(t, strings.TrimSpace(step)); got != strings.TrimSpace(want) {
@@ -294,7 +542,7 @@ func TestEveryWaitEndsOnce(t *testing.T) {
 		var logEnd, flushed, watermark int64
 		epoch, leading := int32(0), false
 		open, next := map[int]waiting{}, 0
-		p := partition.New(self)
+		p := partition.New(self, 0)
 		check := func(e partition.Effects, mayFail bool) {
 			for _, token := range e.Done {
 				w, ok := open[token.(int)]
@@ -333,11 +581,11 @@ func TestEveryWaitEndsOnce(t *testing.T) {
 					epoch++
 				}
 				state.LeaderEpoch = epoch
-				check(p.Update(state, partition.Settings{MinISR: 1}, logEnd, flushed), was && epoch != before)
+				check(p.Update(state, partition.Settings{MinISR: 1}, logEnd, flushed, time.Time{}), was && epoch != before)
 			case 1, 2:
 				if leading {
 					logEnd += 1 + rng.Int64N(9)
-					check(p.Appended(logEnd), false)
+					check(p.Appended(logEnd, time.Time{}), false)
 				}
 			case 3, 4:
 				end, acks := rng.Int64N(logEnd+1), []partition.Acks{-1, 0, 1}[rng.IntN(3)]
@@ -350,7 +598,7 @@ func TestEveryWaitEndsOnce(t *testing.T) {
 				}
 			case 5:
 				flushed = max(flushed, rng.Int64N(logEnd+1))
-				check(p.Flushed(flushed), false)
+				check(p.Flushed(flushed, time.Time{}), false)
 			}
 		}
 		failed := p.Fail()

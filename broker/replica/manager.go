@@ -1,6 +1,7 @@
 // Package replica is the shell around the partitions of one broker: it owns
-// their logs, runs the flusher and the recovery points, and turns what the
-// pure core decides into finished requests.
+// their logs, runs the flusher and the recovery points, follows other leaders,
+// asks the controller for changes of in-sync replicas, and turns what the pure
+// core decides into finished requests.
 //
 // # The flusher
 //
@@ -29,6 +30,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/streambus/streambus/broker/partition"
+	"github.com/streambus/streambus/broker/peer"
 	"github.com/streambus/streambus/raftmeta/image"
 	"github.com/streambus/streambus/storage"
 )
@@ -39,10 +41,12 @@ var (
 	ErrUnknownPartition = errors.New("this broker has no replica of the partition")
 	ErrSegmentTooSmall  = errors.New("the batch is larger than a segment")
 	ErrOffsetOutOfRange = errors.New("the offset is not in the log")
-	ErrCompacted        = errors.New("records of a topic that is compacted and not deleted from cannot be deleted")
-	ErrOutOfOrder       = errors.New("out of order sequence number")
-	ErrProducerEpoch    = errors.New("a newer epoch of the producer is known")
-	ErrStorage          = errors.New("storage error")
+	// ErrOffsetNotAvailable passes within moments.
+	ErrOffsetNotAvailable = errors.New("the leader is new, and does not know the high watermark yet")
+	ErrCompacted          = errors.New("records of a topic that is compacted and not deleted from cannot be deleted")
+	ErrOutOfOrder         = errors.New("out of order sequence number")
+	ErrProducerEpoch      = errors.New("a newer epoch of the producer is known")
+	ErrStorage            = errors.New("storage error")
 )
 
 // storageError translates what storage says, which the layers above do not
@@ -81,6 +85,18 @@ type Config struct {
 	MinFree            int64         // streambus.disk.min.free.bytes; see storage.Dir.FreeGuard
 	ScrubRate          int64         // streambus.scrub.bytes.per.second, 0 for not at all
 	RecoveryThreads    int           // num.recovery.threads.per.data.dir
+	MaxLag             time.Duration // replica.lag.time.max.ms
+
+	FetchMinBytes       int32         // replica.fetch.min.bytes
+	FetchMaxBytes       int32         // replica.fetch.response.max.bytes
+	FetchPartitionBytes int32         // replica.fetch.max.bytes
+	FetchWait           time.Duration // replica.fetch.wait.max.ms
+	FetchBackoff        time.Duration // replica.fetch.backoff.ms
+
+	// Dial connects to another broker of the cluster.
+	Dial func(ctx context.Context, broker int32) (*peer.Conn, error)
+	// AlterISR asks the controller, and returns an answer for each change.
+	AlterISR func(context.Context, []ISRChange) []ISRAnswer
 }
 
 type key struct {
@@ -101,6 +117,16 @@ type Manager struct {
 
 	full bool // the disk is; the goroutine of retention only
 
+	dead chan struct{} // closed when the data directory has failed; by the flusher
+
+	image atomic.Pointer[image.Image] // applied last
+
+	proposed  chan struct{} // holds a token while somebody proposes
+	isrMu     sync.Mutex    // guards the following, and Replica.proposes
+	proposers []*Replica
+
+	begin chan struct{} // holds a token while a fetcher is to be started
+
 	traffic traffic // over all topics
 	others  traffic // over those without series of their own
 
@@ -108,6 +134,9 @@ type Manager struct {
 	parts  map[key]*Replica
 	logs   map[*storage.Log]*Replica
 	topics map[image.UUID]*topicTraffic // those with series of their own
+
+	fetchers map[int32]*fetcher // by leader
+	idle     []*fetcher         // not started yet
 }
 
 // New makes a manager without replicas: they come with the image.
@@ -116,8 +145,10 @@ func New(cfg Config, dir *storage.Dir, log *slog.Logger, reg prometheus.Register
 		cfg: cfg, dir: dir, log: log, metrics: newMetrics(reg, dir.IndexRebuilds),
 		dirty: make(chan struct{}, 1),
 		parts: map[key]*Replica{}, logs: map[*storage.Log]*Replica{}, topics: map[image.UUID]*topicTraffic{},
-		inert: map[string]bool{},
+		inert: map[string]bool{}, fetchers: map[int32]*fetcher{},
+		proposed: make(chan struct{}, 1), begin: make(chan struct{}, 1), dead: make(chan struct{}),
 	}
+	m.image.Store(image.Empty())
 	reg.MustRegister(newTrafficCollector(m))
 	return m
 }
@@ -150,13 +181,29 @@ func (m *Manager) Apply(img *image.Image, d *image.Delta) {
 	if d.Whole {
 		gone = append(gone, m.missing(img)...)
 	}
-	m.remove(gone)
-	m.lead(d.Local(m.cfg.NodeID).Leaders)
+	m.remove(append(gone, m.movedAway(d)...))
+	before := m.image.Swap(img)
+	local := d.Local(m.cfg.NodeID)
+	m.update(local.Leaders)
+	m.update(local.Followers)
+	if brokersDiffer(before, img) {
+		m.judge(img)
+	}
 }
 
-// lead makes and updates replicas. Those of a topic stand next to one another, and
-// share its settings.
-func (m *Manager) lead(partitions []image.LocalPartition) {
+// movedAway are the replicas that a change assigns to other brokers only.
+func (m *Manager) movedAway(d *image.Delta) (gone []key) {
+	for lp := range d.Partitions() {
+		if !lp.Partition.HasReplica(m.cfg.NodeID) {
+			gone = append(gone, key{lp.Topic.ID, lp.Index})
+		}
+	}
+	return gone
+}
+
+// update makes replicas and tells them their state. Those of a topic stand next to
+// one another, and share its settings.
+func (m *Manager) update(partitions []image.LocalPartition) {
 	var fresh []func()
 	var set settings
 	for i, c := range partitions {
@@ -204,6 +251,7 @@ func (m *Manager) remove(gone []key) {
 	}
 	names := make([]string, len(removed))
 	for i, r := range removed {
+		m.unfollow(r)
 		r.fail(ErrUnknownPartition)
 		names[i] = r.name
 	}
@@ -254,13 +302,14 @@ func (m *Manager) SetAsideStrays(img *image.Image) error {
 // obtain makes a replica. One whose log cannot be opened is kept, so that it
 // answers why.
 func (m *Manager) obtain(t *image.Topic, index int32, set settings) *Replica {
-	r := &Replica{m: m, key: key{t.ID, index}, name: name(t, index), part: partition.New(m.cfg.NodeID)}
+	r := &Replica{m: m, key: key{t.ID, index}, name: name(t, index)}
 	log, rec, err := m.dir.OpenLog(r.name, set.log, time.Now())
 	if err != nil {
+		r.part = partition.New(m.cfg.NodeID, 0)
 		r.broken = storageError(err)
 		m.log.Error("a partition cannot be opened and stays unavailable", "partition", r.name, "error", err)
 	} else {
-		r.log = log
+		r.part, r.log = partition.New(m.cfg.NodeID, log.HighWatermark()), log
 		m.recovered(r.name, rec)
 	}
 	m.mu.Lock()
@@ -287,12 +336,15 @@ func (m *Manager) recovered(name string, r storage.Recovery) {
 
 func name(t *image.Topic, index int32) string { return t.Name + "-" + strconv.Itoa(int(index)) }
 
-// Run flushes, checkpoints and gives up what is too old, until ctx ends.
+// Run flushes, checkpoints, follows, and gives up what is too old, until ctx ends.
 func (m *Manager) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return m.flusher(ctx) })
 	g.Go(func() error { return m.checkpoints(ctx) })
 	g.Go(func() error { return m.retention(ctx) })
+	g.Go(func() error { return m.startFetchers(ctx) })
+	g.Go(func() error { return m.alterISRs(ctx) })
+	g.Go(func() error { return m.lag(ctx) })
 	if m.cfg.ScrubRate > 0 {
 		g.Go(func() error { return m.scrub(ctx) })
 	}
@@ -360,8 +412,14 @@ func inParallel(syncs []func() error) error {
 	return g.Wait()
 }
 
+// Failed is closed when the data directory has failed: nothing is read from it or
+// written to it any more.
+func (m *Manager) Failed() <-chan struct{} { return m.dead }
+
+// failed is called once: there are no rounds after one that failed.
 func (m *Manager) failed(err error) {
 	m.log.Error("the data directory has failed", "error", err)
+	close(m.dead)
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	for _, r := range m.parts {

@@ -18,6 +18,9 @@ type Replica struct {
 	key     key
 	name    string
 	traffic atomic.Pointer[traffic] // its topic's, once it was used
+	source  atomic.Pointer[source]  // of a follower; the goroutine of Apply stores it
+
+	proposes bool // waits for the controller to be asked; Manager.isrMu
 
 	mu       sync.Mutex // guards the following; order: Manager.mu before it, storage's locks after it
 	part     *partition.Partition
@@ -41,8 +44,11 @@ func (r *Replica) Append(records []byte, acks partition.Acks, item *WaitItem, no
 	r.mu.Lock()
 	a, e, err := r.append(records, acks, item, now)
 	r.notify(e)
+	if err == nil && !a.Duplicate {
+		r.grown()
+	}
 	r.mu.Unlock()
-	complete(e, nil)
+	r.finish(e)
 	if err == nil && !a.Duplicate {
 		r.m.countAppend(r, a.Last-a.Base+1, int64(len(records)))
 	}
@@ -60,7 +66,7 @@ func (r *Replica) append(records []byte, acks partition.Acks, item *WaitItem, no
 		return Appended{}, e, storageError(err)
 	}
 	if !at.Duplicate {
-		e = r.part.Appended(at.Last + 1)
+		e = r.part.Appended(at.Last+1, now)
 		r.m.wakeFlusher()
 	}
 	if item != nil && r.part.Await(at.Last+1, acks, item) {
@@ -87,26 +93,45 @@ func (r *Replica) checkAppend(acks partition.Acks) error {
 // View is what a reader gets.
 type View struct {
 	HighWatermark, LogStart int64
+	Limit                   int64 // where what the reader may see ends
 	Records                 storage.Region
 
 	leaderEpoch int32
+	current     bool // the high watermark is where the epoch began, or further
 }
 
-// Read gives whole batches below the high watermark, from the one that holds
+// Reader is who reads.
+type Reader bool
+
+// Readers: a consumer sees what is below the high watermark, a follower all.
+const (
+	Consumer Reader = false
+	Follower Reader = true
+)
+
+// Read gives whole batches that the reader may see, from the one that holds
 // offset on, as far as maxBytes goes; with atLeastOne the first batch is given
 // whatever its size. Between the high watermark and the log end there is
-// nothing to see yet. The view's offsets are filled in on ErrOffsetOutOfRange
-// as well.
-func (r *Replica) Read(offset int64, leaderEpoch int32, maxBytes int64, atLeastOne bool) (View, error) {
+// nothing to see yet for consumers. The view's offsets are filled in on
+// ErrOffsetOutOfRange as well.
+func (r *Replica) Read(who Reader, offset int64, leaderEpoch int32, maxBytes int64, atLeastOne bool) (View, error) {
 	log, v, err := r.look(leaderEpoch)
 	if err != nil {
 		return v, err
 	}
-	if offset > v.HighWatermark && offset <= log.EndOffset() {
+	if who == Follower {
+		v.Limit = log.EndOffset()
+	} else if offset > v.Limit && offset <= log.EndOffset() {
 		return v, nil
 	}
-	v.Records, err = log.Read(offset, v.HighWatermark, maxBytes, atLeastOne)
+	v.Records, err = log.Read(offset, v.Limit, maxBytes, atLeastOne)
 	return v, storageError(err)
+}
+
+// View is what there is to know without reading records.
+func (r *Replica) View(leaderEpoch int32) (View, error) {
+	_, v, err := r.look(leaderEpoch)
+	return v, err
 }
 
 // look is the part of a read that needs the lock.
@@ -120,7 +145,8 @@ func (r *Replica) look(leaderEpoch int32) (*storage.Log, View, error) {
 	if err := r.part.CheckLeader(leaderEpoch); err != nil {
 		return nil, none, err
 	}
-	return r.log, View{HighWatermark: r.part.HighWatermark(), LogStart: r.log.StartOffset(), leaderEpoch: r.part.LeaderEpoch()}, nil
+	hw := r.part.HighWatermark()
+	return r.log, View{HighWatermark: hw, LogStart: r.log.StartOffset(), Limit: hw, leaderEpoch: r.part.LeaderEpoch(), current: r.part.Current()}, nil
 }
 
 // Position is an offset, the leader epoch its record was written in, and where
@@ -146,9 +172,14 @@ func (r *Replica) Earliest(leaderEpoch int32) (Position, error) {
 	return Position{v.LogStart, log.EpochAt(v.LogStart), -1}, nil
 }
 
-// Latest is the high watermark, with the epoch that writes now.
+// Latest is the high watermark, with the epoch that writes now. A new leader does
+// not tell it until it has caught up with what the one before may have told
+// (KIP-207).
 func (r *Replica) Latest(leaderEpoch int32) (Position, error) {
 	_, v, err := r.look(leaderEpoch)
+	if err == nil && !v.current {
+		err = ErrOffsetNotAvailable
+	}
 	if err != nil {
 		return Nowhere, err
 	}
@@ -182,24 +213,52 @@ func (r *Replica) search(leaderEpoch int32, find func(*storage.Log, int64) (stor
 
 // EndOffsetForEpoch tells where the records of a leader epoch end, or of the
 // latest one before it (KIP-320): -1 and -1 for an epoch to come.
-func (r *Replica) EndOffsetForEpoch(epoch, leaderEpoch int32) (found int32, end int64, err error) {
-	log, _, err := r.look(leaderEpoch)
-	if err != nil {
-		return -1, -1, err
-	}
+func (r *Replica) EndOffsetForEpoch(epoch, leaderEpoch int32) (partition.EpochEnd, error) {
 	r.mu.Lock()
-	current := r.part.LeaderEpoch()
+	defer r.mu.Unlock()
+	if err := r.checkLeader(leaderEpoch); err != nil {
+		return partition.EpochEnd{Epoch: -1, End: -1}, err
+	}
+	return r.part.EndOf(epoch, r.epochEnd(epoch)), nil
+}
+
+// Diverges tells whether a reader whose last record is of an epoch, before an
+// offset, has read something else than is here, and where that epoch ends.
+func (r *Replica) Diverges(epoch int32, offset int64, leaderEpoch int32) (here partition.EpochEnd, differs bool, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.checkLeader(leaderEpoch); err != nil {
+		return here, false, err
+	}
+	here, differs = r.part.Diverges(epoch, offset, r.epochEnd(epoch))
+	return here, differs, nil
+}
+
+func (r *Replica) checkLeader(leaderEpoch int32) error {
+	if r.broken != nil {
+		return r.broken
+	}
+	return r.part.CheckLeader(leaderEpoch)
+}
+
+func (r *Replica) epochEnd(epoch int32) (e partition.EpochEnd) {
+	e.Epoch, e.End = r.log.EndOffsetForEpoch(epoch)
+	return e
+}
+
+// Reported takes what a follower says of itself with a fetch.
+func (r *Replica) Reported(rep partition.Report, now time.Time) error {
+	rep.Eligible = mayBeInSync(r.m.image.Load(), rep.Replica, rep.BrokerEpoch)
+	r.mu.Lock()
+	var e partition.Effects
+	err := r.broken
+	if err == nil {
+		e, err = r.part.Reported(rep, r.epochEnd(rep.LastEpoch), r.log.StartOffset(), now)
+	}
+	r.notify(e)
 	r.mu.Unlock()
-	switch {
-	case epoch == -1 || epoch > current:
-		return -1, -1, nil
-	case epoch == current: // it may have written nothing yet
-		return epoch, log.EndOffset(), nil
-	}
-	if found, end = log.EndOffsetForEpoch(epoch); found == -1 {
-		return epoch, log.EndOffset(), nil // where the first epoch that writes will begin
-	}
-	return found, end, nil
+	r.finish(e)
+	return err
 }
 
 // DeleteRecords gives up the records below an offset, or with -1 all that a
@@ -295,47 +354,67 @@ func (r *Replica) update(s *image.Partition, set settings) {
 	}
 	r.log.SetConfig(set.log)
 	r.set = set
-	e := r.part.Update(s, set.partition, r.log.EndOffset(), r.log.FlushedOffset())
+	e := r.part.Update(s, set.partition, r.log.EndOffset(), r.log.FlushedOffset(), time.Now())
 	r.notify(e)
 	r.mu.Unlock()
-	complete(e, partition.ErrNotLeader)
+	r.finish(e)
+	r.m.follow(r)
 }
 
 // flushed says that the log is durable below end.
 func (r *Replica) flushed(end int64) {
+	r.act(func(now time.Time) partition.Effects { return r.part.Flushed(end, now) })
+	if s := r.source.Load(); s != nil {
+		s.f.tell(s, false)
+	}
+}
+
+// act has the core take something in.
+func (r *Replica) act(do func(now time.Time) partition.Effects) {
 	r.mu.Lock()
-	e := r.part.Flushed(end)
+	if r.broken != nil {
+		r.mu.Unlock()
+		return
+	}
+	e := do(time.Now())
 	r.notify(e)
 	r.mu.Unlock()
-	complete(e, nil)
+	r.finish(e)
 }
 
 // fail ends all use of the replica.
 func (r *Replica) fail(err error) {
 	r.mu.Lock()
 	r.broken = err
-	e := partition.Effects{Failed: r.part.Fail(), Moved: true}
+	e := partition.Effects{Failed: r.part.Fail(), Failure: err, Moved: true}
 	r.notify(e)
 	r.mu.Unlock()
-	complete(e, err)
+	r.finish(e)
 }
 
-// complete ends waits. No replica's lock is held: an answer may be built here.
-func complete(e partition.Effects, failure error) {
+// finish does what needs no lock: an answer may be built here.
+func (r *Replica) finish(e partition.Effects) {
 	for _, t := range e.Done {
 		t.(*WaitItem).complete(nil)
 	}
 	for _, t := range e.Failed {
-		t.(*WaitItem).complete(failure)
+		t.(*WaitItem).complete(e.Failure)
+	}
+	if e.Propose {
+		r.m.propose(r)
 	}
 }
 
 // Watcher is told when a partition may have something new for a reader.
-type Watcher struct{ notify func() }
+type Watcher struct{ moved, grown func() }
 
-// NewWatcher makes a watcher. notify is called under the partition's lock: it
-// must be quick, and leave the partition alone.
-func NewWatcher(notify func()) *Watcher { return &Watcher{notify} }
+// NewWatcher makes a watcher of what consumers can see. notify is called under
+// the partition's lock: it must be quick, and leave the partition alone.
+func NewWatcher(notify func()) *Watcher { return &Watcher{moved: notify} }
+
+// NewFollowerWatcher makes a watcher of the log's end and, for less urgent news, of
+// the high watermark.
+func NewFollowerWatcher(grown, moved func()) *Watcher { return &Watcher{moved, grown} }
 
 // Watch adds w to those who are told.
 func (r *Replica) Watch(w *Watcher) {
@@ -361,10 +440,24 @@ func (r *Replica) Unwatch(w *Watcher) {
 
 // notify tells the watchers. r.mu is held.
 func (r *Replica) notify(e partition.Effects) {
-	if !e.Moved && e.Failed == nil {
-		return
+	if e.Moved && r.log != nil {
+		r.log.SetHighWatermark(r.part.HighWatermark())
+	}
+	if e.Failure != nil {
+		r.grown()
 	}
 	for _, w := range r.watchers {
-		w.notify()
+		if e.Moved || e.Failure != nil {
+			w.moved()
+		}
+	}
+}
+
+// grown tells those who read to the log's end. r.mu is held.
+func (r *Replica) grown() {
+	for _, w := range r.watchers {
+		if w.grown != nil {
+			w.grown()
+		}
 	}
 }

@@ -33,7 +33,7 @@ func (m *Manager) settings(t *image.Topic) settings {
 			SegmentAge:         image.Millis(number("segment.ms")),
 			SegmentJitter:      image.Millis(number("segment.jitter.ms")),
 		},
-		partition: partition.Settings{MinISR: int(number("min.insync.replicas")), FlushOS: flushOS},
+		partition: partition.Settings{MinISR: int(number("min.insync.replicas")), FlushOS: flushOS, MaxLag: m.cfg.MaxLag},
 		retains:   t.Has("cleanup.policy", "delete", m.defaults),
 		retention: storage.RetentionConfig{Bytes: number("retention.bytes"), Age: image.Millis(number("retention.ms"))},
 		deletes:   !t.Has("cleanup.policy", "compact", m.defaults) || t.Has("cleanup.policy", "delete", m.defaults),

@@ -1,0 +1,125 @@
+package replica
+
+import (
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"github.com/streambus/streambus/broker/partition"
+	"github.com/streambus/streambus/broker/peer"
+	"github.com/streambus/streambus/protocol"
+	"github.com/streambus/streambus/raftmeta/image"
+)
+
+// id is the partition as nodes name it to each other.
+func (r *Replica) id() peer.PartitionID {
+	return peer.PartitionID{Topic: r.key.topic, Index: r.key.partition}
+}
+
+// follows is the leader that the replica follows, if it does.
+func (r *Replica) follows() (leader int32, follows bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	leader = r.part.Leader()
+	return leader, r.broken == nil && leader != image.NoLeader && leader != r.m.cfg.NodeID
+}
+
+// position is where a follower of a leader goes on, and what it vouches for.
+func (r *Replica) position(leader int32) (peer.FetchPartition, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.broken != nil || r.part.Leader() != leader {
+		return peer.FetchPartition{}, false
+	}
+	end := r.log.EndOffset()
+	return peer.FetchPartition{
+		PartitionID: r.id(), LeaderEpoch: r.part.LeaderEpoch(),
+		Offset: end, LastEpoch: r.log.EpochAt(end), LogStart: r.log.StartOffset(),
+		FollowerState: protocol.FollowerState{FlushedEnd: r.part.FlushedEnd()},
+	}, true
+}
+
+// fetched takes over what the leader of an epoch answered. again says that there
+// may be more: the position has changed.
+func (r *Replica) fetched(p *peer.FetchedPartition, epoch int32, now time.Time) (again bool, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.broken != nil {
+		return false, r.broken
+	}
+	if p.Code != protocol.None && p.Code != protocol.OffsetOutOfRange {
+		return false, fmt.Errorf("the leader answers %s", p.Code)
+	}
+	a := partition.Answer{LeaderEpoch: epoch, OutOfRange: p.Code != protocol.None, Differs: p.DivergingEpoch >= 0, Base: -1, LogStart: p.LogStart}
+	if a.Differs {
+		a.Diverging = partition.EpochEnd{Epoch: p.DivergingEpoch, End: p.DivergingEnd}
+		a.Ours = r.epochEnd(p.DivergingEpoch)
+	}
+	if len(p.Records) >= 8 {
+		a.Base = int64(binary.BigEndian.Uint64(p.Records))
+	}
+	do, at, err := r.part.Answered(a, r.log.StartOffset())
+	switch {
+	case err != nil:
+		return false, err
+	case do == partition.Cut:
+		return true, r.cut(at, now)
+	case do == partition.Begin:
+		return true, r.begin(at)
+	case do == partition.Append:
+		err = r.appendFetched(p, epoch, now)
+	case r.part.LeaderEpoch() == epoch:
+		r.notify(r.part.Fetched(r.log.EndOffset(), p.HighWatermark))
+	default:
+		return false, nil
+	}
+	if err == nil {
+		err = r.raiseStart(p.LogStart, now)
+	}
+	return a.Base >= 0, err
+}
+
+// appendFetched continues the log, as far as what was answered is whole. r.mu is
+// held.
+func (r *Replica) appendFetched(p *peer.FetchedPartition, epoch int32, now time.Time) error {
+	end, err := r.log.AppendFetched(p.Records, epoch, now)
+	r.m.wakeFlusher()
+	r.notify(r.part.Fetched(end, p.HighWatermark))
+	return storageError(err)
+}
+
+// raiseStart gives up what the leader has given up, as far as it is known to be
+// acknowledged. r.mu is held.
+func (r *Replica) raiseStart(start int64, now time.Time) error {
+	if start <= r.log.StartOffset() || start > r.part.HighWatermark() {
+		return nil
+	}
+	return storageError(r.log.AdvanceStart(start, now))
+}
+
+// cut takes away what the leader does not have. r.mu is held.
+func (r *Replica) cut(at int64, now time.Time) error {
+	before, acknowledged := r.log.EndOffset(), r.part.HighWatermark()
+	end, err := r.log.TruncateTo(at, now)
+	if err != nil {
+		return storageError(err)
+	}
+	if end < acknowledged {
+		r.m.log.Warn("records that had been acknowledged were cut off a log, since the leader does not have them: after an unclean election, or the loss of a disk",
+			"partition", r.name, "leader", r.part.Leader(), "from", end, "acknowledged to", acknowledged)
+	}
+	r.m.log.Info("a log was cut where its leader's differs", "partition", r.name, "leader", r.part.Leader(), "from", end, "records", before-end)
+	r.part.Truncated(end, r.log.FlushedOffset())
+	return nil
+}
+
+// begin empties the log. r.mu is held.
+func (r *Replica) begin(offset int64) error {
+	r.m.log.Info("a log begins anew, where its leader's can continue it", "partition", r.name, "leader", r.part.Leader(),
+		"had", fmt.Sprintf("%d to %d", r.log.StartOffset(), r.log.EndOffset()), "from", offset)
+	if err := r.log.Restart(offset); err != nil {
+		return storageError(err)
+	}
+	r.part.Truncated(offset, offset)
+	return nil
+}
