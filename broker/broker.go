@@ -440,7 +440,7 @@ func (b *Broker) start(ctx context.Context, g *errgroup.Group, parts context.Con
 		g.Go(func() error { b.checkpoint.run(parts); return nil })
 	}
 	from := state.Index()
-	g.Go(func() error { return b.view.Follow(parts, state, units, b.apply, b.session.shown) })
+	g.Go(func() error { return b.view.Follow(parts, state, units, b.apply, b.shown) })
 	if !b.cfg.IsBroker() {
 		return nil
 	}
@@ -535,6 +535,12 @@ func (b *Broker) apply(c follow.Change) {
 		d = image.Everything(img)
 	}
 	b.replicas.Apply(img, d)
+}
+
+// shown is told of every image that answers are given from.
+func (b *Broker) shown(index uint64, awaited bool) {
+	b.replicas.Shown(b.view.Image())
+	b.session.shown(index, awaited)
 }
 
 // Ready is closed when clients can be served.

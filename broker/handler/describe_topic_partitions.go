@@ -19,6 +19,7 @@ func (b *Broker) describeTopicPartitions(ctx context.Context, r *protocol.Reques
 	req := r.Body.(*kmsg.DescribeTopicPartitionsRequest)
 	resp := req.ResponseKind().(*kmsg.DescribeTopicPartitionsResponse)
 	resp.Topics = []kmsg.DescribeTopicPartitionsResponseTopic{}
+	b.Replicas.AwaitLeaders(ctx)
 	img := b.Current(ctx)
 	names := askedNames(img, req)
 	left := max(1, min(b.Config.Number("max.request.partition.size.limit"), int64(req.ResponsePartitionLimit)))

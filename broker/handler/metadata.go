@@ -48,6 +48,7 @@ func (b *Broker) metadata(ctx context.Context, r *protocol.Request, done func(*p
 	if create {
 		refused = b.createMissing(ctx, r, req)
 	}
+	b.Replicas.AwaitLeaders(ctx)
 	img := b.Current(ctx)
 	cluster := img.ClusterID()
 	resp.ClusterID = &cluster

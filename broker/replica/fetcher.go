@@ -11,6 +11,7 @@ import (
 
 	"github.com/streambus/streambus/broker/peer"
 	"github.com/streambus/streambus/protocol"
+	"github.com/streambus/streambus/raftmeta/image"
 )
 
 const (
@@ -19,6 +20,9 @@ const (
 	maxUnderWay = 2
 	// maxNamed bounds the partitions of one request; further ones are in the next.
 	maxNamed = 20_000
+	// doubtTime is how long nobody is told of a leader whose connection was lost. By
+	// then the active controller has looked whether its process is gone.
+	doubtTime = 500 * time.Millisecond
 	// firstPause is what a fetcher waits after an error, at first; it doubles up to
 	// replica.fetch.backoff.ms.
 	firstPause = 5 * time.Millisecond
@@ -39,6 +43,10 @@ type fetcher struct {
 	sources   map[key]*source
 	news      []*source
 	forgotten []peer.PartitionID // of the session, and not said yet
+	// doubt is open from when the connection was lost until it is there again, the
+	// image has the leader as gone, or doubtTime is over. It is nil before the first
+	// loss.
+	doubt chan struct{}
 }
 
 // source is where a replica gets its records: a partition of a fetcher. The
@@ -196,13 +204,19 @@ func (f *fetcher) connect(ctx context.Context) (served bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	f.trust()
+	defer func() {
+		if err != nil && ctx.Err() == nil {
+			f.distrust()
+		}
+	}()
+	talking, cancel := context.WithCancel(ctx)
 	defer conn.Close()
 	defer cancel()
 	t := &talk{f: f, conn: conn}
 	f.restart()
 	for {
-		if err := t.ask(ctx); err != nil {
+		if err := t.ask(talking); err != nil {
 			return t.session != 0, err
 		}
 		if len(t.due) == 0 { // nothing to follow
@@ -217,6 +231,71 @@ func (f *fetcher) connect(ctx context.Context) (served bool, err error) {
 		case <-f.wake:
 		case <-ctx.Done():
 			return true, nil
+		}
+	}
+}
+
+// distrust begins a doubt.
+func (f *fetcher) distrust() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	doubt := make(chan struct{})
+	f.doubt = doubt
+	time.AfterFunc(doubtTime, func() { f.settle(doubt) })
+}
+
+// trust ends the doubt there is.
+func (f *fetcher) trust() {
+	f.mu.Lock()
+	doubt := f.doubt
+	f.mu.Unlock()
+	f.settle(doubt)
+}
+
+// settle ends a doubt, unless it has ended.
+func (f *fetcher) settle(doubt chan struct{}) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if doubt != nil && f.doubt == doubt {
+		f.doubt = nil
+		close(doubt)
+	}
+}
+
+// AwaitLeaders returns when every leader that this broker follows is there, as far
+// as it can tell, or the image says otherwise, or ctx ends. A client whose
+// connection to a leader broke asks who leads now within a millisecond; it would
+// be told the one that is gone, and most clients ask again only after seconds.
+func (m *Manager) AwaitLeaders(ctx context.Context) {
+	for _, doubt := range m.doubts() {
+		select {
+		case <-doubt:
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (m *Manager) doubts() (doubts []chan struct{}) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	for _, f := range m.fetchers {
+		f.mu.Lock()
+		if f.doubt != nil {
+			doubts = append(doubts, f.doubt)
+		}
+		f.mu.Unlock()
+	}
+	return doubts
+}
+
+// Shown says that answers are given from an image. Brokers that it has as gone are
+// in doubt no more: others lead.
+func (m *Manager) Shown(img *image.Image) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	for id, f := range m.fetchers {
+		if b, ok := img.Broker(id); !ok || b.Fenced {
+			f.trust()
 		}
 	}
 }
@@ -264,6 +343,9 @@ func (t *talk) ask(ctx context.Context) error {
 			return err
 		}
 		req.Session, req.Epoch = t.session, t.epoch
+		if t.session == 0 { // until it is known nothing else can be said
+			req.MaxWait = 0
+		}
 		await, err := t.conn.StartFetch(ctx, req)
 		if err != nil {
 			return err
