@@ -71,6 +71,7 @@ type process struct {
 	roles       string
 	data        string
 	port        string // for clients
+	inside      string // for nodes, in tests that set one apart
 	controllers string
 	admin       string
 	settings    []string // besides those that every node has; a later one of a key counts
@@ -124,7 +125,7 @@ func (c *processes) add(roles string) *process {
 	c.t.Helper()
 	p := &process{
 		id: int32(len(c.nodes) + 1), roles: roles, data: c.t.TempDir(),
-		port: freePort(c.t), controllers: freePort(c.t), admin: freePort(c.t),
+		port: freePort(c.t), inside: freePort(c.t), controllers: freePort(c.t), admin: freePort(c.t),
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -145,9 +146,9 @@ func (c *processes) launch(p *process) {
 	case asController:
 		listeners = listeners[1:]
 	}
-	args := []string{"serve", "--data-dir", p.data, "--admin-listen", "127.0.0.1:" + p.admin, "--listeners", strings.Join(listeners, ",")}
+	args := []string{"serve", "--data-dir", p.data, "--admin-listen", "127.0.0.1:" + p.admin}
 	for _, s := range append([]string{
-		fmt.Sprint("node.id=", p.id), "process.roles=" + p.roles, "controller.quorum.voters=" + c.voters, "controller.listener.names=CONTROLLER",
+		"listeners=" + strings.Join(listeners, ","), fmt.Sprint("node.id=", p.id), "process.roles=" + p.roles, "controller.quorum.voters=" + c.voters, "controller.listener.names=CONTROLLER",
 		fmt.Sprint("num.partitions=", loadPartitions),
 	}, p.settings...) {
 		args = append(args, "--set", s)

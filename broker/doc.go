@@ -179,8 +179,8 @@
 // with the next start; a process that goes on after an invariant broke could
 // acknowledge what is not.
 //
-// A broker that was unregistered while it lives, or whose advertised listener
-// refuses the controllers, ends and says why: nobody counts on it, and only a new
+// A broker that was unregistered while it lives, or whose listener for nodes
+// (inter.broker.listener.name) refuses the controllers, ends and says why: nobody counts on it, and only a new
 // registration changes that.
 //
 // A node that is of another cluster than most controllers it is configured with

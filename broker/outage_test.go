@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/streambus/streambus/broker/config"
 	"github.com/streambus/streambus/broker/peer"
 	"github.com/streambus/streambus/protocol"
 	"github.com/streambus/streambus/raftmeta"
@@ -73,16 +75,22 @@ func TestPausedController(t *testing.T) {
 
 // brokersAt is whom a broker shows as a broker.
 func brokersAt(p *process) (ids []int32, err error) {
+	brokers, err := brokersBy(p.addr())
+	for _, b := range brokers {
+		ids = append(ids, b.NodeID)
+	}
+	return ids, err
+}
+
+// brokersBy is whom a broker shows to who comes in by one of its listeners.
+func brokersBy(addr string) ([]kmsg.MetadataResponseBroker, error) {
 	req := kmsg.NewPtrMetadataRequest()
 	req.Version, req.Topics = 9, []kmsg.MetadataRequestTopic{}
-	resp, err := exchange(p.addr(), req, 2*time.Second)
+	resp, err := exchange(addr, req, 2*time.Second)
 	if err != nil {
 		return nil, err
 	}
-	for _, b := range resp.(*kmsg.MetadataResponse).Brokers {
-		ids = append(ids, b.NodeID)
-	}
-	return ids, nil
+	return resp.(*kmsg.MetadataResponse).Brokers, nil
 }
 
 // A broker that is paused for longer than its session is fenced. When it goes on it
@@ -248,6 +256,88 @@ func TestBrokerNobodyCountsOn(t *testing.T) {
 	case <-p.exited:
 		t.Errorf("it was taken for gone because another answers where it should:\n%s", p.out.text())
 	default:
+	}
+}
+
+// Controllers reach a broker by inter.broker.listener.name, whatever its other
+// listeners are, and a client is told of the listener that it came in by.
+func TestInterBrokerListener(t *testing.T) {
+	c := newProcesses(t, asController, asController, asController, asBroker, asBroker)
+	inside := func(p *process, in, out string) []string {
+		return []string{
+			"listener.security.protocol.map=IN:PLAINTEXT,OUT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+			"listeners=OUT://" + p.addr() + ",IN://127.0.0.1:" + p.inside,
+			"advertised.listeners=OUT://127.0.0.1:" + out + ",IN://127.0.0.1:" + in,
+			"inter.broker.listener.name=IN",
+		}
+	}
+	deaf, whole := c.nodes[3], c.nodes[4]
+	nobody := freePort(t)
+	deaf.settings, whole.settings = inside(deaf, nobody, deaf.port), inside(whole, whole.inside, nobody)
+	for _, p := range c.nodes[:3] {
+		p.settings = []string{"inter.broker.listener.name=IN"}
+	}
+	for _, p := range c.nodes {
+		c.launch(p)
+	}
+	for _, p := range c.nodes {
+		c.started(p)
+	}
+	cluster := c.clusterID()
+	c.eventually("both brokers are there", func() error {
+		for addr, want := range map[string][]string{
+			whole.addr():                {deaf.port, nobody},
+			"127.0.0.1:" + whole.inside: {nobody, whole.inside},
+		} {
+			brokers, err := brokersBy(addr)
+			if err != nil {
+				return err
+			}
+			var got []string
+			for _, b := range brokers {
+				got = append(got, fmt.Sprint(b.Port))
+			}
+			if !slices.Equal(got, want) {
+				return fmt.Errorf("by %s brokers are at %v, want %v", addr, got, want)
+			}
+		}
+		return nil
+	})
+	c.leader().signal(os.Kill) // whoever comes next looks for the brokers
+	select {
+	case <-deaf.exited:
+	case <-time.After(patience):
+		t.Fatalf("the listener for nodes refuses, and it goes on:\n%s", deaf.out.text())
+	}
+	if !strings.Contains(deaf.out.text(), "refuses connections") {
+		t.Errorf("it ends with %v:\n%s", deaf.cmd.ProcessState, deaf.out.text())
+	}
+	// The one unit that fenced the other would have fenced this one.
+	c.submit(c.as(905, cluster), &control.CreateTopic{Name: "t", ID: newUUID(), Partitions: 1, ReplicationFactor: 1})
+	if ids, err := brokersAt(whole); err != nil || !slices.Equal(ids, []int32{whole.id}) {
+		t.Errorf("the brokers are %v, %v, want %d alone", ids, err, whole.id)
+	}
+}
+
+// While the settings of nodes differ, a broker is reached by what it has.
+func TestEndpointOf(t *testing.T) {
+	cfg := config.New()
+	set(t, cfg, "inter.broker.listener.name", "IN")
+	b := &Broker{cfg: cfg}
+	in, out := image.Endpoint{Name: "IN", Host: "in", Port: 1}, image.Endpoint{Name: "OUT", Host: "out", Port: 2}
+	for _, x := range []struct {
+		has  []image.Endpoint
+		want image.Endpoint
+		ok   bool
+	}{
+		{[]image.Endpoint{in}, in, true},
+		{[]image.Endpoint{out, in}, in, true},
+		{[]image.Endpoint{out}, out, true},
+		{nil, image.Endpoint{}, false},
+	} {
+		if got, ok := b.endpointOf(&image.Broker{Listeners: x.has}); got != x.want || ok != x.ok {
+			t.Errorf("a broker with %v is reached by %v, %v", x.has, got, ok)
+		}
 	}
 }
 

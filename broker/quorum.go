@@ -239,12 +239,25 @@ func (q *quorumNode) closed(raftID uint64) {
 	}
 }
 
-// probe dials the listeners of a broker once.
-func (b *Broker) probe(ctx context.Context, x *image.Broker) (liveness.Finding, image.UUID) {
+// endpointOf is where nodes reach a broker. While its settings differ from those
+// here, as in a change of them node by node, it may have no such listener: then any
+// is better than none.
+func (b *Broker) endpointOf(x *image.Broker) (image.Endpoint, bool) {
+	if e, ok := x.Endpoint(b.cfg.InterBrokerListener()); ok {
+		return e, true
+	}
 	if len(x.Listeners) == 0 {
+		return image.Endpoint{}, false
+	}
+	return x.Listeners[0], true
+}
+
+// probe dials the listener of a broker once.
+func (b *Broker) probe(ctx context.Context, x *image.Broker) (liveness.Finding, image.UUID) {
+	e, ok := b.endpointOf(x)
+	if !ok {
 		return liveness.NoAnswer, image.UUID{}
 	}
-	e := x.Listeners[0]
 	a, err := peer.SayHello(ctx, net.JoinHostPort(e.Host, fmt.Sprint(e.Port)), b.peerConfig(), b.identity.ClusterID)
 	switch {
 	case peer.Refused(err):

@@ -85,6 +85,8 @@ func TestStartsThatAreRefused(t *testing.T) {
 		{map[string]string{"listeners": "SSL://127.0.0.1:0"}, "only PLAINTEXT"},
 		{map[string]string{"listeners": "127.0.0.1:0"}, "NAME://host:port"},
 		{map[string]string{"advertised.listeners": "OTHER://h:1"}, "only PLAINTEXT"},
+		{map[string]string{"inter.broker.listener.name": "IN"}, "IN is no advertised listener"},
+		{map[string]string{"security.inter.broker.protocol": "SASL_SSL"}, "security.inter.broker.protocol"},
 		{map[string]string{"num.partitions": "none"}, "not a number"},
 		{map[string]string{"log.segment.bytes": "1"}, "at least 1048576"},
 		{map[string]string{"streambus.flush": "never"}, "ack, os"},

@@ -303,6 +303,7 @@ func FuzzProperties(f *testing.F) {
 			}
 		}
 		c.ControllerListenerName()
+		c.InterBrokerListener()
 		for _, e := range c.Entries() {
 			if e.Value != "" || e.Key.Default != "" {
 				if err := e.Key.Check(e.Value); err != nil {

@@ -41,6 +41,8 @@ var own = []Key{
 	readOnly(image.NewKey("log.dirs", image.List, "data", oneDirectory, "The directory that holds everything this node keeps.")),
 	readOnly(image.NewKey("listeners", image.List, "PLAINTEXT://127.0.0.1:9092", listenerList, "Where clients connect, as NAME://host:port. Without a host on all interfaces.")),
 	readOnly(image.NewKey("advertised.listeners", image.List, "", listenerList, "What clients are told to connect to, where that is not the listeners themselves.")),
+	readOnly(image.NewKey("inter.broker.listener.name", image.Text, "", nil, "The advertised listener by which nodes reach brokers. Without it the one that has the name of security.inter.broker.protocol, else the first.")),
+	readOnly(image.NewKey("security.inter.broker.protocol", image.Text, "PLAINTEXT", image.OneOf("PLAINTEXT"), "The protocol by which nodes reach brokers, where inter.broker.listener.name is not set.")),
 	readOnly(image.NewKey("controller.listener.names", image.List, "CONTROLLER", someNames, "Which listeners are for controllers. The first is the one that brokers use.")),
 	readOnly(image.NewKey("controller.quorum.voters", image.List, "", voterList, "The controllers that form a cluster, as id@host:port,... The same on every node. Without it a node is alone, or finds the others by controller.quorum.bootstrap.servers.")),
 	readOnly(image.NewKey("controller.quorum.bootstrap.servers", image.List, "", serverList, "Where to find controllers, as host:port,...")),
@@ -78,8 +80,6 @@ var own = []Key{
 
 	readOnly(image.NewKey("broker.id", image.Int, "-1", nil, "The former name of node.id, which counts where that is not set.")),
 	readOnly(image.NewKey("log.dir", image.Text, "", nil, "The former name of log.dirs, which counts where that is not set.")),
-	readOnly(image.NewKey("inter.broker.listener.name", image.Text, "", nil, "The listener that brokers use among themselves.").Inert()),
-	readOnly(image.NewKey("security.inter.broker.protocol", image.Text, "PLAINTEXT", nil, "The protocol that brokers use among themselves.").Inert()),
 	readOnly(image.NewKey("super.users", image.Text, "", nil, "Users that an authorizer lets do everything.").Inert()),
 	readOnly(image.NewKey("allow.everyone.if.no.acl.found", image.Boolean, "false", nil, "What an authorizer says where there is no rule.").Inert()),
 	clusterWide(image.NewKey("num.network.threads", image.Int, "3", image.AtLeast(1), "Threads of Kafka's network layer.").Inert()),

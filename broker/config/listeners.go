@@ -84,7 +84,7 @@ func parseListeners(list string) ([]Listener, error) {
 		if _, err := strconv.ParseUint(port, 10, 16); err != nil {
 			return nil, fmt.Errorf("%q: the port must be a number up to 65535", entry)
 		}
-		if slices.ContainsFunc(ls, func(l Listener) bool { return l.Name == name }) {
+		if names(ls, name) {
 			return nil, fmt.Errorf("%q: the listener name %s is given twice", entry, name)
 		}
 		ls = append(ls, Listener{name, host, port})
@@ -97,18 +97,70 @@ func listenerList(v string) error {
 	return err
 }
 
+// advertised are the listeners that clients are told of, as they were configured.
+func (c *Config) advertised() ([]Listener, error) {
+	if c.Get("advertised.listeners") != "" {
+		return c.clientListeners("advertised.listeners")
+	}
+	return c.Listeners()
+}
+
+// InterBrokerListener is the name of the listener by which nodes reach brokers:
+// inter.broker.listener.name or, as in Apache Kafka, the one that has the name of
+// security.inter.broker.protocol. Where there is none of that name Kafka does not
+// start; here it is the first, since most nodes have one, and call it as they like.
+func (c *Config) InterBrokerListener() string {
+	if name := c.Get("inter.broker.listener.name"); name != "" {
+		return name
+	}
+	protocol := c.Get("security.inter.broker.protocol")
+	advertised, err := c.advertised()
+	if err != nil || len(advertised) == 0 || names(advertised, protocol) {
+		return protocol
+	}
+	return advertised[0].Name
+}
+
+func names(ls []Listener, name string) bool {
+	return slices.ContainsFunc(ls, func(l Listener) bool { return l.Name == name })
+}
+
+// validateInterBroker refuses a listener for nodes that this broker does not
+// advertise. A node that is no broker may name one it does not have: it is what
+// brokers are reached by from there.
+func (c *Config) validateInterBroker() error {
+	name := c.Get("inter.broker.listener.name")
+	if name == "" {
+		return nil
+	}
+	if _, set := c.values["security.inter.broker.protocol"]; set {
+		return fmt.Errorf("inter.broker.listener.name=%s and security.inter.broker.protocol are both set: leave one of them out", name)
+	}
+	if c.isForControllers(Listener{Name: name}) {
+		return fmt.Errorf("inter.broker.listener.name=%s is a listener for controllers (controller.listener.names), and brokers are to be reached by it: name one for clients", name)
+	}
+	if !c.IsBroker() {
+		return nil
+	}
+	advertised, err := c.advertised()
+	if err != nil || names(advertised, name) {
+		return err
+	}
+	return fmt.Errorf("inter.broker.listener.name=%s is no advertised listener, and other nodes are to reach this one by it: add %s://host:port to listeners and advertised.listeners, or name one of %v", name, name, advertised)
+}
+
 // Endpoints is what each listener advertises, given where it really listens.
 func (c *Config) Endpoints(bound []Listener) ([]image.Endpoint, error) {
 	advertised := bound
 	if c.Get("advertised.listeners") != "" {
 		var err error
-		if advertised, err = c.clientListeners("advertised.listeners"); err != nil {
+		if advertised, err = c.advertised(); err != nil {
 			return nil, err
 		}
 	}
 	var es []image.Endpoint
 	for _, a := range advertised {
-		if !slices.ContainsFunc(bound, func(b Listener) bool { return b.Name == a.Name }) {
+		if !names(bound, a.Name) {
 			return nil, fmt.Errorf("advertised.listeners names %s, which is not in listeners", a.Name)
 		}
 		if ip := net.ParseIP(a.Host); a.Host == "" || ip != nil && ip.IsUnspecified() {

@@ -109,8 +109,10 @@ func (c *Config) Validate() error {
 	if _, _, err := c.ControllerListener(); err != nil {
 		return err
 	}
-	_, err := c.Listeners()
-	return err
+	if _, err := c.Listeners(); err != nil {
+		return err
+	}
+	return c.validateInterBroker()
 }
 
 // validateListeners refuses listeners of a role that this node does not have.

@@ -94,6 +94,37 @@ func TestRoles(t *testing.T) {
 	}
 }
 
+// By which listener nodes reach brokers, or why a node does not start.
+func TestInterBrokerListener(t *testing.T) {
+	const two = "listener.security.protocol.map=IN:PLAINTEXT,OUT:PLAINTEXT,CONTROLLER:PLAINTEXT listeners=OUT://h:1,IN://h:2 "
+	for _, c := range []struct{ settings, want string }{
+		{"", "PLAINTEXT"},
+		{"inter.broker.listener.name=PLAINTEXT", "PLAINTEXT"},
+		{"security.inter.broker.protocol=PLAINTEXT", "PLAINTEXT"},
+		{"inter.broker.listener.name=IN", "inter.broker.listener.name=IN is no advertised listener, and other nodes are to reach this one by it: add IN://host:port to listeners and advertised.listeners, or name one of [PLAINTEXT://127.0.0.1:9092]"},
+		{two, "OUT"},
+		{two + "inter.broker.listener.name=IN", "IN"},
+		{two + "inter.broker.listener.name=in", "inter.broker.listener.name=in is no advertised listener, and other nodes are to reach this one by it: add in://host:port to listeners and advertised.listeners, or name one of [OUT://h:1 IN://h:2]"},
+		{two + "advertised.listeners=IN://h:2", "IN"},
+		{two + "advertised.listeners=OUT://h:1 inter.broker.listener.name=IN", "inter.broker.listener.name=IN is no advertised listener, and other nodes are to reach this one by it: add IN://host:port to listeners and advertised.listeners, or name one of [OUT://h:1]"},
+		{two + "advertised.listeners=SSL://h:1 inter.broker.listener.name=IN", "advertised.listeners: SSL://h:1 is a listener of the protocol SSL, and only PLAINTEXT is served; give its name a protocol in listener.security.protocol.map if that is what it is"},
+		{"listener.security.protocol.map=OUT:PLAINTEXT,PLAINTEXT:PLAINTEXT listeners=OUT://h:1,PLAINTEXT://h:2", "PLAINTEXT"},
+		{two + "inter.broker.listener.name=IN security.inter.broker.protocol=PLAINTEXT", "inter.broker.listener.name=IN and security.inter.broker.protocol are both set: leave one of them out"},
+		{two + "inter.broker.listener.name=CONTROLLER", "inter.broker.listener.name=CONTROLLER is a listener for controllers (controller.listener.names), and brokers are to be reached by it: name one for clients"},
+		{"process.roles=controller listeners=CONTROLLER://:9093 inter.broker.listener.name=IN", "IN"},
+		{"process.roles=controller listeners=CONTROLLER://:9093", "PLAINTEXT"},
+	} {
+		cfg := with(t, c.settings)
+		got := cfg.InterBrokerListener()
+		if err := cfg.Validate(); err != nil {
+			got = err.Error()
+		}
+		if got != c.want {
+			t.Errorf("%s\n\t%s\n\twant %s", c.settings, got, c.want)
+		}
+	}
+}
+
 func TestQuorum(t *testing.T) {
 	c := with(t, "process.roles=controller controller.quorum.voters=1@a:9093,02@[::1]:9094 controller.quorum.bootstrap.servers=a:1,b:2 controller.listener.names=X,Y")
 	if got := c.QuorumVoters(); !reflect.DeepEqual(got, []Voter{{1, "a", 9093}, {2, "::1", 9094}}) {
@@ -114,10 +145,11 @@ func TestQuorum(t *testing.T) {
 // heartbeat ends is warned of.
 func TestHeartbeatWarnings(t *testing.T) {
 	for settings, want := range map[string]string{
-		"controller.quorum.voters=1@a:1 controlled.shutdown.enable=false":  "[]",
-		"broker.heartbeat.interval.ms=1000 broker.session.timeout.ms=2000": "[]",
-		"broker.heartbeat.interval.ms=1001 broker.session.timeout.ms=2000": "[broker.session.timeout.ms=2000 is less than twice broker.heartbeat.interval.ms=1001: a broker is fenced when one heartbeat is late]",
-		"inter.broker.listener.name=PLAINTEXT":                             "[--set: inter.broker.listener.name=PLAINTEXT is accepted and makes no difference here]",
+		"controller.quorum.voters=1@a:1 controlled.shutdown.enable=false":               "[]",
+		"broker.heartbeat.interval.ms=1000 broker.session.timeout.ms=2000":              "[]",
+		"broker.heartbeat.interval.ms=1001 broker.session.timeout.ms=2000":              "[broker.session.timeout.ms=2000 is less than twice broker.heartbeat.interval.ms=1001: a broker is fenced when one heartbeat is late]",
+		"inter.broker.listener.name=PLAINTEXT security.inter.broker.protocol=PLAINTEXT": "[]",
+		"num.network.threads=2": "[--set: num.network.threads=2 is accepted and makes no difference here]",
 	} {
 		if got := fmt.Sprint(with(t, settings).Warnings()); got != want {
 			t.Errorf("%s: %s", settings, got)

@@ -60,7 +60,7 @@ func (b *Broker) describeCluster(ctx context.Context, r *protocol.Request, done 
 	}
 	resp.ControllerID = b.spokesman(img, r.Conn.Listener)
 	for _, node := range img.Brokers() {
-		e, ok := endpoint(node, r.Conn.Listener)
+		e, ok := node.Endpoint(r.Conn.Listener)
 		if !ok || node.Fenced && !req.IncludeFencedBrokers {
 			continue
 		}

@@ -53,7 +53,7 @@ func (b *Broker) metadata(ctx context.Context, r *protocol.Request, done func(*p
 	cluster := img.ClusterID()
 	resp.ClusterID = &cluster
 	for _, node := range img.Brokers() {
-		if e, ok := endpoint(node, r.Conn.Listener); ok && !node.Fenced {
+		if e, ok := node.Endpoint(r.Conn.Listener); ok && !node.Fenced {
 			rb := kmsg.NewMetadataResponseBroker()
 			b.warnLoopback(r.Conn, e)
 			rb.NodeID, rb.Host, rb.Port, rb.Rack = node.ID, e.Host, int32(e.Port), rack(node)
@@ -155,7 +155,7 @@ func describe(img *image.Image, t *image.Topic, version int16, listener string, 
 		if !ok {
 			p.Leader, p.LeaderEpoch = -1, -1
 			p.ErrorCode = int16(protocol.LeaderNotAvailable)
-		} else if _, ok := endpoint(leader, listener); !ok {
+		} else if _, ok := leader.Endpoint(listener); !ok {
 			// Not among the brokers of this answer, so none to the client.
 			p.Leader = -1
 			p.ErrorCode = int16(protocol.ListenerNotFound)
@@ -174,20 +174,12 @@ func describe(img *image.Image, t *image.Topic, version int16, listener string, 
 func (b *Broker) spokesman(img *image.Image, listener string) int32 {
 	chosen := int32(-1)
 	for _, node := range img.Brokers() {
-		_, ok := endpoint(node, listener)
+		_, ok := node.Endpoint(listener)
 		if ok && !node.Fenced && (chosen < 0 || node.ID == b.NodeID) {
 			chosen = node.ID
 		}
 	}
 	return chosen
-}
-
-func endpoint(b *image.Broker, listener string) (image.Endpoint, bool) {
-	i := slices.IndexFunc(b.Listeners, func(e image.Endpoint) bool { return e.Name == listener })
-	if i < 0 {
-		return image.Endpoint{}, false
-	}
-	return b.Listeners[i], true
 }
 
 // warnLoopback tells, once for each listener, that clients on other hosts are

@@ -122,6 +122,34 @@ func TestHealth(t *testing.T) {
 	if out, _, code := run(t, "health", "--admin-listen", b.admin); code != 0 || out != "ready\n" {
 		t.Errorf("ready: exit code %d, %q", code, out)
 	}
+	_, port, err := net.SplitHostPort(b.admin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("HTTP_PROXY", "http://127.0.0.1:1") // as Docker passes it on to containers
+	for variable, want := range map[string]struct {
+		code int
+		says string
+	}{
+		"KAFKA_STREAMBUS_ADMIN_LISTEN=" + b.admin:      {0, "ready\n"},
+		"KAFKA_STREAMBUS_ADMIN_LISTEN=0.0.0.0:" + port: {0, "ready\n"},
+		"KAFKA_STREAMBUS_ADMIN_LISTEN=:" + port:        {0, "ready\n"},
+		"KAFKA_STREAMBUS_ADMIN_LISTEN=[::]:" + port:    {0, "ready\n"},
+		"KAFKA_STREAMBUS_ADMIN_LISTEN=127.0.0.1:1":     {1, "no broker answers"},
+		"KAFKA_STREAMBUS_ADMIN_LISTEN=" + port:         {2, "must be of the form host:port"},
+		"KAFKA_NUM_PARTITIONS=many":                    {2, "configuration num.partitions"},
+	} {
+		t.Run(variable, func(t *testing.T) {
+			name, text, _ := strings.Cut(variable, "=")
+			t.Setenv(name, text)
+			if out, errs, code := run(t, "health"); code != want.code || !strings.Contains(out+errs, want.says) {
+				t.Errorf("exit code %d, %q, %s", code, out, errs)
+			}
+			if out, _, code := run(t, "health", "--admin-listen", b.admin); code != 0 || out != "ready\n" {
+				t.Errorf("the flag wins: exit code %d, %q", code, out)
+			}
+		})
+	}
 	if code := b.stop(); code != 0 {
 		t.Errorf("SIGINT: exit code %d", code)
 	}

@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-
-	"github.com/streambus/streambus/broker/config"
 )
 
 // quorumInfo is what the admin route /quorum answers, as far as it is shown.
@@ -41,17 +39,20 @@ type quorumInfo struct {
 }
 
 func quorumCommand() *cobra.Command {
-	var admin string
 	cmd := &cobra.Command{
 		Use:   "quorum",
 		Short: "Tell where the controllers stand, as one of them sees it",
 		Args:  cobra.NoArgs,
 	}
-	cmd.Flags().StringVar(&admin, "admin-listen", config.New().Get("streambus.admin.listen"), "host:port of the controller's admin listener")
+	admin := adminFlag(cmd, "controller")
 	out := outputFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		addr, err := admin()
+		if err != nil {
+			return err
+		}
 		client := http.Client{Timeout: 5 * time.Second}
-		resp, err := client.Get("http://" + admin + "/quorum")
+		resp, err := client.Get("http://" + addr + "/quorum")
 		if err != nil {
 			return fmt.Errorf("no controller answers on its admin listener: %w", err)
 		}

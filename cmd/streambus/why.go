@@ -13,12 +13,11 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/streambus/streambus/broker/config"
 	"github.com/streambus/streambus/broker/history"
 )
 
 func whyCommand() *cobra.Command {
-	var admin, since string
+	var since string
 	cmd := &cobra.Command{
 		Use:   "why TOPIC | TOPIC-PARTITION | broker N | cluster",
 		Short: "Tell what changed, when, by whom, and because of what",
@@ -30,7 +29,7 @@ a name is asked for with --topic.`,
 		Args: cobra.MaximumNArgs(2),
 	}
 	var topic string
-	cmd.Flags().StringVar(&admin, "admin-listen", config.New().Get("streambus.admin.listen"), "host:port of the broker's admin listener")
+	admin := adminFlag(cmd, "broker")
 	cmd.Flags().StringVar(&since, "since", "", "how far back: 90m, 24h, or a time as 2006-01-02T15:04:05Z; everything there is by default")
 	cmd.Flags().StringVar(&topic, "topic", "", "the topic, whatever its name looks like")
 	out := outputFlag(cmd)
@@ -39,7 +38,11 @@ a name is asked for with --topic.`,
 		if err != nil {
 			return err
 		}
-		return askWhy(cmd.OutOrStdout(), admin, q, out)
+		addr, err := admin()
+		if err != nil {
+			return err
+		}
+		return askWhy(cmd.OutOrStdout(), addr, q, out)
 	}
 	return cmd
 }

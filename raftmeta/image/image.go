@@ -90,6 +90,15 @@ type Broker struct {
 // Active tells whether the broker may lead and enter an ISR.
 func (b *Broker) Active() bool { return !b.Fenced && !b.InControlledShutdown }
 
+// Endpoint is where the broker is reached by a listener.
+func (b *Broker) Endpoint(listener string) (Endpoint, bool) {
+	i := slices.IndexFunc(b.Listeners, func(e Endpoint) bool { return e.Name == listener })
+	if i < 0 {
+		return Endpoint{}, false
+	}
+	return b.Listeners[i], true
+}
+
 // Dir is the directory that a byte of [Partition.Dirs] stands for; zero for [NoDir].
 func (b *Broker) Dir(place byte) UUID {
 	if int(place) >= len(b.dirs) {
