@@ -17,6 +17,11 @@ import (
 func (b *Broker) alterPartitionReassignments(ctx context.Context, r *protocol.Request, done func(*protocol.Response)) {
 	req := r.Body.(*kmsg.AlterPartitionAssignmentsRequest)
 	resp := req.ResponseKind().(*kmsg.AlterPartitionAssignmentsResponse)
+	if len(req.Topics) == 0 { // as in Apache Kafka, which does not look further
+		resp.ErrorMessage = new(string)
+		done(&protocol.Response{Body: resp})
+		return
+	}
 	ctx, cancel := deadline(ctx, req.TimeoutMillis)
 	defer cancel()
 	keep := req.Version >= 1 && !req.AllowReplicationFactorChange
