@@ -138,7 +138,8 @@ func (q *quorumNode) open() (err error) {
 	q.controller, err = raftmeta.Open(raftmeta.Config{
 		NodeID: q.b.cfg.NodeID(), ClusterID: q.b.identity.ClusterID, Logger: q.b.log, Registerer: q.b.metrics,
 		Session: q.b.cfg.Millis("broker.session.timeout.ms"),
-		Send:    q.send, Members: q.members, Probe: q.b.probe,
+		Balance: q.b.cfg.Balance(), Unclean: q.b.cfg.Millis("unclean.leader.election.interval.ms"),
+		Send: q.send, Members: q.members, Probe: q.b.probe,
 	}, q.log)
 	if err != nil {
 		return err

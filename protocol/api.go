@@ -4,32 +4,34 @@ import "github.com/twmb/franz-go/pkg/kmsg"
 
 // API keys, in Kafka's numbering.
 const (
-	KeyProduce                 int16 = 0
-	KeyFetch                   int16 = 1
-	KeyListOffsets             int16 = 2
-	KeyMetadata                int16 = 3
-	KeyFindCoordinator         int16 = 10
-	KeyListGroups              int16 = 16
-	KeyApiVersions             int16 = 18
-	KeyCreateTopics            int16 = 19
-	KeyDeleteTopics            int16 = 20
-	KeyInitProducerId          int16 = 22
-	KeyDeleteRecords           int16 = 21
-	KeyOffsetForLeaderEpoch    int16 = 23
-	KeyDescribeConfigs         int16 = 32
-	KeyAlterConfigs            int16 = 33
-	KeyDescribeLogDirs         int16 = 35
-	KeyCreatePartitions        int16 = 37
-	KeyElectLeaders            int16 = 43
-	KeyIncrementalAlterConfigs int16 = 44
-	KeyDescribeQuorum          int16 = 55
-	KeyUpdateFeatures          int16 = 57
-	KeyDescribeCluster         int16 = 60
-	KeyDescribeProducers       int16 = 61
-	KeyUnregisterBroker        int16 = 64
-	KeyDescribeTopicPartitions int16 = 75
-	KeyAddRaftVoter            int16 = 80
-	KeyRemoveRaftVoter         int16 = 81
+	KeyProduce                     int16 = 0
+	KeyFetch                       int16 = 1
+	KeyListOffsets                 int16 = 2
+	KeyMetadata                    int16 = 3
+	KeyFindCoordinator             int16 = 10
+	KeyListGroups                  int16 = 16
+	KeyApiVersions                 int16 = 18
+	KeyCreateTopics                int16 = 19
+	KeyDeleteTopics                int16 = 20
+	KeyInitProducerId              int16 = 22
+	KeyDeleteRecords               int16 = 21
+	KeyOffsetForLeaderEpoch        int16 = 23
+	KeyDescribeConfigs             int16 = 32
+	KeyAlterConfigs                int16 = 33
+	KeyDescribeLogDirs             int16 = 35
+	KeyCreatePartitions            int16 = 37
+	KeyElectLeaders                int16 = 43
+	KeyIncrementalAlterConfigs     int16 = 44
+	KeyAlterPartitionReassignments int16 = 45
+	KeyListPartitionReassignments  int16 = 46
+	KeyDescribeQuorum              int16 = 55
+	KeyUpdateFeatures              int16 = 57
+	KeyDescribeCluster             int16 = 60
+	KeyDescribeProducers           int16 = 61
+	KeyUnregisterBroker            int16 = 64
+	KeyDescribeTopicPartitions     int16 = 75
+	KeyAddRaftVoter                int16 = 80
+	KeyRemoveRaftVoter             int16 = 81
 )
 
 // API keys of our own, for what nodes say to each other. Kafka's numbers are
@@ -131,6 +133,10 @@ var apis = []API{
 		shape: shape(`b@1+ [s [i]] i`)},
 	{Key: KeyIncrementalAlterConfigs, Min: 0, Max: 1, Advertised: 0, flexible: 1,
 		shape: shape(`[b s [s b s]] b`)},
+	{Key: KeyAlterPartitionReassignments, Min: 0, Max: 1, Advertised: 0, flexible: 0,
+		shape: shape(`i b@1+ [s [i [i]]]`)},
+	{Key: KeyListPartitionReassignments, Min: 0, Max: 0, Advertised: 0, flexible: 0,
+		shape: shape(`i [s [i]]`)},
 	{Key: KeyDescribeQuorum, Min: 0, Max: 2, Advertised: 0, flexible: 0, on: forBoth,
 		shape: shape(`[s [i .]]`)},
 	{Key: KeyUpdateFeatures, Min: 0, Max: 2, Advertised: 0, flexible: 0, on: forBoth,

@@ -36,6 +36,7 @@ const (
 	InvalidProducerEpoch               ErrorCode = 47
 	KafkaStorageError                  ErrorCode = 56
 	TransactionalIDAuthorizationFailed ErrorCode = 53
+	ReassignmentInProgress             ErrorCode = 60
 	FetchSessionIDNotFound             ErrorCode = 70
 	TopicDeletionDisabled              ErrorCode = 73
 	InvalidFetchSessionEpoch           ErrorCode = 71
@@ -48,6 +49,7 @@ const (
 	PreferredLeaderNotAvailable        ErrorCode = 80
 	EligibleLeadersNotAvailable        ErrorCode = 83
 	ElectionNotNeeded                  ErrorCode = 84
+	NoReassignmentInProgress           ErrorCode = 85
 	InvalidRecord                      ErrorCode = 87
 	InvalidUpdateVersion               ErrorCode = 95
 	UnknownTopicID                     ErrorCode = 100
@@ -95,6 +97,7 @@ var errorNames = map[ErrorCode]string{
 	InvalidProducerEpoch:               "INVALID_PRODUCER_EPOCH",
 	KafkaStorageError:                  "KAFKA_STORAGE_ERROR",
 	TransactionalIDAuthorizationFailed: "TRANSACTIONAL_ID_AUTHORIZATION_FAILED",
+	ReassignmentInProgress:             "REASSIGNMENT_IN_PROGRESS",
 	FetchSessionIDNotFound:             "FETCH_SESSION_ID_NOT_FOUND",
 	TopicDeletionDisabled:              "TOPIC_DELETION_DISABLED",
 	InvalidFetchSessionEpoch:           "INVALID_FETCH_SESSION_EPOCH",
@@ -107,6 +110,7 @@ var errorNames = map[ErrorCode]string{
 	PreferredLeaderNotAvailable:        "PREFERRED_LEADER_NOT_AVAILABLE",
 	EligibleLeadersNotAvailable:        "ELIGIBLE_LEADERS_NOT_AVAILABLE",
 	ElectionNotNeeded:                  "ELECTION_NOT_NEEDED",
+	NoReassignmentInProgress:           "NO_REASSIGNMENT_IN_PROGRESS",
 	InvalidRecord:                      "INVALID_RECORD",
 	InvalidUpdateVersion:               "INVALID_UPDATE_VERSION",
 	UnknownTopicID:                     "UNKNOWN_TOPIC_ID",

@@ -62,6 +62,10 @@ type Config struct {
 	SnapshotBytes int
 	// Session is after how much silence a broker is fenced.
 	Session time.Duration
+	// Balance is how long partitions may be led by others than their first replicas, 0 for ever.
+	Balance time.Duration
+	// Unclean is how often partitions without a leader are looked at for unclean elections, 0 for never.
+	Unclean time.Duration
 	// Send hands a message to the transport. It does not block: what it cannot take is lost, and Unreachable says so.
 	Send func(quorum.Message)
 	// Members is told who the controllers are: at the start, and when that changes.
@@ -159,7 +163,7 @@ func Open(cfg Config, log wal.Log) (*Controller, error) {
 	}
 	c := &Controller{
 		cfg: cfg, log: log, core: core, raftID: state.RaftID,
-		office: office.New(office.Config{NodeID: cfg.NodeID, RaftID: state.RaftID, Session: cfg.Session}, core),
+		office: office.New(office.Config{NodeID: cfg.NodeID, RaftID: state.RaftID, Session: cfg.Session, Balance: cfg.Balance, Unclean: cfg.Unclean}, core),
 		inbox:  make(chan func(), inboxSize), stopped: make(chan struct{}),
 		img: core.Image(), base: core.Image().Index(), news: make(chan struct{}),
 	}

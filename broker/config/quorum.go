@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/streambus/streambus/raftmeta/image"
 )
@@ -134,6 +135,15 @@ func (c *Config) validateListeners() error {
 
 func (c *Config) isForControllers(l Listener) bool {
 	return slices.Contains(image.Items(c.Get("controller.listener.names")), l.Name)
+}
+
+// Balance is how long partitions may be led by others than their first
+// replicas, 0 for ever.
+func (c *Config) Balance() time.Duration {
+	if !c.Bool("auto.leader.rebalance.enable") {
+		return 0
+	}
+	return image.Millis(min(c.Number("leader.imbalance.check.interval.seconds"), 1<<31-1) * 1000)
 }
 
 // shortSession says that one lost heartbeat fences a broker, where it does.

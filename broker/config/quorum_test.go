@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/streambus/streambus/raftmeta/image"
 )
@@ -154,5 +155,28 @@ func TestHeartbeatWarnings(t *testing.T) {
 		if got := fmt.Sprint(with(t, settings).Warnings()); got != want {
 			t.Errorf("%s: %s", settings, got)
 		}
+	}
+}
+
+func TestBalance(t *testing.T) {
+	for want, settings := range map[time.Duration][]string{
+		5 * time.Minute: nil,
+		7 * time.Second: {"leader.imbalance.check.interval.seconds=7"},
+		0:               {"leader.imbalance.check.interval.seconds=7", "auto.leader.rebalance.enable=false"},
+	} {
+		c := New()
+		for _, s := range settings {
+			key, value, _ := strings.Cut(s, "=")
+			if err := c.Set(key, value, Flag, "test"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := c.Balance(); got != want {
+			t.Errorf("%v: %s, want %s", settings, got, want)
+		}
+	}
+	c := New()
+	if err := c.Set("leader.imbalance.check.interval.seconds", maxLong, Flag, "test"); err != nil || c.Balance() < 24*time.Hour {
+		t.Errorf("%v: the longest is %s", err, c.Balance())
 	}
 }

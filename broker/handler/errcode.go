@@ -98,6 +98,8 @@ var refusals = map[control.Code]protocol.ErrorCode{
 	control.PreferredLeaderNotAvailable: protocol.PreferredLeaderNotAvailable,
 	control.EligibleLeadersNotAvailable: protocol.EligibleLeadersNotAvailable,
 	control.NewLeaderElected:            protocol.NewLeaderElected,
+	control.NoReassignmentInProgress:    protocol.NoReassignmentInProgress,
+	control.ReassignmentInProgress:      protocol.ReassignmentInProgress,
 	control.DuplicateVoter:              protocol.DuplicateVoter,
 	control.VoterNotFound:               protocol.VoterNotFound,
 	// Whether it was carried out nobody knows any more: clients look, and ask again.

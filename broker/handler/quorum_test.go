@@ -212,6 +212,16 @@ func TestElectLeaders(t *testing.T) {
 // join has a leader take others into the ISR.
 func (n *node) join(topic string, partition int32, isr ...int32) {
 	n.t.Helper()
+	n.follow(topic, partition, isr...)
+	t, _ := n.img.Topic(topic)
+	if p, _ := t.Partition(partition); !slices.Equal(p.ISR, isr) {
+		n.t.Fatalf("in sync are %v", p.ISR)
+	}
+}
+
+// follow has a leader say who is in sync.
+func (n *node) follow(topic string, partition int32, isr ...int32) {
+	n.t.Helper()
 	t, _ := n.img.Topic(topic)
 	p, _ := t.Partition(partition)
 	leader, _ := n.img.Broker(p.Leader)
@@ -220,10 +230,6 @@ func (n *node) join(topic string, partition int32, isr ...int32) {
 		change.ISR = append(change.ISR, control.ISRMember{ID: id, Epoch: -1})
 	}
 	n.do(&control.AlterPartition{BrokerID: leader.ID, BrokerEpoch: leader.Epoch, Partitions: []control.ISRChange{change}})
-	t, _ = n.img.Topic(topic)
-	if p, _ = t.Partition(partition); !slices.Equal(p.ISR, isr) {
-		n.t.Fatalf("in sync are %v", p.ISR)
-	}
 }
 
 // More partitions than one command changes are done one command after the other.

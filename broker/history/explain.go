@@ -200,10 +200,20 @@ func difference(a, b *image.Partition) string {
 	add("in sync", ids(a.ISR), ids(b.ISR))
 	add("eligible", ids(a.ELR), ids(b.ELR))
 	add("replicas", ids(a.Replicas), ids(b.Replicas))
+	was, is := moving(a), moving(b)
+	add("adding", ids(was.Adding), ids(is.Adding))
+	add("removing", ids(was.Removing), ids(is.Removing))
 	if len(parts) == 0 {
 		return fmt.Sprintf("partition epoch %d, was %d", b.PartitionEpoch, a.PartitionEpoch)
 	}
 	return strings.Join(parts, "; ")
+}
+
+func moving(p *image.Partition) image.Reassignment {
+	if p.Moving == nil {
+		return image.Reassignment{}
+	}
+	return *p.Moving
 }
 
 func node(id int32) string {

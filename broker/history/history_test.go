@@ -221,3 +221,24 @@ func TestFilesAreBounded(t *testing.T) {
 		t.Fatalf("%d bytes in %d files", sum, len(names))
 	}
 }
+
+// Where a replica goes is told when it begins, when something else is wanted, and at the end.
+func TestMovesAreTold(t *testing.T) {
+	at := image.Partition{Replicas: []int32{1, 2}, ISR: []int32{1}, Leader: 1}
+	begun, changed, ended := at, at, at
+	begun.Replicas, begun.Moving = []int32{1, 3, 2}, &image.Reassignment{Adding: []int32{3}, Removing: []int32{2}}
+	changed.Replicas, changed.Moving = begun.Replicas, &image.Reassignment{Adding: []int32{3}}
+	ended.Replicas = begun.Replicas
+	for _, c := range []struct {
+		a, b image.Partition
+		want string
+	}{
+		{at, begun, "replicas 1,3,2, was 1,2; adding 3, was none; removing 2, was none"},
+		{begun, changed, "removing none, was 2"},
+		{changed, ended, "adding none, was 3"},
+	} {
+		if got := difference(&c.a, &c.b); got != c.want {
+			t.Errorf("%s, want %s", got, c.want)
+		}
+	}
+}

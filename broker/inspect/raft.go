@@ -211,7 +211,11 @@ func settings(all []image.Setting) string {
 }
 
 func partition(p *image.Partition) string {
-	return fmt.Sprintf("replicas %v in sync %v leader %d epochs %d/%d", p.Replicas, p.ISR, p.Leader, p.LeaderEpoch, p.PartitionEpoch)
+	text := fmt.Sprintf("replicas %v in sync %v leader %d epochs %d/%d", p.Replicas, p.ISR, p.Leader, p.LeaderEpoch, p.PartitionEpoch)
+	if m := p.Moving; m != nil {
+		text += fmt.Sprintf(" adding %v removing %v", m.Adding, m.Removing)
+	}
+	return text
 }
 
 // image shows a snapshot of the metadata.

@@ -90,7 +90,7 @@ func (c *controller) start() {
 		w.broken("%s cannot start: %v", c.name, err)
 		return
 	}
-	c.office = office.New(office.Config{NodeID: c.node, RaftID: c.raftID}, c.core)
+	c.office = office.New(office.Config{NodeID: c.node, RaftID: c.raftID, Balance: 5 * time.Second, Unclean: 5 * time.Second}, c.core)
 	c.writing, c.inbox, c.polls, c.units, c.saving, c.since = nil, nil, nil, nil, false, 0
 	c.seen = quorum.Status{}
 	c.base = c.core.Image().Index()

@@ -74,6 +74,8 @@ func refusable(s topicState, o *op) bool {
 		return !s.there
 	case control.InvalidPartitions:
 		return s.there && o.count <= s.count
+	case control.ReassignmentInProgress: // which is not part of the model
+		return s.there && o.count > s.count
 	default:
 		return true // not because of the topic
 	}

@@ -309,6 +309,14 @@ func (o *oracle) partition(index uint64, before, p *image.Partition) {
 		slices.ContainsFunc(p.ELR, func(id int32) bool { return slices.Contains(p.ISR, id) }):
 		o.w.broken("I12: unit %d makes a partition %+v", index, *p)
 	}
+	if m := p.Moving; m != nil {
+		if !subset(m.Adding) || !subset(m.Removing) || slices.ContainsFunc(m.Adding, func(id int32) bool { return slices.Contains(m.Removing, id) }) {
+			o.w.broken("I12: unit %d makes a partition %+v that is moving %+v", index, *p, *m)
+		}
+		o.w.stats["replicas begin to move"]++
+	} else if before != nil && before.Moving != nil && slices.Equal(p.Replicas, before.Target()) {
+		o.w.stats["replicas have moved"]++
+	}
 	if before == nil {
 		before = &image.Partition{Leader: image.NoLeader}
 	} else if o.epochsFell(before, p) {

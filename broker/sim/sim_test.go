@@ -169,7 +169,7 @@ var mustHappen = []string{
 	"full disks", "full disks of a majority", "writes without room", "starts without room", "syncs that failed", "starts refused",
 	"jumps of wall time", "second processes beside the first", "second processes beside a paused one", "second processes at a moved address",
 	"second processes that start with the first", "living processes replaced", "replaced, and stopped", "found gone by who answers in its place",
-	"wiped disks", "members replaced", "fences", "unfences", "controlled shutdowns", "orderly stops", "partition changes", "reads", "histories checked",
+	"wiped disks", "members replaced", "fences", "unfences", "controlled shutdowns", "orderly stops", "partition changes", "replicas begin to move", "replicas have moved", "reads", "histories checked",
 }
 
 func table(stats map[string]int) string {

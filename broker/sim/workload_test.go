@@ -43,6 +43,8 @@ func (w *world) work() {
 		b.configure(&control.AlterConfigs{Topic: name, Node: image.EveryBroker}, "retention.ms", fmt.Sprint(w.load.Int64N(1<<40)))
 	case n < 66:
 		b.configure(&control.AlterConfigs{Node: w.load.Int32N(4) - 1}, "log.retention.ms", fmt.Sprint(w.load.Int64N(1<<40)))
+	case n < 71:
+		b.reassign(name)
 	case n < 76:
 		b.begin("ids", &control.AllocateProducerIDs{BrokerID: b.node, BrokerEpoch: b.epoch, Count: 10}, false).attempt()
 	case n < 82:
@@ -69,6 +71,25 @@ func (b *broker) createTopic(name string, partitions int32, replicas int16) {
 	o := b.begin("create", &control.CreateTopic{Name: name, ID: b.w.uuid(), Partitions: partitions, ReplicationFactor: replicas}, true)
 	o.name, o.count = name, partitions
 	o.attempt()
+}
+
+// reassign gives some partitions other replicas, or takes that back.
+func (b *broker) reassign(name string) {
+	t, ok := b.img.Topic(name)
+	if !ok {
+		return
+	}
+	cmd := &control.AlterPartitionReassignments{}
+	for range 5 {
+		x := control.Reassign{TopicPartition: control.TopicPartition{Topic: name, Partition: b.w.load.Int32N(t.NumPartitions())}}
+		if n := b.w.load.IntN(4); n > 0 {
+			for _, id := range b.w.load.Perm(3)[:n] {
+				x.Replicas = append(x.Replicas, int32(id))
+			}
+		}
+		cmd.Partitions = append(cmd.Partitions, x)
+	}
+	b.begin("reassign", cmd, true).maybe().attempt()
 }
 
 func (b *broker) configure(cmd *control.AlterConfigs, key, value string) {

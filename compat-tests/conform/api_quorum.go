@@ -44,6 +44,41 @@ func init() {
 		}
 	})
 
+	eachVersion(kmsg.AlterPartitionAssignments, "to the one broker there is", func(s *session, v int16) {
+		a, b := s.create(2), s.create(1)
+		for _, allow := range []bool{true, false} {
+			for _, replicas := range [][]int32{{1}, nil, {}, {1, 1}, {2}, {1, 2}, {-1}, {1, -1}, {2, 2}} {
+				ask[*kmsg.AlterPartitionAssignmentsResponse](s, reassign(v, allow, a, replicas, 0))
+			}
+			ask[*kmsg.AlterPartitionAssignmentsResponse](s, reassign(v, allow, a, []int32{1}, 1, 2, -1, 0))
+			ask[*kmsg.AlterPartitionAssignmentsResponse](s, reassign(v, allow, a, nil, 1, 2, -1, 0))
+			ask[*kmsg.AlterPartitionAssignmentsResponse](s, reassign(v, allow, a, []int32{1}))
+			ask[*kmsg.AlterPartitionAssignmentsResponse](s, reassign(v, allow, s.prefix+"none", []int32{1}, 0, 7))
+			ask[*kmsg.AlterPartitionAssignmentsResponse](s, reassign(v, allow, "", nil, 0))
+			req := reassign(v, allow, a, []int32{1}, 0)
+			req.Topics = append(req.Topics, reassign(v, allow, b, nil, 0).Topics...)
+			ask[*kmsg.AlterPartitionAssignmentsResponse](s, req)
+			req.Topics = []kmsg.AlterPartitionAssignmentsRequestTopic{}
+			ask[*kmsg.AlterPartitionAssignmentsResponse](s, req)
+		}
+		ask[*kmsg.MetadataResponse](s, metadata(9, a, b))
+	})
+
+	eachVersion(kmsg.ListPartitionReassignments, "none", func(s *session, v int16) {
+		a := s.create(2)
+		ask[*kmsg.ListPartitionReassignmentsResponse](s, at(kmsg.NewPtrListPartitionReassignmentsRequest(), v)) // of all
+		for _, partitions := range [][]int32{{0, 1}, {}, {7, -1}, {0, 0}} {
+			ask[*kmsg.ListPartitionReassignmentsResponse](s, reassignments(v, a, partitions...))
+			ask[*kmsg.ListPartitionReassignmentsResponse](s, reassignments(v, s.prefix+"none", partitions...))
+			ask[*kmsg.ListPartitionReassignmentsResponse](s, reassignments(v, "", partitions...))
+		}
+		req := reassignments(v, a, 0)
+		req.Topics = append(req.Topics, reassignments(v, a, 1).Topics...)
+		ask[*kmsg.ListPartitionReassignmentsResponse](s, req)
+		req.Topics = []kmsg.ListPartitionReassignmentsRequestTopic{}
+		ask[*kmsg.ListPartitionReassignmentsResponse](s, req)
+	})
+
 	eachVersion(kmsg.UnregisterBroker, "brokers that are not there", func(s *session, v int16) {
 		for _, id := range []int32{7, -1} {
 			req := at(kmsg.NewPtrUnregisterBrokerRequest(), v)
@@ -122,6 +157,29 @@ func electLeaders(v int16, kind int8, topic string, partitions ...int32) *kmsg.E
 	req := at(kmsg.NewPtrElectLeadersRequest(), v)
 	req.ElectionType, req.TimeoutMillis = kind, 10_000
 	t := kmsg.NewElectLeadersRequestTopic()
+	t.Topic, t.Partitions = topic, partitions
+	req.Topics = append(req.Topics, t)
+	return req
+}
+
+func reassign(v int16, allow bool, topic string, replicas []int32, partitions ...int32) *kmsg.AlterPartitionAssignmentsRequest {
+	req := at(kmsg.NewPtrAlterPartitionAssignmentsRequest(), v)
+	req.TimeoutMillis, req.AllowReplicationFactorChange = 10_000, allow
+	t := kmsg.NewAlterPartitionAssignmentsRequestTopic()
+	t.Topic = topic
+	for _, i := range partitions {
+		p := kmsg.NewAlterPartitionAssignmentsRequestTopicPartition()
+		p.Partition, p.Replicas = i, replicas
+		t.Partitions = append(t.Partitions, p)
+	}
+	req.Topics = append(req.Topics, t)
+	return req
+}
+
+func reassignments(v int16, topic string, partitions ...int32) *kmsg.ListPartitionReassignmentsRequest {
+	req := at(kmsg.NewPtrListPartitionReassignmentsRequest(), v)
+	req.TimeoutMillis = 10_000
+	t := kmsg.NewListPartitionReassignmentsRequestTopic()
 	t.Topic, t.Partitions = topic, partitions
 	req.Topics = append(req.Topics, t)
 	return req

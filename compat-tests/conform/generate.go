@@ -124,6 +124,16 @@ var templates = []struct {
 		req.Topics = append(req.Topics, electLeaders(v, 0, b, 0).Topics...)
 		return req
 	}},
+	{kmsg.AlterPartitionAssignments, false, func(s *session, v int16, a, b string) kmsg.Request {
+		req := reassign(v, true, a, []int32{1}, 0, 1)
+		req.Topics = append(req.Topics, reassign(v, true, b, nil, 0).Topics...)
+		return req
+	}},
+	{kmsg.ListPartitionReassignments, false, func(s *session, v int16, a, b string) kmsg.Request {
+		req := reassignments(v, a, 0, 1)
+		req.Topics = append(req.Topics, reassignments(v, b, 0).Topics...)
+		return req
+	}},
 	{kmsg.DescribeQuorum, false, func(s *session, v int16, a, b string) kmsg.Request {
 		return describeQuorum(v, quorumTopic, 0)
 	}},

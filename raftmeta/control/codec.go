@@ -18,9 +18,10 @@ var (
 		&FormCluster{}, &PutVoter{}, &RemoveVoter{}, &UpdateFeatures{},
 		&RegisterBroker{}, &FenceBroker{}, &UnfenceBroker{}, &BeginControlledShutdown{}, &UnregisterBroker{},
 		&AlterPartition{}, &ElectLeaders{}, &AllocateProducerIDs{},
-		&CreateTopic{}, &DeleteTopic{}, &CreatePartitions{}, &AlterConfigs{})
+		&CreateTopic{}, &DeleteTopic{}, &CreatePartitions{}, &AlterConfigs{}, &AlterPartitionReassignments{})
 	replyTypes = types(
-		&BrokerProgress{}, &AlteredPartitions{}, &ElectedLeaders{}, &ProducerIDBlock{}, &CreatedTopic{}, &DeletedTopic{})
+		&BrokerProgress{}, &AlteredPartitions{}, &ElectedLeaders{}, &ProducerIDBlock{}, &CreatedTopic{}, &DeletedTopic{},
+		&AlteredReassignments{})
 )
 
 func types(examples ...any) map[string]reflect.Type {

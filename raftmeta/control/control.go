@@ -66,6 +66,8 @@ const (
 	DuplicateVoter
 	VoterNotFound
 	Superseded
+	NoReassignmentInProgress
+	ReassignmentInProgress
 )
 
 // Refusal is a command that is not carried out. It is final: nothing was written.

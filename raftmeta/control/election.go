@@ -80,6 +80,7 @@ type turn struct {
 	lost int32
 	// preferred says that the first replica shall lead, if it can, also where another leads well.
 	preferred bool
+	to        *assignment // what its replicas become, nil for no others
 }
 
 // settle is the next state of a partition, after Kafka's PartitionChangeBuilder, and whether it differs.
@@ -94,9 +95,32 @@ type turn struct {
 // no member of the ISR can lead, it counts as empty therefore. The last one of both sets stays even if it came back and may
 // have lost something, as nobody else is known to have more; while another is left in them, that one is waited for. There
 // is no state of recovery after an unclean election: no broker acts on it.
+//
+// A partition that is moving has its new replicas, and no others, from the change on that puts them all in sync. Kafka looks
+// at that before it elects, and goes on moving where an election brings it about; here that is looked at again. Whoever is
+// removed is neither in the ISR nor eligible, and does not lead. The leader epoch goes up, also under the same leader, so
+// that nobody who fetches takes a broker that lost its replica for one that has it.
 func (t turn) settle(p *image.Partition) (next image.Partition, changed bool) {
-	next = *p
-	able := func(id int32) bool { return canLead(t.after, p, id) }
+	next = t.decide(p)
+	if next.Moving != nil && t.complete(&next, next.ISR) {
+		next = turn{after: t.after, rules: t.rules, isr: next.ISR, lost: noBroker}.decide(&next)
+	}
+	if next.Leader == p.Leader && slices.Equal(next.ISR, p.ISR) && slices.Equal(next.ELR, p.ELR) &&
+		slices.Equal(next.Replicas, p.Replicas) && sameMove(next.Moving, p.Moving) {
+		return *p, false
+	}
+	if next.Leader != p.Leader || len(without(p.Replicas, next.Replicas...)) > 0 {
+		next.LeaderEpoch++
+	}
+	next.PartitionEpoch++
+	return next, true
+}
+
+// decide is settle without epochs.
+func (t turn) decide(p *image.Partition) image.Partition {
+	with := t.assigned(p, t.isr)
+	next := *with
+	able := func(id int32) bool { return canLead(t.after, with, id) }
 	first := func(ids []int32) (int32, bool) {
 		if at := slices.IndexFunc(ids, able); at >= 0 {
 			return ids[at], true
@@ -104,16 +128,19 @@ func (t turn) settle(p *image.Partition) (next image.Partition, changed bool) {
 		return image.NoLeader, false
 	}
 	in := func(ids []int32, more ...int32) []int32 { // in the order of the replicas
-		return pick(p.Replicas, func(id int32) bool { return slices.Contains(ids, id) || slices.Contains(more, id) })
+		return pick(with.Replicas, func(id int32) bool { return slices.Contains(ids, id) || slices.Contains(more, id) })
 	}
-	next.ISR, next.ELR = t.isr, without(in(p.ELR, p.ISR...), append([]int32{t.lost}, t.isr...)...)
+	if next.ISR = t.isr; with != p {
+		next.ISR = in(t.isr)
+	}
+	next.ELR = without(in(p.ELR, p.ISR...), append([]int32{t.lost}, t.isr...)...)
 
 	if leader, ok := first(next.ISR); ok {
 		next.Leader = leader
 		if keeps := slices.Contains(next.ISR, p.Leader) && able(p.Leader); keeps {
 			next.Leader = p.Leader
 		}
-		if best := p.Replicas[0]; t.preferred && slices.Contains(next.ISR, best) && able(best) {
+		if best := with.Replicas[0]; t.preferred && slices.Contains(next.ISR, best) && able(best) {
 			next.Leader = best
 		}
 	} else if leader, ok := first(next.ELR); ok {
@@ -121,15 +148,15 @@ func (t turn) settle(p *image.Partition) (next image.Partition, changed bool) {
 		next.Leader, next.ISR = leader, []int32{leader}
 	} else if !slices.Contains(next.ISR, p.Leader) || !canStay(t.after, p) {
 		if len(next.ISR) == 0 {
-			next.ISR = without(p.ISR, t.lost)
+			next.ISR = without(in(p.ISR), t.lost)
 			next.ELR = without(next.ELR, next.ISR...)
 		}
 		if len(next.ISR)+len(next.ELR) == 0 { // the one that was lost is the last
-			next.ISR, next.ELR = p.ISR, p.ELR
+			next.ISR, next.ELR = in(p.ISR), in(p.ELR)
 		}
 		leader, ok := first(append(slices.Clone(next.ISR), next.ELR...))
 		if !ok && t.rules.unclean {
-			leader, ok = first(p.Replicas)
+			leader, ok = first(byData(with))
 		}
 		if next.Leader = leader; ok {
 			next.ISR, next.ELR = []int32{leader}, nil
@@ -138,14 +165,16 @@ func (t turn) settle(p *image.Partition) (next image.Partition, changed bool) {
 	if next.Leader != image.NoLeader && len(next.ISR) >= t.rules.minISR {
 		next.ELR = nil // from here on the others fall behind
 	}
-	if next.Leader != p.Leader {
-		next.LeaderEpoch++
+	return next
+}
+
+// byData are the replicas of a partition, last those that are being added: they may have nothing at all. Kafka takes them
+// as they come.
+func byData(p *image.Partition) []int32 {
+	if p.Moving == nil || len(p.Moving.Adding) == 0 {
+		return p.Replicas
 	}
-	if next.Leader == p.Leader && slices.Equal(next.ISR, p.ISR) && slices.Equal(next.ELR, p.ELR) {
-		return *p, false
-	}
-	next.PartitionEpoch++
-	return next, true
+	return slices.Concat(without(p.Replicas, p.Moving.Adding...), p.Moving.Adding)
 }
 
 // pick keeps the order. All of them are the same memory, which belongs to an image.

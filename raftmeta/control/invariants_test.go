@@ -27,6 +27,7 @@ type world struct {
 	accepted map[string]bool     // "topic partition epoch" of accepted changes of ISRs
 	// complete has the replicas with everything that was acknowledged, if the partitions were written to all the time.
 	complete map[partitionID][]int32
+	moved    int // reassignments that were completed
 }
 
 const worldBrokers = 5
@@ -54,11 +55,15 @@ func (w *world) broker() (id int32, epoch int64) {
 	return id, epoch
 }
 
-// partition is any, nil where there is none.
+// partition is any, nil where there is none. Half the time it is one that is moving, if there is one.
 func (w *world) partition() (*image.Topic, int32, *image.Partition) {
 	all := slices.Collect(w.img.Topics())
 	if len(all) == 0 {
 		return nil, 0, nil
+	}
+	if moving := slices.Collect(w.img.Moving()); len(moving) > 0 && w.rng.IntN(2) == 0 {
+		lp := moving[w.rng.IntN(len(moving))]
+		return lp.Topic, lp.Index, lp.Partition
 	}
 	t := all[w.rng.IntN(len(all))]
 	i := int32(w.rng.IntN(int(t.NumPartitions())))
@@ -68,8 +73,8 @@ func (w *world) partition() (*image.Topic, int32, *image.Partition) {
 
 func (w *world) command() Command {
 	id, epoch := w.broker()
-	switch kind := w.rng.IntN(20); {
-	case kind < 3:
+	switch kind := w.rng.IntN(36); {
+	case kind < 2:
 		dir, known := w.dirs[id]
 		if !known || w.rng.IntN(4) == 0 { // a new disk
 			dir = w.draw()
@@ -103,6 +108,14 @@ func (w *world) command() Command {
 		return &DeleteTopic{Name: t.Name}
 	case w.rng.IntN(20) == 0:
 		return &CreatePartitions{Topic: t.Name, Count: t.NumPartitions() + int32(w.rng.IntN(9))}
+	case w.rng.IntN(4) == 0:
+		x := Reassign{TopicPartition: TopicPartition{t.Name, i}}
+		if w.rng.IntN(4) > 0 {
+			for _, id := range w.rng.Perm(worldBrokers)[:1+w.rng.IntN(3)] {
+				x.Replicas = append(x.Replicas, int32(id))
+			}
+		}
+		return &AlterPartitionReassignments{KeepFactor: w.rng.IntN(6) == 0, Partitions: []Reassign{x}}
 	case w.rng.IntN(10) == 0:
 		return &AlterConfigs{Topic: t.Name, Changes: []ConfigChange{{Key: "min.insync.replicas", Value: fmt.Sprint(1 + w.rng.IntN(3))}}}
 	}
@@ -113,7 +126,7 @@ func (w *world) command() Command {
 	for range 1 + w.rng.IntN(2) {
 		x := ISRChange{Topic: t.ID, Partition: i, LeaderEpoch: p.LeaderEpoch, PartitionEpoch: p.PartitionEpoch - int32(w.rng.IntN(8)/7)}
 		for _, r := range p.Replicas {
-			if b, ok := w.img.Broker(r); ok && (r == p.Leader || w.rng.IntN(3) > 0) {
+			if b, ok := w.img.Broker(r); ok && (r == p.Leader || w.rng.IntN(3) > 0) && (b.Active() || w.rng.IntN(10) == 0) {
 				x.ISR = append(x.ISR, ISRMember{r, b.Epoch})
 			}
 		}
@@ -189,8 +202,12 @@ func (w *world) checkBrokers(before *image.Image) {
 
 func (w *world) checkPartitions(before *image.Image, delta *image.Delta) {
 	told := map[string]bool{}
+	gone := map[string]bool{}
 	for id := range int32(worldBrokers) {
 		local := delta.Local(id)
+		for _, lp := range local.Gone {
+			gone[fmt.Sprint(lp.Topic.ID, lp.Index, id)] = true
+		}
 		for _, lp := range slices.Concat(local.Leaders, local.Followers) {
 			told[fmt.Sprint(lp.Topic.ID, lp.Index)] = true
 		}
@@ -211,6 +228,12 @@ func (w *world) checkPartitions(before *image.Image, delta *image.Delta) {
 				w.fail("the delta lacks %s-%d", t.Name, i)
 			}
 			w.checkPartition(t, was, p)
+			for id := range int32(worldBrokers) {
+				left := was != nil && was.HasReplica(id) && !p.HasReplica(id)
+				if told := gone[fmt.Sprint(t.ID, i, id)]; told != left {
+					w.fail("%+v became %+v, and the delta says that broker %d lost its replica: %v", was, p, id, told)
+				}
+			}
 			w.checkData(before, t, i, p)
 		}
 	}
@@ -234,6 +257,7 @@ func (w *world) checkPartition(t *image.Topic, was, p *image.Partition) {
 	if b, ok := w.img.Broker(p.Leader); p.Leader != image.NoLeader && (!ok || b.Fenced) {
 		w.fail("%+v is led by a broker that is fenced or gone", p)
 	}
+	w.checkMoving(was, p)
 	active := func(id int32) bool {
 		b, ok := w.img.Broker(id)
 		return ok && b.Active()
@@ -245,10 +269,8 @@ func (w *world) checkPartition(t *image.Topic, was, p *image.Partition) {
 		return
 	}
 	led := p.Leader != was.Leader
-	same := slices.Equal(p.ISR, was.ISR) && slices.Equal(p.ELR, was.ELR) && !led
+	same := slices.Equal(p.ISR, was.ISR) && slices.Equal(p.ELR, was.ELR) && !led && slices.Equal(p.Replicas, was.Replicas) && sameMove(p.Moving, was.Moving)
 	switch up, leaderUp := p.PartitionEpoch-was.PartitionEpoch, p.LeaderEpoch-was.LeaderEpoch; {
-	case !slices.Equal(p.Replicas, was.Replicas) || p.Dirs != was.Dirs:
-		w.fail("%+v became %+v: its replicas moved", was, p)
 	case up < 0 || leaderUp < 0 || leaderUp > up:
 		w.fail("%+v became %+v: an epoch went down, or the leader's went up alone", was, p)
 	case !same && up == 0 || led && leaderUp == 0:
@@ -272,6 +294,57 @@ func (w *world) checkPartition(t *image.Topic, was, p *image.Partition) {
 		if !slices.Contains(was.ISR, p.Leader) && !slices.Contains(was.ELR, p.Leader) && !vouched {
 			w.fail("%+v became %+v: an unclean election", was, p)
 		}
+	}
+}
+
+// checkMoving wants replicas to change when somebody asks for it, and at the end of that: in the change that puts the last of
+// those in sync that the partition shall have. was is nil for a new partition.
+func (w *world) checkMoving(was, p *image.Partition) {
+	within := func(ids, all []int32) bool {
+		return !slices.ContainsFunc(ids, func(id int32) bool { return !slices.Contains(all, id) })
+	}
+	if m := p.Moving; m != nil {
+		apart := !slices.ContainsFunc(m.Adding, func(id int32) bool { return slices.Contains(m.Removing, id) })
+		if !within(m.Adding, p.Replicas) || !within(m.Removing, p.Replicas) || !apart || len(m.Adding)+len(m.Removing) == 0 ||
+			len(m.Adding) == len(p.Replicas) || len(m.Removing) == len(p.Replicas) {
+			w.fail("%+v is moving %+v", p, m)
+		}
+		ready := slices.ContainsFunc(p.Target(), func(id int32) bool { return canLead(w.img, p, id) })
+		if within(p.Target(), p.ISR) && ready && p.Leader != image.NoLeader {
+			w.fail("%+v is moving %+v still, and %v are in sync", p, m, p.Target())
+		}
+	}
+	if was == nil {
+		return
+	}
+	for i, id := range p.Replicas {
+		if at := slices.Index(was.Replicas, id); at >= 0 && p.Dirs[i] != was.Dirs[at] {
+			w.fail("%+v became %+v: replica %d is in another directory", was, p, id)
+		}
+	}
+	if lost := !within(was.Replicas, p.Replicas); lost && p.LeaderEpoch == was.LeaderEpoch {
+		w.fail("%+v became %+v: who lost its replica is of the same leader epoch", was, p)
+	}
+	c, asked := w.cmd.(*AlterPartitionReassignments)
+	switch ended := was.Moving != nil && p.Moving == nil; {
+	case asked && c.Partitions[0].Replicas == nil && ended:
+		if !slices.Equal(p.Replicas, without(was.Replicas, was.Moving.Adding...)) {
+			w.fail("%+v, moving %+v, became %+v", was, was.Moving, p)
+		}
+	case asked && p.Moving == nil && !slices.Equal(p.Replicas, was.Replicas):
+		other := !within(p.Replicas, was.Replicas) || !within(was.Replicas, p.Replicas) // not just another order
+		if !slices.Equal(p.Replicas, c.Partitions[0].Replicas) || other && !within(p.Replicas, p.ISR) {
+			w.fail("%+v became %+v", was, p)
+		}
+		w.moved++
+	case asked:
+	case ended:
+		if !slices.Equal(p.Replicas, was.Target()) || !slices.Equal(p.ISR, p.Replicas) || p.Leader == image.NoLeader {
+			w.fail("%+v, moving %+v, became %+v", was, was.Moving, p)
+		}
+		w.moved++
+	case !slices.Equal(p.Replicas, was.Replicas) || !sameMove(p.Moving, was.Moving):
+		w.fail("%+v became %+v: its replicas moved", was, p)
 	}
 }
 
@@ -381,22 +454,27 @@ func checkIndex(w *world, img *image.Image) {
 }
 
 func TestInvariants(t *testing.T) {
-	done := map[string]int{}
+	done, moved := map[string]int{}, 0
 	for seed := range uint64(6) {
 		w := newWorld(t, seed)
-		for range 150 {
+		for range 250 {
 			at := w.img.Index()
 			if w.step(); w.img.Index() > at {
 				done[fmt.Sprintf("%T", w.cmd)]++
 			}
 		}
+		moved += w.moved
 	}
 	for _, c := range []Command{
 		&RegisterBroker{}, &FenceBroker{}, &UnfenceBroker{}, &BeginControlledShutdown{}, &UnregisterBroker{}, &AlterPartition{}, &ElectLeaders{},
 		&CreateTopic{}, &DeleteTopic{}, &CreatePartitions{}, &AlterConfigs{},
+		&AlterPartitionReassignments{},
 	} {
 		if name := fmt.Sprintf("%T", c); done[name] < 3 {
 			t.Errorf("%s was carried out %d times", name, done[name])
 		}
+	}
+	if moved < 10 {
+		t.Errorf("%d reassignments were completed", moved)
 	}
 }

@@ -121,7 +121,7 @@ func (c *AlterPartition) alter(s *pending, change *ISRChange) AlteredPartition {
 	if changed {
 		s.change(t, change.Partition, &next)
 	}
-	if next.Leader != c.BrokerID { // the sender is about to stop, and now there is another that can lead
+	if next.Leader != c.BrokerID { // the sender is about to stop, and now there is another that can lead, or it lost its replica
 		answer.Refusal = failure(NewLeaderElected, "the ISR is %v, and broker %d leads", next.ISR, next.Leader)
 	}
 	answer.Leader, answer.LeaderEpoch, answer.PartitionEpoch, answer.ISR = next.Leader, next.LeaderEpoch, next.PartitionEpoch, next.ISR

@@ -19,11 +19,15 @@ import (
 // is new and empty gets no more than its share of a topic. The followers lie on the racks behind the leader's, in each on
 // the broker with the fewest replicas of the topic. Each round over the ring begins one further, so that what a broker
 // led goes to many others when it is gone.
+//
+// Racks of which no broker is there come behind the others: a replica waits there only where there are too few racks else.
+// Kafka takes them in their turn, though its own goals are met without.
 type placer struct {
-	spots []*spot // in the order of the ring
-	racks [][]*spot
-	start int // of the ring
-	alive int // spots that are not fenced
+	spots []*spot   // in the order of the ring
+	racks [][]*spot // those of which a broker is there first
+	live  int       // how many those are
+	start int       // of the ring
+	alive int       // spots that are not fenced
 }
 
 // spot is a broker that replicas may be placed on.
@@ -40,6 +44,7 @@ type spot struct {
 func newPlacer(m *image.Image, id image.UUID, topic *image.Topic) *placer {
 	byRack := map[string][]*spot{}
 	byID := map[int32]*spot{}
+	there := map[string]int{} // brokers, by rack
 	p := &placer{}
 	for _, b := range m.Brokers() {
 		if b.InControlledShutdown {
@@ -50,13 +55,21 @@ func newPlacer(m *image.Image, id image.UUID, topic *image.Topic) *placer {
 		byID[b.ID] = s
 		if !s.fenced {
 			p.alive++
+			there[b.Rack]++
 		}
 	}
 	names := make([]string, 0, len(byRack))
 	for name := range byRack {
 		names = append(names, name)
 	}
-	slices.Sort(names)
+	dead := func(name string) int {
+		if there[name] > 0 {
+			return 0
+		}
+		return 1
+	}
+	slices.SortFunc(names, func(a, b string) int { return cmp.Or(cmp.Compare(dead(a), dead(b)), cmp.Compare(a, b)) })
+	p.live = len(there)
 	for i, name := range names {
 		for _, s := range byRack[name] {
 			s.rack = i
@@ -118,8 +131,11 @@ func (p *placer) place(i, replicas int) []int32 {
 	n := len(p.racks)
 	for turn := 0; len(chosen) < replicas; turn++ {
 		rack := leader.rack // the last one in each turn over the racks
-		if turn%n < n-1 {
-			rack = (leader.rack + 1 + (turn+round)%(n-1)) % n
+		switch at := turn % n; {
+		case at < p.live-1:
+			rack = (leader.rack + 1 + (turn+round)%(p.live-1)) % p.live
+		case at < n-1:
+			rack = p.live + (turn+round)%(n-p.live)
 		}
 		s := p.best(p.racks[rack], leader.ring+1+round, fewest, func(s *spot) bool { return s.chosen != i+1 })
 		if s != nil {

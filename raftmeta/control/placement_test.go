@@ -109,6 +109,38 @@ func TestPlacementWithFencedBrokers(t *testing.T) {
 	}
 }
 
+// A rack of which no broker is there gets replicas only where there are more of them than other racks.
+func TestPlacementBesideDeadRacks(t *testing.T) {
+	img := racked(t, "a", "b", "c", "a", "d", "b", "d") // 3, and 5 and 7, are to be fenced
+	for _, id := range []int32{3, 5, 7} {
+		img = fence(t, img, id)
+	}
+	for replicas, want := range map[int16]string{
+		1: "0 fenced", 2: "0 fenced", 3: "1 fenced", 4: "2 fenced", 5: "2 fenced", 6: "2 fenced", 7: "3 fenced",
+	} {
+		img := apply(t, img, &CreateTopic{Name: "t", ID: id(int(replicas)), Partitions: 24, ReplicationFactor: replicas})
+		tp, _ := img.Topic("t")
+		on := map[int32]int{}
+		for i := range tp.NumPartitions() {
+			p, _ := tp.Partition(i)
+			racks, fenced := map[string]bool{}, 0
+			for _, id := range p.Replicas {
+				b, _ := img.Broker(id)
+				if racks[b.Rack] = true; b.Fenced {
+					fenced++
+					on[id]++
+				}
+			}
+			if got := fmt.Sprint(fenced, " fenced"); got != want || len(racks) != min(4, int(replicas)) {
+				t.Fatalf("%d replicas at %v: %s, on %d racks, want %s", replicas, p.Replicas, got, len(racks), want)
+			}
+		}
+		if replicas == 3 && (on[3] != 12 || on[5]+on[7] != 12 || on[5] != on[7]) { // they take turns
+			t.Errorf("replicas at those that are fenced: %v", on)
+		}
+	}
+}
+
 // Topics of one partition are led by those that lead little. A topic of many is spread evenly all the same.
 func TestPlacementLooksAtLoad(t *testing.T) {
 	img := racked(t, "", "", "")

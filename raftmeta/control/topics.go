@@ -134,7 +134,7 @@ func tooMany(n int) (Result, error) {
 	return refuse(PolicyViolation, "%d partitions in one topic: at most %d can be created at once", n, MaxPartitionsPerCommand)
 }
 
-// checkAssignments is Kafka's validateManualPartitionAssignment: brokers that are fenced may be chosen, but not only such.
+// checkAssignments wants assignments of new partitions: brokers that are fenced may be chosen, but not only such.
 func checkAssignments(m *image.Image, assignments [][]int32, first, factor int) error {
 	var err error
 	if len(assignments) > MaxPartitionsPerCommand {
@@ -142,28 +142,14 @@ func checkAssignments(m *image.Image, assignments [][]int32, first, factor int) 
 		return err
 	}
 	for i, replicas := range assignments {
-		active := false
-		switch {
-		case len(replicas) == 0:
-			_, err = refuse(InvalidReplicaAssignment, "The manual partition assignment includes an empty replica list.")
-		case len(replicas) > image.MaxReplicas:
-			_, err = refuse(InvalidReplicaAssignment, "The manual partition assignment includes a partition with %d replica(s), at most %d are possible.", len(replicas), image.MaxReplicas)
+		if refusal := checkReplicas(m, replicas); refusal != nil {
+			return refusal
 		}
-		for j, id := range replicas {
-			b, ok := m.Broker(id)
-			switch {
-			case err != nil:
-				return err
-			case !ok:
-				_, err = refuse(InvalidReplicaAssignment, "The manual partition assignment includes broker %d, but no such broker is registered.", id)
-			case slices.Contains(replicas[:j], id):
-				_, err = refuse(InvalidReplicaAssignment, "The manual partition assignment includes the broker %d more than once.", id)
-			}
-			active = active || ok && b.Active()
-		}
+		active := slices.ContainsFunc(replicas, func(id int32) bool {
+			b, _ := m.Broker(id)
+			return b.Active()
+		})
 		switch {
-		case err != nil:
-			return err
 		case len(replicas) != factor:
 			_, err = refuse(InvalidReplicaAssignment, "The manual partition assignment includes a partition with %d replica(s), but this is not consistent with previous partitions, which have %d replica(s).", len(replicas), factor)
 		case !active:
@@ -171,6 +157,25 @@ func checkAssignments(m *image.Image, assignments [][]int32, first, factor int) 
 		}
 		if err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// checkReplicas is Kafka's validateManualPartitionAssignment.
+func checkReplicas(m *image.Image, replicas []int32) *Refusal {
+	switch {
+	case len(replicas) == 0:
+		return failure(InvalidReplicaAssignment, "The manual partition assignment includes an empty replica list.")
+	case len(replicas) > image.MaxReplicas:
+		return failure(InvalidReplicaAssignment, "The manual partition assignment includes a partition with %d replica(s), at most %d are possible.", len(replicas), image.MaxReplicas)
+	}
+	for i, id := range replicas {
+		if _, ok := m.Broker(id); !ok {
+			return failure(InvalidReplicaAssignment, "The manual partition assignment includes broker %d, but no such broker is registered.", id)
+		}
+		if slices.Contains(replicas[:i], id) {
+			return failure(InvalidReplicaAssignment, "The manual partition assignment includes the broker %d more than once.", id)
 		}
 	}
 	return nil
@@ -270,6 +275,11 @@ func (c *CreatePartitions) Eval(m *image.Image, _ time.Time) (Result, error) {
 		return refuse(InvalidPartitions, "The topic %s currently has %d partition(s); %d would not be an increase.", t.Name, have, c.Count)
 	case c.Count-have > MaxPartitionsPerCommand:
 		return tooMany(int(c.Count - have))
+	}
+	for i := range have { // how many replicas the others shall have, the first one does not say then
+		if p, _ := t.Partition(i); p.Moving != nil {
+			return refuse(ReassignmentInProgress, "A partition reassignment is in progress for the topic '%s'.", t.Name)
+		}
 	}
 	first, _ := t.Partition(0)
 	factor, added := len(first.Replicas), int(c.Count-have)

@@ -163,7 +163,15 @@ type Delta struct {
 	// Settings says that settings of brokers have changed.
 	Settings bool
 
-	runs []run
+	runs  []run
+	moved []moved
+}
+
+// moved is a replica that a partition does not have any more.
+type moved struct {
+	topic  *Topic
+	index  int32
+	broker int32
 }
 
 // run is some partitions of one topic, next to one another.
@@ -198,7 +206,17 @@ func (d *Delta) changed(t *Topic, partition int32) {
 
 func (d *Delta) removed(t *Topic) {
 	d.runs = slices.DeleteFunc(d.runs, func(r run) bool { return r.topic == t })
+	d.moved = slices.DeleteFunc(d.moved, func(m moved) bool { return m.topic == t })
 	d.Removed = append(d.Removed, t)
+}
+
+// left notes which replicas a change of a partition takes away.
+func (d *Delta) left(t *Topic, partition int32, was, is *Partition) {
+	for _, id := range was.Replicas {
+		if !is.HasReplica(id) {
+			d.moved = append(d.moved, moved{t, partition, id})
+		}
+	}
 }
 
 // LocalPartition is a partition that changed, or whose topic did, as it is now.
@@ -212,6 +230,7 @@ type LocalPartition struct {
 type LocalChanges struct {
 	Leaders   []LocalPartition // led by the broker
 	Followers []LocalPartition // replicated by it, led by another or by nobody
+	Gone      []LocalPartition // of topics that are still there, replicated by it before and by others now
 }
 
 // Partitions are those that changed, or whose topic did, as they are now.
@@ -238,6 +257,11 @@ func (d *Delta) Local(node int32) LocalChanges {
 			case p.HasReplica(node):
 				c.Followers = append(c.Followers, LocalPartition{r.topic, i, p})
 			}
+		}
+	}
+	for _, m := range d.moved {
+		if p, _ := m.topic.Partition(m.index); m.broker == node && !p.HasReplica(node) {
+			c.Gone = append(c.Gone, LocalPartition{m.topic, m.index, p})
 		}
 	}
 	return c

@@ -24,15 +24,18 @@ const (
 // role. It is derived from the partitions, kept in step with them, and not in the snapshot. Holders are shared between
 // images; a change of a partition copies a few nodes of the trees of the brokers whose parts change.
 //
-// Two holders are no brokers. The one of [NoLeader] has the partitions that nobody leads, the one of [notPreferred] those
-// that are led by another than their first replica, or by nobody.
+// Three holders are no brokers. The one of [NoLeader] has the partitions that nobody leads, the one of [notPreferred] those
+// that are led by another than their first replica, or by nobody, the one of [moving] those whose replicas are changing.
 type holder struct {
 	id     int32
 	places *immutable.SortedMap[rolesPlace, roles]
 	count  [numRoles]int
 }
 
-const notPreferred int32 = -2
+const (
+	notPreferred int32 = -2
+	moving       int32 = -3
+)
 
 // roles has a bit for each of 64 partitions, the first of them a multiple of 64.
 type roles [numRoles]uint64
@@ -90,6 +93,9 @@ func (p *Partition) appendParts(parts []part) []part {
 	}
 	if len(p.Replicas) > 0 && p.Leader != p.Replicas[0] {
 		parts = append(parts, part{notPreferred, Holds})
+	}
+	if p.Moving != nil {
+		parts = append(parts, part{moving, Holds})
 	}
 	return parts
 }
@@ -252,6 +258,14 @@ func (m *Image) LeaderlessFrom(from Place) iter.Seq2[Place, LocalPartition] {
 // NotPreferredFrom yields those that are not led by their first replica, likewise.
 func (m *Image) NotPreferredFrom(from Place) iter.Seq2[Place, LocalPartition] {
 	return m.walk(notPreferred, from, func(_ rolesPlace, r roles) uint64 { return r[Holds] })
+}
+
+// NumMoving counts the partitions whose replicas are changing.
+func (m *Image) NumMoving() int { return m.Count(moving, Holds) }
+
+// Moving yields them.
+func (m *Image) Moving() iter.Seq[LocalPartition] {
+	return m.pick(moving, func(_ rolesPlace, r roles) uint64 { return r[Holds] })
 }
 
 func (m *Image) pick(id int32, which func(rolesPlace, roles) uint64) iter.Seq[LocalPartition] {

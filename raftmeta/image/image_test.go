@@ -21,6 +21,8 @@ func uuid(n int) (u UUID) {
 func everyRecord() []Record {
 	tags := []Tag{{ID: 3, Data: []byte("three")}, {ID: 300, Data: []byte{}}}
 	p := Partition{Replicas: []int32{3, 1, 2}, ISR: []int32{3, 2}, ELR: []int32{1}, Dirs: "\x00\xff\x01", Leader: 2, LeaderEpoch: 4, PartitionEpoch: 9}
+	moves := p
+	moves.Moving = &Reassignment{Adding: []int32{1}, Removing: []int32{2}}
 	return []Record{
 		&ClusterRecord{ClusterID: "cluster", Level: 1, Tags: tags},
 		&OperationRecord{Operation: Operation{Node: 4, Incarnation: uuid(8), Seq: 7, Done: 5}, Actor: "me", Cause: "a test", Reply: []byte("r"), Tags: tags},
@@ -33,6 +35,7 @@ func everyRecord() []Record {
 		&TopicRecord{Name: "a.topic", ID: uuid(4), Configs: []Setting{{"a", "1"}, {"b", ""}}, Tags: tags},
 		&PartitionsRecord{Topic: uuid(4), Partitions: []Partition{p, p, {Replicas: []int32{7}, ISR: []int32{7}, Dirs: "\x00", Leader: NoLeader}}, Tags: tags},
 		&PartitionChangeRecord{Topic: uuid(4), Index: 2, Partition: p, Tags: tags},
+		&PartitionChangeRecord{Topic: uuid(4), Index: 2, Partition: moves, Tags: tags},
 		&ProducerIDsRecord{Next: 1 << 62, Tags: tags},
 		&TopicConfigsRecord{Topic: uuid(4), Configs: []Setting{{"a", "2"}}, Tags: tags},
 		&BrokerConfigsRecord{Node: EveryBroker, Configs: []Setting{{"a", "2"}}, Tags: tags},
@@ -47,6 +50,16 @@ func everyUnit() *Unit {
 
 const hash = 77
 
+// text is all of a record, what it points to as well.
+func text(r Record) string {
+	if c, ok := r.(*PartitionChangeRecord); ok && c.Partition.Moving != nil {
+		plain := *c
+		plain.Partition.Moving = nil
+		return fmt.Sprintf("%+v moving %+v", plain, *c.Partition.Moving)
+	}
+	return fmt.Sprintf("%+v", r)
+}
+
 func TestUnitRoundTrip(t *testing.T) {
 	u := everyUnit()
 	b := u.Encode(hash)
@@ -58,7 +71,7 @@ func TestUnitRoundTrip(t *testing.T) {
 		t.Fatalf("encoded again:\n%x, was\n%x", again, b)
 	}
 	for i, r := range got.Records {
-		if want := u.Records[i]; fmt.Sprintf("%+v", r) != fmt.Sprintf("%+v", want) {
+		if want := u.Records[i]; text(r) != text(want) {
 			t.Errorf("record %d\n  %+v, want\n  %+v", i, r, want)
 		}
 	}
@@ -224,6 +237,7 @@ type model struct {
 	fenced           map[int32]bool // by broker whose state was set: the other state is the reverse
 	// changed is what the last unit changed: "topic-partition".
 	changed map[string]bool
+	left    map[string]bool // "topic-partition broker" of replicas that it took away
 }
 
 func newModel(seed uint64) *model {
@@ -252,7 +266,7 @@ func (m *model) partition() Partition {
 // step applies a unit of a few records.
 func (m *model) step() {
 	index := m.img.Index() + 1 + uint64(m.rng.IntN(3))
-	m.changed, m.gone = map[string]bool{}, nil
+	m.changed, m.left, m.gone = map[string]bool{}, map[string]bool{}, nil
 	var records []Record
 	for range m.rng.IntN(4) + 1 {
 		records = append(records, m.record(index)...)
@@ -278,7 +292,18 @@ func (m *model) record(index uint64) []Record {
 		}
 		i := m.rng.IntN(len(m.topics[name]))
 		p := m.partition()
+		if n := len(p.Replicas); n > 1 && m.rng.IntN(2) == 0 {
+			p.Moving = &Reassignment{Removing: p.Replicas[n-1:]}
+			if m.rng.IntN(2) == 0 {
+				p.Moving.Adding = p.Replicas[:n-1]
+			}
+		}
 		old := &m.topics[name][i]
+		for _, id := range old.Replicas {
+			if !p.HasReplica(id) {
+				m.left[fmt.Sprintf("%s-%d %d", name, i, id)] = true
+			}
+		}
 		p.LeaderEpoch, p.PartitionEpoch = old.LeaderEpoch+int32(m.rng.IntN(2)), old.PartitionEpoch+1
 		*old = p
 		m.changed[fmt.Sprintf("%s-%d", name, i)] = true
@@ -439,6 +464,10 @@ func checkHolders(t *testing.T, img *Image) {
 				counts[fmt.Sprint(p.Leader, Leads)]++
 				add(want, p.Leader, Leads, tp, i)
 			}
+			if p.Moving != nil {
+				counts["moving"]++
+				add(want, NoLeader, "moving", tp, i)
+			}
 			if p.Leader != p.Replicas[0] {
 				counts["not preferred"]++
 				add(want, NoLeader, "not preferred", tp, i)
@@ -464,6 +493,9 @@ func checkHolders(t *testing.T, img *Image) {
 	for _, p := range img.LeaderlessFrom(0) {
 		add(got, NoLeader, "leaderless", p.Topic, p.Index)
 	}
+	for p := range img.Moving() {
+		add(got, NoLeader, "moving", p.Topic, p.Index)
+	}
 	for from := Place(0); ; { // each time from where it stopped
 		next := from
 		for at, p := range img.NotPreferredFrom(from) {
@@ -479,8 +511,8 @@ func checkHolders(t *testing.T, img *Image) {
 	if !maps.Equal(got, want) {
 		t.Fatalf("the index has %d entries, a walk %d", len(got), len(want))
 	}
-	if img.NumLeaderless() != counts["leaderless"] || img.NumNotPreferred() != counts["not preferred"] {
-		t.Fatalf("%d without a leader, %d not led by their first replica, want %v", img.NumLeaderless(), img.NumNotPreferred(), counts)
+	if img.NumLeaderless() != counts["leaderless"] || img.NumNotPreferred() != counts["not preferred"] || img.NumMoving() != counts["moving"] {
+		t.Fatalf("%d without a leader, %d not led by their first replica, %d moving, want %v", img.NumLeaderless(), img.NumNotPreferred(), img.NumMoving(), counts)
 	}
 }
 
@@ -508,6 +540,22 @@ func (m *model) checkDelta(t *testing.T, d *Delta, changed func(string) bool) {
 			if l.Partition.Leader != node {
 				t.Fatalf("%s-%d is not led by %d", l.Topic.Name, l.Index, node)
 			}
+		}
+		gone := map[string]bool{}
+		for _, l := range local.Gone {
+			gone[fmt.Sprintf("%s-%d", l.Topic.Name, l.Index)] = true
+		}
+		for name, ps := range m.topics {
+			for i := range ps {
+				key := fmt.Sprintf("%s-%d", name, i)
+				if want := !d.Whole && m.left[fmt.Sprintf("%s %d", key, node)] && !ps[i].HasReplica(node); gone[key] != want {
+					t.Fatalf("%s is gone from broker %d: %v, want %v", key, node, gone[key], want)
+				}
+				delete(gone, key)
+			}
+		}
+		if len(gone) > 0 {
+			t.Fatalf("of topics that are not there: %v", gone)
 		}
 		for name, ps := range m.topics {
 			for i := range ps {
@@ -667,6 +715,55 @@ func TestDirectoriesOutliveTheirBroker(t *testing.T) {
 	b, _ := img.Broker(1)
 	if b.Dir(1) != uuid(6) || b.DirPlace(uuid(9)) != 2 || len(img.retired) != 0 {
 		t.Fatalf("broker %+v", b)
+	}
+}
+
+// What is moving is in a tagged field: of a change, and in a snapshot of the topic. Who writes nonsense there is refused, and
+// so is a topic record with it, which would come before what the partitions are moving.
+func TestMovingIsATaggedField(t *testing.T) {
+	p := Partition{Replicas: []int32{3, 1, 2}, ISR: []int32{1}, Dirs: "\x00\x00\x00", Leader: 1, PartitionEpoch: 1}
+	start := []Record{&TopicRecord{Name: "t", ID: uuid(1), Tags: []Tag{{7, []byte("later")}}}, &PartitionsRecord{Topic: uuid(1), Partitions: []Partition{p, p, p}}}
+	before, _ := Apply(Empty(), 1, start)
+	p.PartitionEpoch = 2
+	plain := &PartitionChangeRecord{Topic: uuid(1), Index: 2, Partition: p, Tags: []Tag{{7, []byte("later")}}}
+	p.Moving = &Reassignment{Adding: []int32{3}, Removing: []int32{1, 2}}
+	change := &PartitionChangeRecord{Topic: uuid(1), Index: 2, Partition: p, Tags: plain.Tags}
+	if n, m := len(AppendRecords(nil, []Record{change})), len(AppendRecords(nil, []Record{plain})); n != m+4 {
+		t.Errorf("a record that moves three replicas has %d bytes, %d without", n, m)
+	}
+	img, _ := Apply(before, 2, []Record{change})
+	img, err := DecodeImage(img.Encode())
+	if err != nil {
+		t.Fatal(err)
+	}
+	tp, _ := img.Topic("t")
+	if got, _ := tp.Partition(2); !reflect.DeepEqual(got, &p) || len(tp.tags) != 1 || img.NumMoving() != 1 {
+		t.Fatalf("%+v with tags %v, want %+v", got, tp.tags, p)
+	}
+	if target := p.Target(); !slices.Equal(target, []int32{3}) {
+		t.Fatalf("the target is %v", target)
+	}
+	for name, data := range map[string]string{
+		"nothing": "\x00\x00", "both": "\x03\x02", "strangers": "\x08\x01", "all added": "\x07\x00", "all removed": "\x00\x07", "too long": "\x01\x02\x00", "too short": "\x01",
+	} {
+		bad := *plain
+		bad.Tags = []Tag{{tagMoving, []byte(data)}}
+		topic := &TopicRecord{Name: "t", ID: uuid(1), Tags: []Tag{{tagMoving, []byte("\x01\x00" + data)}}}
+		for _, r := range []Record{&bad, topic} {
+			if _, err := DecodeUnit((&Unit{Records: []Record{r}}).Encode(hash), hash); err == nil {
+				t.Errorf("%s: %T was read", name, r)
+			}
+		}
+		table := *tp
+		table.tree, table.count = [][][][]Partition{{{{{Replicas: p.Replicas, ISR: p.ISR, Dirs: p.Dirs, Leader: 1}}}}}, 1
+		for _, at := range []string{"\x01\x00", "\x01\x01", "\x00", "\x02\x00"} {
+			table.tags = []Tag{{tagMoving, []byte(at + data)}}
+			broken := Empty()
+			broken.topics.slots = broken.topics.slots.Append(&table)
+			if _, err := DecodeImage(broken.Encode()); err == nil {
+				t.Errorf("%s at %x: the snapshot was read", name, at)
+			}
+		}
 	}
 }
 

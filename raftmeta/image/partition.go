@@ -29,6 +29,26 @@ type Partition struct {
 	Leader         int32
 	LeaderEpoch    int32
 	PartitionEpoch int32
+	// Moving is nil for nearly all partitions: a million of them pay for a pointer each.
+	Moving *Reassignment
+}
+
+// Reassignment says how the replicas of a partition are changing (KIP-455). Adding and Removing are disjoint subsets of its
+// Replicas, in their order, not both empty, and neither is all of them. What is left without Removing is the target.
+type Reassignment struct{ Adding, Removing []int32 }
+
+// Target is the replicas that a partition shall have in the end, in the order of its Replicas.
+func (p *Partition) Target() []int32 {
+	if p.Moving == nil || len(p.Moving.Removing) == 0 {
+		return p.Replicas
+	}
+	target := make([]int32, 0, len(p.Replicas)-len(p.Moving.Removing))
+	for _, id := range p.Replicas {
+		if !slices.Contains(p.Moving.Removing, id) {
+			target = append(target, id)
+		}
+	}
+	return target
 }
 
 // share takes over lists that are equal to those of the state before: a change concerns one or two of them.
@@ -111,6 +131,29 @@ func (r *reader) partition(prev *Partition) (p Partition) {
 	}
 	p.ISR, p.ELR = members(p.Replicas, isr), members(p.Replicas, elr)
 	return p
+}
+
+// tagMoving is the tagged field of a partition's change that has its [Reassignment], and in a snapshot the one of a topic
+// that has those of its partitions. Nothing else of a topic has this number.
+const tagMoving = 0
+
+func appendMoving(b []byte, p *Partition) []byte {
+	b = appendUint(b, positions(p.Replicas, p.Moving.Adding))
+	return appendUint(b, positions(p.Replicas, p.Moving.Removing))
+}
+
+// moving reads what appendMoving wrote, of a partition with its replicas.
+func (r *reader) moving(p *Partition) *Reassignment {
+	adding, removing := r.uvarint(), r.uvarint()
+	all := uint64(1)<<len(p.Replicas) - 1
+	switch {
+	case r.err != nil:
+		return nil
+	case (adding|removing)&^all != 0 || adding&removing != 0 || adding|removing == 0 || adding == all || removing == all:
+		r.fail("%b are added and %b removed of %d replicas", adding, removing, len(p.Replicas))
+		return nil
+	}
+	return &Reassignment{Adding: members(p.Replicas, adding), Removing: members(p.Replicas, removing)}
 }
 
 // positions is the set of ids as bits over replicas.

@@ -90,7 +90,7 @@ type TopicRecord struct {
 	Tags    []Tag
 }
 
-// PartitionsRecord adds partitions to a topic, numbered on from First, which is how many it has.
+// PartitionsRecord adds partitions to a topic, numbered on from First, which is how many it has. None of them is moving.
 type PartitionsRecord struct {
 	Topic      UUID
 	First      int32
@@ -156,21 +156,26 @@ func (r *TopicRemovalRecord) id() recordID    { return recordID{typeTopicRemoval
 func (r *TopicConfigsRecord) id() recordID    { return recordID{typeTopicConfigs, 0} }
 func (r *BrokerConfigsRecord) id() recordID   { return recordID{typeBrokerConfigs, 0} }
 
-func (r *OperationRecord) tagged() []Tag       { return r.Tags }
-func (r *ClusterRecord) tagged() []Tag         { return r.Tags }
-func (r *VoterRecord) tagged() []Tag           { return r.Tags }
-func (r *VoterRemovalRecord) tagged() []Tag    { return r.Tags }
-func (r *BrokerRecord) tagged() []Tag          { return r.Tags }
-func (r *BrokerChangeRecord) tagged() []Tag    { return r.Tags }
-func (r *BrokerRemovalRecord) tagged() []Tag   { return r.Tags }
-func (r *ELRClearRecord) tagged() []Tag        { return r.Tags }
-func (r *TopicRecord) tagged() []Tag           { return r.Tags }
-func (r *PartitionsRecord) tagged() []Tag      { return r.Tags }
-func (r *PartitionChangeRecord) tagged() []Tag { return r.Tags }
-func (r *ProducerIDsRecord) tagged() []Tag     { return r.Tags }
-func (r *TopicRemovalRecord) tagged() []Tag    { return r.Tags }
-func (r *TopicConfigsRecord) tagged() []Tag    { return r.Tags }
-func (r *BrokerConfigsRecord) tagged() []Tag   { return r.Tags }
+func (r *OperationRecord) tagged() []Tag     { return r.Tags }
+func (r *ClusterRecord) tagged() []Tag       { return r.Tags }
+func (r *VoterRecord) tagged() []Tag         { return r.Tags }
+func (r *VoterRemovalRecord) tagged() []Tag  { return r.Tags }
+func (r *BrokerRecord) tagged() []Tag        { return r.Tags }
+func (r *BrokerChangeRecord) tagged() []Tag  { return r.Tags }
+func (r *BrokerRemovalRecord) tagged() []Tag { return r.Tags }
+func (r *ELRClearRecord) tagged() []Tag      { return r.Tags }
+func (r *TopicRecord) tagged() []Tag         { return r.Tags }
+func (r *PartitionsRecord) tagged() []Tag    { return r.Tags }
+func (r *PartitionChangeRecord) tagged() []Tag {
+	if r.Partition.Moving == nil {
+		return r.Tags
+	}
+	return append([]Tag{{ID: tagMoving, Data: appendMoving(nil, &r.Partition)}}, r.Tags...)
+}
+func (r *ProducerIDsRecord) tagged() []Tag   { return r.Tags }
+func (r *TopicRemovalRecord) tagged() []Tag  { return r.Tags }
+func (r *TopicConfigsRecord) tagged() []Tag  { return r.Tags }
+func (r *BrokerConfigsRecord) tagged() []Tag { return r.Tags }
 
 func (r *ClusterRecord) appendFields(b []byte) []byte {
 	return appendUint(appendString(b, r.ClusterID), uint64(r.Level))
@@ -343,11 +348,23 @@ func (r *reader) record() Record {
 	case recordID{typeELRClear, 0}:
 		rec = &ELRClearRecord{Topic: in.uuid(), Tags: in.tags()}
 	case recordID{typeTopic, 0}:
-		rec = &TopicRecord{Name: in.string(), ID: in.uuid(), Configs: in.settings(), Tags: in.tags()}
+		t := &TopicRecord{Name: in.string(), ID: in.uuid(), Configs: in.settings(), Tags: in.tags()}
+		if _, moving := takeMoving(&t.Tags); moving {
+			in.fail("partitions of a new topic are moving")
+		}
+		rec = t
 	case recordID{typePartitions, 0}:
 		rec = &PartitionsRecord{Topic: in.uuid(), First: in.natural32(), Partitions: in.partitions(), Tags: in.tags()}
 	case recordID{typePartitionChange, 0}:
-		rec = &PartitionChangeRecord{Topic: in.uuid(), Index: in.natural32(), Partition: in.partition(&Partition{}), Tags: in.tags()}
+		change := &PartitionChangeRecord{Topic: in.uuid(), Index: in.natural32(), Partition: in.partition(&Partition{}), Tags: in.tags()}
+		if data, moving := takeMoving(&change.Tags); moving {
+			field := newReader(r.what, data)
+			change.Partition.Moving = field.moving(&change.Partition)
+			if err := field.end(); err != nil {
+				in.fail("%v", err)
+			}
+		}
+		rec = change
 	case recordID{typeProducerIDs, 0}:
 		rec = &ProducerIDsRecord{Next: in.natural64(), Tags: in.tags()}
 	case recordID{typeTopicRemoval, 0}:
@@ -365,6 +382,18 @@ func (r *reader) record() Record {
 		return nil
 	}
 	return rec
+}
+
+// takeMoving takes that field out, if it is there: it would be the first.
+func takeMoving(tags *[]Tag) (data []byte, found bool) {
+	all := *tags
+	if len(all) == 0 || all[0].ID != tagMoving {
+		return nil, false
+	}
+	if *tags = all[1:]; len(all) == 1 {
+		*tags = nil
+	}
+	return all[0].Data, true
 }
 
 func (r *reader) partitions() []Partition {
@@ -493,6 +522,7 @@ func (r *PartitionChangeRecord) replay(b *builder) {
 	next := r.Partition
 	next.share(p)
 	b.mark(slot, r.Index, p, &next)
+	b.delta.left(t, r.Index, p, &next)
 	*p = next
 	b.delta.changed(t, r.Index)
 }

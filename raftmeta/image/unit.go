@@ -131,13 +131,50 @@ func appendBroker(b []byte, x *Broker) []byte {
 func appendTopic(b []byte, t *Topic) []byte {
 	b = appendString(b, t.Name)
 	b = append(b, t.ID[:]...)
-	b = appendTags(appendSettings(b, t.configs), t.tags)
+	b = appendTags(appendSettings(b, t.configs), t.allTags())
 	b = appendNatural(b, t.count)
 	for i := range t.count {
 		p, _ := t.Partition(i)
 		b = appendPartition(b, p)
 	}
 	return b
+}
+
+// allTags are a topic's tagged fields in a snapshot: what its partitions are moving, if any, then what it came with.
+func (t *Topic) allTags() []Tag {
+	n, data := 0, []byte(nil)
+	for i := range t.count {
+		if p, _ := t.Partition(i); p.Moving != nil {
+			n++
+			data = appendMoving(appendNatural(data, i), p)
+		}
+	}
+	if n == 0 {
+		return t.tags
+	}
+	return append([]Tag{{ID: tagMoving, Data: append(appendNatural(nil, n), data...)}}, t.tags...)
+}
+
+// readMoving gives partitions of a topic what is written of them in its tagged field.
+func (r *reader) readMoving(data []byte, ps []Partition) {
+	field := newReader(r.what, data)
+	next := int32(0)
+	n := field.count(3)
+	for range n {
+		i := field.natural32()
+		if i < next || int(i) >= len(ps) {
+			field.fail("partition %d is moving, of %d", i, len(ps))
+			break
+		}
+		ps[i].Moving = field.moving(&ps[i])
+		next = i + 1
+	}
+	if n == 0 {
+		field.fail("none is moving")
+	}
+	if err := field.end(); err != nil {
+		r.fail("%v", err)
+	}
 }
 
 // DecodeImage reads what Encode wrote. Errors are *CorruptError or *UnknownFormatError.
@@ -180,7 +217,11 @@ func DecodeImage(b []byte) (*Image, error) {
 	build := newBuilder(img, img.index)
 	for range r.count(20) {
 		t := &Topic{Name: r.string(), ID: r.uuid(), configs: r.settings(), tags: r.tags()}
+		moving, some := takeMoving(&t.tags)
 		ps := r.partitions()
+		if some {
+			r.readMoving(moving, ps)
+		}
 		if r.err != nil {
 			break
 		}

@@ -34,6 +34,12 @@ type Config struct {
 	NodeID  int32
 	RaftID  uint64
 	Session time.Duration // see [liveness.Config]
+	// Balance is how long partitions may be led by others than their first replicas, before those are elected that can lead.
+	// 0 leaves it to people.
+	Balance time.Duration
+	// Unclean is how often partitions that nobody leads are looked at, for topics that have come to allow unclean elections. 0
+	// is never.
+	Unclean time.Duration
 }
 
 // Office belongs to one core. One goroutine owns both.
@@ -45,9 +51,10 @@ type Office struct {
 	term      uint64
 	confirmed time.Time // when a confirmation was last asked for
 	// asked holds the commands of the office that are under way, with a zero time, and those that failed, with when.
-	asked   map[about]time.Time
-	further []step // that are to be given: the next of commands that take several units, and what was not carried out
-	fresh   []control.Request
+	asked              map[about]time.Time
+	uneven, leaderless time.Time // since when there are such partitions, or when they were last looked at; zero for none
+	further            []step    // that are to be given: the next of commands that take several units, and what was not carried out
+	fresh              []control.Request
 }
 
 // New is an office that is not held yet.
@@ -70,6 +77,7 @@ func (o *Office) Take(now time.Time) []quorum.Answer {
 	default:
 		o.brokers = liveness.New(now, liveness.Config{Session: o.cfg.Session}, o.core.Image())
 		o.term, o.asked = term, map[about]time.Time{}
+		o.uneven, o.leaderless = time.Time{}, time.Time{}
 		o.confirm(now)
 		// The predecessor may have ended between the steps of moving leaders.
 		o.ask(now, "a new active controller looks for partitions without a leader", &control.ElectLeaders{Leaderless: true})
@@ -232,6 +240,13 @@ func (o *Office) Supervise(now time.Time) (e Effects) {
 	for _, b := range watched.Shutdown {
 		o.ask(now, "it stops", &control.BeginControlledShutdown{ID: b.Node, Epoch: b.Epoch})
 	}
+	img := o.core.Image()
+	if due(&e, now, &o.uneven, o.cfg.Balance, img.NumNotPreferred()) {
+		o.ask(now, "partitions are not led by their first replicas", &control.ElectLeaders{})
+	}
+	if due(&e, now, &o.leaderless, o.cfg.Unclean, img.NumLeaderless()) {
+		o.ask(now, "nobody leads some partitions, whose topics may allow unclean elections by now", &control.ElectLeaders{Leaderless: true})
+	}
 	for _, b := range watched.Probe {
 		e.Probes = append(e.Probes, Probe{b, o.term})
 	}
@@ -240,6 +255,28 @@ func (o *Office) Supervise(now time.Time) (e Effects) {
 		o.fresh = nil
 	}
 	return e
+}
+
+// due tells whether partitions have been in a state for so long since they were last looked at. Where there are none, nobody
+// has to come again for their sake.
+func due(e *Effects, now time.Time, since *time.Time, every time.Duration, partitions int) bool {
+	switch {
+	case every <= 0:
+		return false
+	case partitions == 0:
+		*since = time.Time{}
+		return false
+	case since.IsZero():
+		*since = now
+	}
+	at := since.Add(every)
+	if now.Before(at) {
+		e.wake(at)
+		return false
+	}
+	*since = now
+	e.wake(now.Add(every))
+	return true
 }
 
 // ask gives a command of the office's own, unless the same is under way: it may take many units, and its next step comes
@@ -276,6 +313,8 @@ func aboutOf(cmd control.Command) about {
 		return about{"unfence", x.ID}
 	case *control.BeginControlledShutdown:
 		return about{"stop", x.ID}
+	case *control.ElectLeaders:
+		return about{fmt.Sprintf("elect %t", x.Leaderless), -1}
 	default:
 		return about{fmt.Sprintf("%T", cmd), -1}
 	}
