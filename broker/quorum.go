@@ -229,7 +229,7 @@ func (q *quorumNode) closed(raftID uint64) {
 	}
 	for range probes { // a process that is just starting in its place answers soon
 		ctx, cancel := context.WithTimeout(context.Background(), probeTime)
-		a, err := peer.SayHello(ctx, addr, q.b.peerConfig(), q.b.identity.ClusterID)
+		a, err := q.b.askWho(ctx, addr)
 		cancel()
 		if peer.Refused(err) || err == nil && !(a.RaftID == raftID && a.Leads) {
 			q.controller.ControllerGone(raftID)
@@ -253,13 +253,18 @@ func (b *Broker) endpointOf(x *image.Broker) (image.Endpoint, bool) {
 	return x.Listeners[0], true
 }
 
-// probe dials the listener of a broker once.
+// probePause is what a probe waits whose connection was cut.
+const probePause = 5 * time.Millisecond
+
+// probe dials the listener of a broker. A process that is being torn down may still
+// take a connection, and cut it: then the next one is refused, or answered by
+// whoever comes in its place.
 func (b *Broker) probe(ctx context.Context, x *image.Broker) (liveness.Finding, image.UUID) {
 	e, ok := b.endpointOf(x)
 	if !ok {
 		return liveness.NoAnswer, image.UUID{}
 	}
-	a, err := peer.SayHello(ctx, net.JoinHostPort(e.Host, fmt.Sprint(e.Port)), b.peerConfig(), b.identity.ClusterID)
+	a, err := b.askWho(ctx, net.JoinHostPort(e.Host, fmt.Sprint(e.Port)))
 	switch {
 	case peer.Refused(err):
 		return liveness.Refused, image.UUID{}
@@ -270,6 +275,21 @@ func (b *Broker) probe(ctx context.Context, x *image.Broker) (liveness.Finding, 
 		return liveness.NoAnswer, image.UUID{}
 	}
 	return liveness.Alive, a.Incarnation
+}
+
+// askWho asks who is there until there is an answer, nobody listens, or ctx ends.
+func (b *Broker) askWho(ctx context.Context, addr string) (peer.HelloAnswer, error) {
+	for {
+		a, err := peer.SayHello(ctx, addr, b.peerConfig(), b.identity.ClusterID)
+		if err == nil || peer.Refused(err) {
+			return a, err
+		}
+		select {
+		case <-time.After(probePause):
+		case <-ctx.Done():
+			return a, err
+		}
+	}
 }
 
 func (b *Broker) peerConfig() peer.Config {

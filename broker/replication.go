@@ -23,7 +23,7 @@ func (b *Broker) dialBroker(ctx context.Context, id int32) (*peer.Conn, error) {
 	if !ok || len(x.Listeners) == 0 {
 		return nil, fmt.Errorf("broker %d is not registered", id)
 	}
-	e := x.Listeners[0]
+	e, _ := b.endpointOf(x)
 	cfg := b.peerConfig()
 	cfg.AnswerTimeout = b.cfg.Millis("replica.socket.timeout.ms") + b.cfg.Millis("replica.fetch.wait.max.ms")
 	cfg.MaxAnswerBytes = followerAnswer

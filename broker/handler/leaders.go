@@ -39,7 +39,7 @@ func (l *leaders) name(id int32) {
 	if known || !ok || b.Fenced {
 		return
 	}
-	if e, ok := endpoint(b, l.listener); ok {
+	if e, ok := b.Endpoint(l.listener); ok {
 		l.nodes = append(l.nodes, fetch.Node{ID: id, Host: e.Host, Port: int32(e.Port), Rack: b.Rack})
 	}
 }
