@@ -223,7 +223,8 @@ func (b *broker) told(c *controller, sent time.Time, r liveness.Reply, err error
 	case err == nil:
 		b.heard++
 		if r.ShouldShutDown {
-			if n := b.img.Count(b.node, image.Leads); n > 0 {
+			me, ok := b.img.Broker(b.node) // a twin may have taken its place meanwhile, and lead
+			if n := b.img.Count(b.node, image.Leads); ok && me.Incarnation == b.incarnation && n > 0 {
 				b.w.broken("%s may stop, and leads %d partitions in its own image", b.name, n)
 			}
 			b.stopped()
