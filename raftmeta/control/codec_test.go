@@ -111,6 +111,7 @@ func TestTablesAreComplete(t *testing.T) {
 	for _, c := range []Command{
 		&RegisterBroker{ID: 1, Incarnation: id(1)}, &FenceBroker{ID: 1, Epoch: epoch(img, 1)}, &AlterPartition{BrokerID: 1, BrokerEpoch: epoch(img, 1)}, &ElectLeaders{},
 		&AllocateProducerIDs{BrokerID: 1, BrokerEpoch: epoch(img, 1), Count: 1}, &CreateTopic{Name: "t", ID: id(1), Partitions: 1, ReplicationFactor: 1},
+		&AlterPartitionReassignments{},
 	} {
 		r, err := c.Eval(img, time.Time{})
 		if err != nil {
