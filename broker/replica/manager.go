@@ -181,24 +181,17 @@ func (m *Manager) Apply(img *image.Image, d *image.Delta) {
 	if d.Whole {
 		gone = append(gone, m.missing(img)...)
 	}
-	m.remove(append(gone, m.movedAway(d)...))
-	before := m.image.Swap(img)
 	local := d.Local(m.cfg.NodeID)
+	for _, lp := range local.Gone {
+		gone = append(gone, key{lp.Topic.ID, lp.Index})
+	}
+	m.remove(gone)
+	before := m.image.Swap(img)
 	m.update(local.Leaders)
 	m.update(local.Followers)
 	if brokersDiffer(before, img) {
 		m.judge(img)
 	}
-}
-
-// movedAway are the replicas that a change assigns to other brokers only.
-func (m *Manager) movedAway(d *image.Delta) (gone []key) {
-	for lp := range d.Partitions() {
-		if !lp.Partition.HasReplica(m.cfg.NodeID) {
-			gone = append(gone, key{lp.Topic.ID, lp.Index})
-		}
-	}
-	return gone
 }
 
 // update makes replicas and tells them their state. Those of a topic stand next to
@@ -260,13 +253,19 @@ func (m *Manager) remove(gone []key) {
 	}
 }
 
-// missing are the replicas that an image does not have.
+// missing are the replicas that an image does not have here.
 func (m *Manager) missing(img *image.Image) []key {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	var missing []key
 	for k := range m.parts {
-		if _, ok := img.TopicByID(k.topic); !ok {
+		t, ok := img.TopicByID(k.topic)
+		if ok {
+			var p *image.Partition
+			p, ok = t.Partition(k.partition)
+			ok = ok && p.HasReplica(m.cfg.NodeID)
+		}
+		if !ok {
 			missing = append(missing, k)
 		}
 	}

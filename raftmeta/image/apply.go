@@ -2,7 +2,6 @@ package image
 
 import (
 	"fmt"
-	"iter"
 	"slices"
 
 	"github.com/benbjohnson/immutable"
@@ -231,19 +230,6 @@ type LocalChanges struct {
 	Leaders   []LocalPartition // led by the broker
 	Followers []LocalPartition // replicated by it, led by another or by nobody
 	Gone      []LocalPartition // of topics that are still there, replicated by it before and by others now
-}
-
-// Partitions are those that changed, or whose topic did, as they are now.
-func (d *Delta) Partitions() iter.Seq[LocalPartition] {
-	return func(yield func(LocalPartition) bool) {
-		for _, r := range d.runs {
-			for i := r.first; i < r.first+r.count; i++ {
-				if p, _ := r.topic.Partition(i); !yield(LocalPartition{r.topic, i, p}) {
-					return
-				}
-			}
-		}
-	}
 }
 
 // Local picks what concerns one broker, in one pass over what changed.
