@@ -456,6 +456,7 @@ func (b *Broker) start(ctx context.Context, g *errgroup.Group, parts context.Con
 	if err := b.replicas.SetAsideStrays(b.view.Image()); err != nil {
 		b.log.Error("directories of no partition could not be set aside; they are left alone", "error", err)
 	}
+	b.giveUpDamaged(ctx)
 	for _, e := range b.endpoints {
 		b.log.Info("listening", "listener", e.Name, "advertised", fmt.Sprintf("%s:%d", e.Host, e.Port))
 	}

@@ -79,3 +79,25 @@ func isrAnswer(p control.AlteredPartition) replica.ISRAnswer {
 	}
 	return replica.ISRAnswer{Verdict: replica.Superseded}
 }
+
+// giveUpDamaged has others stand for what this broker's replicas vouched for whose
+// files are damaged. It does so before the broker may lead: without it one of them
+// could be elected.
+func (b *Broker) giveUpDamaged(ctx context.Context) {
+	damaged := b.replicas.Damaged()
+	if len(damaged) == 0 {
+		return
+	}
+	cmd := &control.LoseReplicas{BrokerID: b.cfg.NodeID(), BrokerEpoch: b.session.currentEpoch()}
+	for _, p := range damaged[:min(len(damaged), control.MaxPartitionsPerCommand)] {
+		cmd.Partitions = append(cmd.Partitions, control.LostReplica{Topic: p.Topic, Partition: p.Index})
+	}
+	o := b.controllers.Submit(ctx, []control.Request{{Actor: b.session.actor, Cause: "its files are damaged", Command: cmd}})[0]
+	err := o.Err
+	if err == nil {
+		err = b.view.Wait(ctx, o.Index)
+	}
+	if err != nil {
+		b.log.Error("partitions whose files are damaged here could not be left to others", "partitions", len(damaged), "error", err)
+	}
+}

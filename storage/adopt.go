@@ -180,7 +180,7 @@ func (a *adoption) segment(base int64, last bool) error {
 // unlessTorn forgives what a crash leaves: an end of the last segment that was
 // not known to be durable.
 func (a *adoption) unlessTorn(file string, last bool, err error) error {
-	if !isDamage(err) {
+	if !IsDamage(err) {
 		return err
 	}
 	if old, oldErr := holdsMessages(a.s.fs, file); oldErr != nil || old {
@@ -208,7 +208,7 @@ func holdsMessages(fs vfs.FS, file string) (bool, error) {
 	w := newScanner(inspected{f, file}, base, size)
 	for w.more() {
 		h, err := w.header()
-		if isDamage(err) {
+		if IsDamage(err) {
 			return w.old(), nil
 		}
 		if err != nil {

@@ -95,7 +95,7 @@ func TestGapsOfCompaction(t *testing.T) {
 		d := openDir(t, fs, "/data")
 		l, _ := openLog(t, d, small)
 		if c.batches < 0 {
-			if _, err := l.Read(12, math.MaxInt64, 100, true); !isDamage(err) {
+			if _, err := l.Read(12, math.MaxInt64, 100, true); !IsDamage(err) {
 				t.Errorf("%s: %v", name, err)
 			}
 			continue

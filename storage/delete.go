@@ -229,11 +229,11 @@ func (l *Log) claim(point int64) (aside string, err error) {
 	case err == nil && id == l.topicID:
 		return "", nil
 	case err == nil:
-	case isDamage(err) && point > 0:
+	case IsDamage(err) && point > 0:
 		return "", in(name, err)
 	case errors.Is(err, iofs.ErrNotExist) && point > 0:
 		return "", ReplaceFile(l.d.fs, name, encodeMetadata(l.topicID))
-	case !isDamage(err) && !errors.Is(err, iofs.ErrNotExist):
+	case !IsDamage(err) && !errors.Is(err, iofs.ErrNotExist):
 		return "", err
 	}
 	if aside, err = l.d.moveAside(l.name, strayDirSuffix); err != nil {

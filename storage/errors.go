@@ -35,7 +35,9 @@ type contentError struct {
 
 func (e *contentError) Error() string { return fmt.Sprintf("at position %d: %s", e.at, e.reason) }
 
-func isDamage(err error) bool {
+// IsDamage tells whether an error is that a file does not hold what it must, and
+// not that it could not be read.
+func IsDamage(err error) bool {
 	_, content := errors.AsType[*contentError](err)
 	_, file := errors.AsType[*CorruptError](err)
 	return content || file

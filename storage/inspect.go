@@ -129,7 +129,7 @@ func VerifyIndexes(fs vfs.FS, segment string) ([]error, error) {
 		return nil, err
 	}
 	err := EachBatch(fs, segment, func(b StoredBatch) error { c.add(b); return nil })
-	if err != nil && !isDamage(err) {
+	if err != nil && !IsDamage(err) {
 		return nil, err
 	}
 	return c.misfits(), err
@@ -161,7 +161,7 @@ func (c *indexCheck) load(fs vfs.FS, segment string) error {
 		case err == nil:
 		case errors.Is(err, iofs.ErrNotExist):
 			c.missing[i] = true
-		case isDamage(err):
+		case IsDamage(err):
 			c.broken = append(c.broken, err)
 		default:
 			return err
@@ -280,7 +280,7 @@ func readAs[T any](fs vfs.FS, file string, decode func([]byte) (T, error)) (v T,
 	if err != nil {
 		return v, err
 	}
-	if v, err = decode(b); err != nil && !isDamage(err) {
+	if v, err = decode(b); err != nil && !IsDamage(err) {
 		return v, fmt.Errorf("%s: %w", file, err)
 	}
 	return v, in(file, err)

@@ -355,7 +355,7 @@ func (r *recovery) epochs() error {
 	}
 	usable := err == nil
 	if !usable && !errors.Is(err, iofs.ErrNotExist) {
-		if !isDamage(err) {
+		if !IsDamage(err) {
 			return err
 		}
 		r.Damaged = append(r.Damaged, in(name, err))

@@ -301,7 +301,7 @@ func (c *logCheck) segment(i int) error {
 		c.End = b.LastOffset() + 1
 		return nil
 	})
-	if err != nil && !isDamage(err) {
+	if err != nil && !IsDamage(err) {
 		return err
 	}
 	c.found(c.severity(i, c.End), err)

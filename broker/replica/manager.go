@@ -20,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -301,23 +302,71 @@ func (m *Manager) SetAsideStrays(img *image.Image) error {
 // obtain makes a replica. One whose log cannot be opened is kept, so that it
 // answers why.
 func (m *Manager) obtain(t *image.Topic, index int32, set settings) *Replica {
-	r := &Replica{m: m, key: key{t.ID, index}, name: name(t, index)}
+	r := &Replica{m: m, key: key{t.ID, index}, name: name(t, index), part: partition.New(m.cfg.NodeID, 0)}
 	log, rec, err := m.dir.OpenLog(r.name, set.log, time.Now())
 	if err != nil {
-		r.part = partition.New(m.cfg.NodeID, 0)
-		r.broken = storageError(err)
-		m.log.Error("a partition cannot be opened and stays unavailable", "partition", r.name, "error", err)
+		r.broken, r.damaged = storageError(err), storage.IsDamage(err)
+		m.log.Error("a partition cannot be opened here", "partition", r.name, "error", err)
 	} else {
-		r.part, r.log = partition.New(m.cfg.NodeID, log.HighWatermark()), log
+		r.opened(log)
 		m.recovered(r.name, rec)
 	}
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	m.parts[r.key] = r
+	m.mu.Unlock()
 	if log != nil {
-		m.logs[log] = r
+		m.flushes(log, r)
 	}
 	return r
+}
+
+// flushes has a replica told how far its log is flushed.
+func (m *Manager) flushes(log *storage.Log, r *Replica) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.logs[log] = r
+}
+
+// opened gives a replica its log.
+func (r *Replica) opened(log *storage.Log) {
+	r.log, r.broken, r.damaged = log, nil, false
+	r.part = partition.New(r.m.cfg.NodeID, log.HighWatermark())
+}
+
+// renew gives a replica whose files are damaged an empty log, where nobody counts
+// on what it had: its leader fills it. The files are set aside. It is nil if there
+// is nothing to do, or it cannot be done. r.mu is held.
+func (r *Replica) renew(s *image.Partition, set settings) *storage.Log {
+	vouches := slices.Contains(s.ISR, r.m.cfg.NodeID) || slices.Contains(s.ELR, r.m.cfg.NodeID)
+	if !r.damaged || vouches {
+		return nil
+	}
+	aside, err := r.m.dir.SetAside(r.name)
+	var log *storage.Log
+	if err == nil {
+		log, _, err = r.m.dir.OpenLog(r.name, set.log, time.Now())
+	}
+	if err != nil {
+		r.m.log.Error("a damaged replica could not begin anew; it is tried again with the next change of the partition", "partition", r.name, "error", err)
+		return nil
+	}
+	r.opened(log)
+	r.m.log.Warn("a damaged replica begins anew from its leader; look at the old files, and remove them when they are not needed",
+		"partition", r.name, "files", aside, "leader", s.Leader)
+	return log
+}
+
+// Damaged are the partitions whose files here are damaged. While the metadata has
+// such a replica among those in sync, or eligible, nothing can be done about it here.
+func (m *Manager) Damaged() (damaged []peer.PartitionID) {
+	for _, r := range m.all() {
+		r.mu.Lock()
+		if r.damaged {
+			damaged = append(damaged, r.id())
+		}
+		r.mu.Unlock()
+	}
+	return damaged
 }
 
 // recovered tells of a log that a crash left to be verified.

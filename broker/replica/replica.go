@@ -26,6 +26,7 @@ type Replica struct {
 	part     *partition.Partition
 	log      *storage.Log // nil when broken at opening
 	broken   error        // why nothing can be read or written here any more
+	damaged  bool         // that is since its files are damaged
 	watchers []*Watcher
 	set      settings
 }
@@ -348,6 +349,9 @@ func (r *Replica) Status() Status {
 // update takes over a state from the image.
 func (r *Replica) update(s *image.Partition, set settings) {
 	r.mu.Lock()
+	if log := r.renew(s, set); log != nil {
+		defer r.m.flushes(log, r)
+	}
 	if r.broken != nil {
 		r.mu.Unlock()
 		return

@@ -17,7 +17,7 @@ var (
 	commandTypes = types(
 		&FormCluster{}, &PutVoter{}, &RemoveVoter{}, &UpdateFeatures{},
 		&RegisterBroker{}, &FenceBroker{}, &UnfenceBroker{}, &BeginControlledShutdown{}, &UnregisterBroker{},
-		&AlterPartition{}, &ElectLeaders{}, &AllocateProducerIDs{},
+		&AlterPartition{}, &LoseReplicas{}, &ElectLeaders{}, &AllocateProducerIDs{},
 		&CreateTopic{}, &DeleteTopic{}, &CreatePartitions{}, &AlterConfigs{}, &AlterPartitionReassignments{})
 	replyTypes = types(
 		&BrokerProgress{}, &AlteredPartitions{}, &ElectedLeaders{}, &ProducerIDBlock{}, &CreatedTopic{}, &DeletedTopic{},

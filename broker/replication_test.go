@@ -1,0 +1,174 @@
+package broker
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/streambus/streambus/protocol"
+	"github.com/streambus/streambus/raftmeta/control"
+	"github.com/streambus/streambus/storage/batch/batchtest"
+)
+
+// replicated makes a topic of one partition with a replica on each of three nodes,
+// of which two have to be in sync.
+func (c *processes) replicated(name string) {
+	c.t.Helper()
+	c.submit(c.as(900, c.clusterID()), &control.CreateTopic{
+		Name: name, ID: newUUID(), Partitions: 1, ReplicationFactor: 3, Configs: map[string]string{"min.insync.replicas": "2"},
+	})
+}
+
+// put appends a record with acks=all, at whoever leads, and asks again where nobody
+// does for the moment.
+func (c *processes) put(topic, value string) {
+	c.t.Helper()
+	c.eventually("a record for "+topic, func() error {
+		p, _, err := c.leaderOf(topic)
+		if err != nil {
+			return err
+		}
+		resp, err := exchange(p.addr(), produceRequest(topic, 0, -1, batchtest.Values(value).Encode()), 3*time.Second)
+		if err != nil {
+			return err
+		}
+		if code := protocol.ErrorCode(resp.(*kmsg.ProduceResponse).Topics[0].Partitions[0].ErrorCode); code != protocol.None {
+			return fmt.Errorf("node %d answers %s", p.id, code)
+		}
+		return nil
+	})
+}
+
+// leaderOf asks any node who leads a topic, and who is in sync.
+func (c *processes) leaderOf(topic string) (*process, []int32, error) {
+	err := fmt.Errorf("no node is there")
+	for _, p := range c.nodes {
+		var row *kmsg.MetadataResponseTopic
+		if row, err = metadata(p, topic, time.Second); err != nil {
+			continue
+		}
+		if len(row.Partitions) == 0 || row.Partitions[0].Leader < 1 {
+			return nil, nil, fmt.Errorf("node %d says that nobody leads %s", p.id, topic)
+		}
+		x := row.Partitions[0]
+		return c.nodes[x.Leader-1], x.ISR, nil
+	}
+	return nil, nil, err
+}
+
+func (c *processes) inSync(topic string, n int) {
+	c.t.Helper()
+	c.eventually(fmt.Sprintf("%d replicas of %s are in sync", n, topic), func() error {
+		if _, isr, err := c.leaderOf(topic); err != nil || len(isr) != n {
+			return fmt.Errorf("in sync are %v: %v", isr, err)
+		}
+		return nil
+	})
+}
+
+// same compares the logs of all replicas, byte by byte.
+func (c *processes) same(topic string) {
+	c.t.Helper()
+	c.eventually("the logs of "+topic+" are the same", func() error {
+		var first []byte
+		for i, p := range c.nodes {
+			b, err := os.ReadFile(filepath.Join(p.data, topic+"-0", "00000000000000000000.log"))
+			if err != nil {
+				return err
+			}
+			if i == 0 {
+				first = b
+			}
+			if len(b) == 0 || !bytes.Equal(b, first) {
+				return fmt.Errorf("node %d has %d bytes, node %d %d, or others", c.nodes[0].id, len(first), p.id, len(b))
+			}
+		}
+		return nil
+	})
+}
+
+// What was acknowledged with acks=all is there when its leader is killed, whoever
+// leads then; who comes back catches up, and drops what nobody acknowledged.
+func TestReplication(t *testing.T) {
+	c := startCluster(t, 3)
+	c.replicated("t")
+	for round := range 3 {
+		for i := range 5 {
+			c.put("t", fmt.Sprintf("%d.%d", round, i))
+		}
+		p, _, err := c.leaderOf("t")
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.signal(os.Kill)
+		c.put("t", fmt.Sprintf("%d after node %d was killed", round, p.id))
+		c.launch(p)
+		c.started(p)
+		c.inSync("t", 3)
+	}
+	c.same("t")
+}
+
+// A broker that finds its files damaged says so, does not lead, and gets the records
+// from those who have them. What it had is set aside.
+func TestDamagedReplica(t *testing.T) {
+	c := startCluster(t, 3)
+	c.replicated("t")
+	for i := range 5 {
+		c.put("t", fmt.Sprint(i))
+	}
+	p, _, err := c.leaderOf("t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.terminate(p)
+	file := filepath.Join(p.data, "t-0", "00000000000000000000.log")
+	if err := os.Truncate(file, 100); err != nil {
+		t.Fatal(err)
+	}
+	c.launch(p)
+	c.started(p)
+	c.logged(p, "a damaged replica begins anew from its leader")
+	c.put("t", "more")
+	c.inSync("t", 3)
+	c.same("t")
+	names, err := filepath.Glob(filepath.Join(p.data, "t-0.*-stray"))
+	if err != nil || len(names) != 1 {
+		t.Errorf("set aside: %v, %v", names, err)
+	}
+}
+
+// Without enough replicas in sync nothing is acknowledged, and what has been goes
+// on when they are back.
+func TestTooFewInSync(t *testing.T) {
+	c := startCluster(t, 3)
+	c.replicated("t")
+	c.put("t", "first")
+	p, _, err := c.leaderOf("t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	others := slices.DeleteFunc(slices.Clone(c.nodes), func(x *process) bool { return x == p })
+	for _, x := range others {
+		x.pause() // they hold the quorum up too: nobody can take them out
+	}
+	resp, err := exchange(p.addr(), produceRequest("t", 0, -1, batchtest.Values("second").Encode()), 10*time.Second)
+	for _, x := range others {
+		x.resume()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code := protocol.ErrorCode(resp.(*kmsg.ProduceResponse).Topics[0].Partitions[0].ErrorCode); code == protocol.None {
+		t.Fatal("a record was acknowledged that no other replica has")
+	}
+	c.put("t", "third")
+	c.inSync("t", 3)
+	c.same("t")
+}
