@@ -158,7 +158,9 @@ func TestTooFewInSync(t *testing.T) {
 	for _, x := range others {
 		x.pause() // they hold the quorum up too: nobody can take them out
 	}
-	resp, err := exchange(p.addr(), produceRequest("t", 0, -1, batchtest.Values("second").Encode()), 10*time.Second)
+	req := produceRequest("t", 0, -1, batchtest.Values("second").Encode())
+	req.TimeoutMillis = 300
+	resp, err := exchange(p.addr(), req, 10*time.Second)
 	for _, x := range others {
 		x.resume()
 	}

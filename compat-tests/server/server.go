@@ -185,8 +185,8 @@ func freeAddrs(n int) (free []string, err error) {
 	return free, nil
 }
 
-// Start starts the process and returns when it serves clients.
-func (s *Server) Start(ctx context.Context) error {
+// Launch starts the process.
+func (s *Server) Launch() error {
 	s.cmd = exec.Command(s.args[0], s.args[1:]...)
 	s.output = &output{}
 	s.cmd.Stdout, s.cmd.Stderr = s.output, s.output
@@ -200,6 +200,14 @@ func (s *Server) Start(ctx context.Context) error {
 		s.failure = s.cmd.Wait()
 		close(s.exited)
 	}()
+	return nil
+}
+
+// Start starts the process and returns when it serves clients.
+func (s *Server) Start(ctx context.Context) error {
+	if err := s.Launch(); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, readyTime)
 	defer cancel()
 	for {
@@ -249,6 +257,9 @@ func (s *Server) Running() bool {
 
 // Output is the end of what it printed.
 func (s *Server) Output() string { return s.output.String() }
+
+// Signal sends the process a signal.
+func (s *Server) Signal(sig os.Signal) error { return s.cmd.Process.Signal(sig) }
 
 // Kill ends the process at once.
 func (s *Server) Kill() error {
