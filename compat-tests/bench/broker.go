@@ -32,6 +32,8 @@ type bench struct {
 	start   []figure
 	next    int
 	nodes   []*server.Server // a cluster beside the broker, once a row has asked for it
+
+	replicas int16 // of the topics that are made; 0 stands for 1
 }
 
 // starter starts a broker with its files in dir.
@@ -131,7 +133,7 @@ func (b *bench) topic(partitions int32, flush string) (string, error) {
 	name := b.lastTopic()
 	req := kmsg.NewPtrCreateTopicsRequest()
 	t := kmsg.NewCreateTopicsRequestTopic()
-	t.Topic, t.NumPartitions, t.ReplicationFactor = name, partitions, 1
+	t.Topic, t.NumPartitions, t.ReplicationFactor = name, partitions, max(b.replicas, 1)
 	if flush != "" {
 		c := kmsg.NewCreateTopicsRequestTopicConfig()
 		c.Name, c.Value = "streambus.flush", &flush

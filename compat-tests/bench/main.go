@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/streambus/streambus/compat-tests/server"
 )
 
 func main() {
@@ -75,6 +77,17 @@ func rows(bin string) []row {
 		{"3 nodes, topic of 10000 partitions", many.seenEverywhere(10_000), nil},
 		{"3 nodes, kill -9 of the active controller", many.controllerKilled, nil},
 		{"3 nodes, idle", many.idleCluster, nil},
+		{"3 replicas, produce 1 KiB, acks=all, durable", many.replicated(produce("ack", incompressible)), received(true)},
+		{"3 replicas, produce 1 KiB, acks=all, os", many.replicated(produce("os", incompressible)), received(false)},
+		{"3 replicas, produce 100 B, acks=all, durable", many.replicated(produce("ack", small)), received(true)},
+		{"3 replicas, produce 100 B, acks=all, os", many.replicated(produce("os", small)), received(false)},
+		{"3 replicas, 1 in flight, durable", many.replicated(active(1, "ack")), echo(true)},
+		{"3 replicas, 1 in flight, os", many.replicated(active(1, "os")), echo(false)},
+		{"3 replicas, 100 active partitions", many.replicated(active(100, "ack")), groupCommit(100)},
+		{"3 replicas, kill -9 of a leader", many.leaderEnds(false, (*server.Server).Kill), nil},
+		{"3 replicas, kill -9 of a leader that is the active controller", many.leaderEnds(true, (*server.Server).Kill), nil},
+		{"3 replicas, orderly stop of a leader", many.leaderEnds(false, (*server.Server).Stop), nil},
+		{"3 replicas, a follower returns", many.followerReturns, nil},
 		{"produce 1 KiB, acks=all, durable", produce("ack", incompressible), received(true)},
 		{"produce 1 KiB, acks=all, os", produce("os", incompressible), received(false)},
 		{"produce 100 B, acks=all, durable", produce("ack", small), received(true)},
