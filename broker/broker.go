@@ -139,7 +139,7 @@ func New(cfg *config.Config, disk Disk, log *slog.Logger) (_ *Broker, err error)
 		Dial:     b.dialBroker,
 		AlterISR: b.alterISR,
 	}, b.dir, log, b.metrics)
-	b.fetcher = fetch.New(int32(cfg.Number("fetch.max.bytes")), int(cfg.Number("max.incremental.fetch.session.cache.slots")))
+	b.fetcher = fetch.New(int32(cfg.Number("fetch.max.bytes")), int(cfg.Number("max.incremental.fetch.session.cache.slots")), b.rackAware())
 	h := b.handlers()
 	if cfg.IsController() {
 		if b.quorum, err = newQuorumNode(b, disk, b.routes(h.ControllerHandlers()), serverMetrics); err != nil {
@@ -237,6 +237,7 @@ func (b *Broker) handlers() *handler.Broker {
 		Current:    func(ctx context.Context) *image.Image { return b.session.current(ctx) },
 		Replicas:   b.replicas,
 		Fetcher:    b.fetcher,
+		RackAware:  b.rackAware(),
 		Now:        time.Now,
 		Log:        b.log,
 		CountError: newErrorCounts(b.metrics).count,
@@ -251,6 +252,8 @@ func (b *Broker) handlers() *handler.Broker {
 		ProducerIDs:      ids.take,
 	}
 }
+
+func (b *Broker) rackAware() bool { return b.cfg.Get("replica.selector.class") == config.RackAware }
 
 // routes has requests wait until clients can be served, but for those that find
 // out who is there.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/streambus/streambus/broker/config"
 	"github.com/streambus/streambus/protocol"
 	"github.com/streambus/streambus/raftmeta/control"
 	"github.com/streambus/streambus/storage/batch/batchtest"
@@ -173,4 +174,55 @@ func TestTooFewInSync(t *testing.T) {
 	c.put("t", "third")
 	c.inSync("t", 3)
 	c.same("t")
+}
+
+// A consumer that tells its rack is sent to the replica there, which has what was
+// acknowledged at once (KIP-392).
+func TestNearestReplica(t *testing.T) {
+	c := newProcesses(t, asBoth, asBoth, asBoth)
+	for _, p := range c.nodes {
+		p.settings = append(p.settings, fmt.Sprintf("broker.rack=r%d", p.id), "replica.selector.class="+config.RackAware)
+		c.launch(p)
+	}
+	for _, p := range c.nodes {
+		c.started(p)
+	}
+	c.replicated("t")
+	c.put("t", "first")
+	p, _, err := c.leaderOf("t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	near := c.nodes[p.id%3] // the next one
+	get := func(at *process, rack string, offset int64) kmsg.FetchResponseTopicPartition {
+		t.Helper()
+		req := fetchRequest("t", 0, offset)
+		req.Rack, req.MaxWaitMillis = rack, 5000
+		resp, err := exchange(at.addr(), req, 10*time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.(*kmsg.FetchResponse).Topics[0].Partitions[0]
+	}
+	for _, x := range []struct {
+		rack      string
+		preferred int32
+	}{{fmt.Sprintf("r%d", near.id), near.id}, {fmt.Sprintf("r%d", p.id), -1}, {"", -1}, {"elsewhere", -1}} {
+		if got := get(p, x.rack, 0); got.PreferredReadReplica != x.preferred || (len(got.RecordBatches) == 0) != (x.preferred >= 0) {
+			t.Errorf("from rack %q: replica %d, %d bytes of records", x.rack, got.PreferredReadReplica, len(got.RecordBatches))
+		}
+	}
+	if got := get(near, fmt.Sprintf("r%d", near.id), 0); got.ErrorCode != 0 || len(got.RecordBatches) == 0 {
+		t.Errorf("the replica in the rack answers error %d and %d bytes", got.ErrorCode, len(got.RecordBatches))
+	}
+	if got := get(near, "", 99); protocol.ErrorCode(got.ErrorCode) != protocol.OffsetNotAvailable {
+		t.Errorf("a follower says of an offset to come: error %d", got.ErrorCode)
+	}
+	for i := range 10 {
+		c.put("t", fmt.Sprint(i))
+		begun := time.Now()
+		if got := get(near, "", int64(i+1)); got.ErrorCode != 0 || len(got.RecordBatches) == 0 {
+			t.Fatalf("record %d is not at the follower after %s: error %d", i+1, time.Since(begun), got.ErrorCode)
+		}
+	}
 }

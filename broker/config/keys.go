@@ -26,6 +26,10 @@ type Key struct {
 func readOnly(k image.Key) Key    { return Key{k, ReadOnly} }
 func clusterWide(k image.Key) Key { return Key{k, ClusterWide} }
 
+// RackAware is the one selector of replicas that there is, by the name that it has in
+// Kafka.
+const RackAware = "org.apache.kafka.common.replica.RackAwareReplicaSelector"
+
 const (
 	maxInt  = "2147483647"
 	maxLong = "9223372036854775807"
@@ -79,6 +83,7 @@ var own = []Key{
 	readOnly(image.NewKey("replica.fetch.response.max.bytes", image.Int, "10485760", image.AtLeast(0), "What a follower takes at once.")),
 	readOnly(image.NewKey("replica.fetch.backoff.ms", image.Int, "1000", image.AtLeast(0), "How long a follower pauses after an error.")),
 	readOnly(image.NewKey("replica.socket.timeout.ms", image.Int, "30000", image.AtLeast(1), "How long a follower waits for an answer.")),
+	readOnly(image.NewKey("replica.selector.class", image.Text, "", image.OneOf("", RackAware), "Whether consumers that tell their rack are sent to a replica there.")),
 	readOnly(image.NewKey("authorizer.class.name", image.Text, "", image.OneOf(""), "There is no authorizer, so naming one is refused.")),
 
 	readOnly(image.NewKey("broker.id", image.Int, "-1", nil, "The former name of node.id, which counts where that is not set.")),
@@ -106,7 +111,6 @@ var own = []Key{
 	clusterWide(image.NewKey("log.cleaner.backoff.ms", image.Long, "15000", nil, "Pause of compaction with nothing to do.").Inert()),
 	readOnly(image.NewKey("log.dir.failure.timeout.ms", image.Long, "30000", image.AtLeast(1), "When a broker with a failed directory gives up.").Inert()),
 	readOnly(image.NewKey("replica.socket.receive.buffer.bytes", image.Int, "65536", nil, "Receive buffer of a follower.").Inert()),
-	readOnly(image.NewKey("replica.selector.class", image.Text, "", nil, "How a consumer's replica is chosen.").Inert()),
 	readOnly(image.NewKey("replica.high.watermark.checkpoint.interval.ms", image.Long, "5000", nil, "How often high watermarks are written.").Inert()),
 	readOnly(image.NewKey("offsets.topic.num.partitions", image.Int, "50", image.AtLeast(1), "Partitions of the topic of committed offsets.").Inert()),
 	readOnly(image.NewKey("offsets.topic.replication.factor", image.Short, "3", image.AtLeast(1), "Replicas of the topic of committed offsets.").Inert()),

@@ -100,7 +100,11 @@ func (e *encoder) partition(index int32, row *Row, isolation int8, code protocol
 		e.length(0)
 	}
 	if e.version >= 11 {
-		e.int32(-1) // preferred_read_replica
+		preferred := int32(-1)
+		if row.Elsewhere {
+			preferred = row.Preferred
+		}
+		e.int32(preferred)
 	}
 	size := row.Records.Len()
 	if e.flexible {

@@ -39,7 +39,8 @@ type Ask struct {
 	LastEpoch   int32 // leader epoch of the record before Offset as the client read it, -1 for not known
 	MaxBytes    int32
 	Reader      replica.Reader
-	Quiet       bool // no records are wanted: those that were answered last are on their way
+	Rack        string // of the consumer, empty if it is to be served here
+	Quiet       bool   // no records are wanted: those that were answered last are on their way
 }
 
 // Request is what to read and how long to wait for it.
@@ -55,6 +56,10 @@ type Row struct {
 	Replica   *replica.Replica // nil if there is none
 	Diverging Divergence
 	Err       error
+
+	// Preferred is the broker to read from instead, with Elsewhere (KIP-392).
+	Elsewhere bool
+	Preferred int32
 
 	PointsToLeader bool // with an error: Leader is the one to go to
 	Leader         Leader
@@ -82,7 +87,10 @@ type Divergence struct {
 // Fetcher runs requests and keeps those that wait. Waiting holds no goroutine.
 type Fetcher struct {
 	maxBytes int32 // fetch.max.bytes
-	slots    int   // max.incremental.fetch.session.cache.slots
+	// prompt tells followers at once that the high watermark has moved, which those
+	// who read from them wait for.
+	prompt bool
+	slots  int // max.incremental.fetch.session.cache.slots
 
 	mu       sync.Mutex // guards the following
 	parked   map[*waiting]struct{}
@@ -94,10 +102,11 @@ type Fetcher struct {
 }
 
 // New makes a Fetcher whose answers are at most maxBytes, except that the first
-// batch is always given whole, and that keeps at most so many sessions.
-func New(maxBytes int32, sessions int) *Fetcher {
+// batch is always given whole, and that keeps at most so many sessions. With prompt
+// followers hear of the high watermark at once, and not with the next records.
+func New(maxBytes int32, sessions int, prompt bool) *Fetcher {
 	return &Fetcher{
-		maxBytes: maxBytes, slots: sessions, parked: map[*waiting]struct{}{},
+		maxBytes: maxBytes, prompt: prompt, slots: sessions, parked: map[*waiting]struct{}{},
 		sessions: map[int32]*list.Element{}, recent: list.New(), follows: map[int32]int32{},
 	}
 }
@@ -222,6 +231,10 @@ func read(req *Request) (rows []Row, enough bool) {
 			enough = enough || row.Err != nil
 			continue
 		}
+		if ask.Rack != "" && row.sendAway(ask) {
+			enough = true
+			continue
+		}
 		room := min(int64(req.MaxBytes)-bytes, int64(ask.MaxBytes))
 		if ask.LastEpoch >= 0 {
 			row.diverge(ask)
@@ -242,11 +255,24 @@ func read(req *Request) (rows []Row, enough bool) {
 	return rows, enough || bytes >= int64(req.MinBytes)
 }
 
+// sendAway tells a consumer of a replica in its rack, and gives it nothing.
+func (row *Row) sendAway(ask *Ask) bool {
+	v, err := ask.Replica.View(ask.LeaderEpoch)
+	if err != nil { // it is told as it is read: only the leader knows who is near
+		return false
+	}
+	row.Preferred = ask.Replica.Nearest(ask.Rack, ask.Offset)
+	if row.Elsewhere = row.Preferred >= 0; row.Elsewhere {
+		row.View = v
+	}
+	return row.Elsewhere
+}
+
 // diverge finds out whether the client has read records that are gone
 // (KIP-320): then it gets none, but where to go back to. That comes before the
 // offset is looked for, which may be beyond the end.
 func (row *Row) diverge(ask *Ask) {
-	here, differs, err := ask.Replica.Diverges(ask.LastEpoch, ask.Offset, ask.LeaderEpoch)
+	here, differs, err := ask.Replica.Diverges(ask.Reader, ask.LastEpoch, ask.Offset, ask.LeaderEpoch)
 	switch {
 	case err != nil:
 		row.Err = err

@@ -190,12 +190,12 @@ func TestOneOffset(t *testing.T) {
 		ask := d.ask(0, c.offset)
 		ask.LeaderEpoch = c.epoch
 		// With nothing to read only an error is worth an answer; waiting is refused.
-		rows := now(t, New(math.MaxInt32, 10), Request{Asks: []Ask{ask}, MinBytes: 1, MaxBytes: math.MaxInt32})
+		rows := now(t, New(math.MaxInt32, 10, false), Request{Asks: []Ask{ask}, MinBytes: 1, MaxBytes: math.MaxInt32})
 		if got := batches(t, rows)[0]; !errors.Is(rows[0].Err, c.err) || got != c.batches || rows[0].HighWatermark != c.hw {
 			t.Errorf("%s: %d batches, high watermark %d, error %v", c.name, got, rows[0].HighWatermark, rows[0].Err)
 		}
 		if wait := (Request{Asks: []Ask{ask}, MinBytes: 1, MaxBytes: math.MaxInt32, MaxWait: never}); c.err != nil {
-			now(t, New(math.MaxInt32, 10), wait)
+			now(t, New(math.MaxInt32, 10, false), wait)
 		}
 	}
 }
@@ -214,7 +214,7 @@ func TestUnflushedIsEmpty(t *testing.T) {
 	hold.Lock()
 	d.append(0, "a")
 	d.append(0, "b")
-	f := New(math.MaxInt32, 10)
+	f := New(math.MaxInt32, 10, false)
 	for offset, out := range []error{nil, nil, nil, replica.ErrOffsetOutOfRange} {
 		rows := now(t, f, Request{Asks: []Ask{d.ask(0, int64(offset))}, MinBytes: 1, MaxBytes: 1 << 20})
 		want := int64(0)
@@ -270,7 +270,7 @@ func TestLimits(t *testing.T) {
 			ask.MaxBytes = c.each
 			req.Asks = append(req.Asks, ask)
 		}
-		if got := batches(t, now(t, New(c.server, 10), req)); !slices.Equal(got, c.want) {
+		if got := batches(t, now(t, New(c.server, 10, false), req)); !slices.Equal(got, c.want) {
 			t.Errorf("%s: %v batches, want %v", c.name, got, c.want)
 		}
 	}
@@ -281,7 +281,7 @@ func TestErrorsAmongRecords(t *testing.T) {
 	d := newDisk(t, vfs.NewMem(), 2, nil)
 	d.append(1, "x")
 	asks := []Ask{{Err: replica.ErrUnknownPartition}, d.ask(0, 5), d.ask(1, 0)}
-	rows := now(t, New(math.MaxInt32, 10), Request{Asks: asks, MinBytes: math.MaxInt32, MaxBytes: 1, MaxWait: never})
+	rows := now(t, New(math.MaxInt32, 10, false), Request{Asks: asks, MinBytes: math.MaxInt32, MaxBytes: 1, MaxWait: never})
 	if rows[0].Err != replica.ErrUnknownPartition || rows[0].HighWatermark != -1 || rows[0].LogStart != -1 {
 		t.Errorf("refused: %+v", rows[0])
 	}
@@ -308,10 +308,10 @@ func TestWhatIsNotWorthWaiting(t *testing.T) {
 		{"less than no time", Request{Asks: []Ask{d.ask(0, 1)}, MinBytes: 1, MaxBytes: 1 << 20, MaxWait: -1}},
 		{"a minimum above the request's limit", Request{Asks: []Ask{d.ask(0, 0)}, MinBytes: size + 1, MaxBytes: size, MaxWait: never}},
 	} {
-		t.Run(c.name, func(t *testing.T) { now(t, New(math.MaxInt32, 10), c.req) })
+		t.Run(c.name, func(t *testing.T) { now(t, New(math.MaxInt32, 10, false), c.req) })
 	}
 	t.Run("a minimum above the broker's limit", func(t *testing.T) {
-		now(t, New(size, 10), Request{Asks: []Ask{d.ask(0, 0)}, MinBytes: size + 1, MaxBytes: 1 << 20, MaxWait: never})
+		now(t, New(size, 10, false), Request{Asks: []Ask{d.ask(0, 0)}, MinBytes: size + 1, MaxBytes: 1 << 20, MaxWait: never})
 	})
 }
 
@@ -328,7 +328,7 @@ func TestLimitsBetweenBatches(t *testing.T) {
 	limited.MaxBytes = 3*size - 1
 	other := d.ask(1, 0)
 	other.MaxBytes = 3*size - 1
-	f := New(math.MaxInt32, 10)
+	f := New(math.MaxInt32, 10, false)
 	for name, req := range map[string]Request{
 		"the partition's": {Asks: []Ask{limited}, MinBytes: 3*size - 1, MaxBytes: math.MaxInt32, MaxWait: never},
 		"the request's":   {Asks: []Ask{d.ask(0, 0)}, MinBytes: 3*size - 1, MaxBytes: 3*size - 1, MaxWait: never},
@@ -349,7 +349,7 @@ func TestLimitsBetweenBatches(t *testing.T) {
 
 func TestWaitingUntilThereIsEnough(t *testing.T) {
 	d := newDisk(t, vfs.NewMem(), 3, nil)
-	f := New(math.MaxInt32, 10)
+	f := New(math.MaxInt32, 10, false)
 	size := int32(len(batchtest.Values("x").Encode()))
 	rows := start(f, Request{Asks: []Ask{d.ask(0, 0), d.ask(1, 0)}, MinBytes: 3 * size, MaxBytes: 1 << 20, MaxWait: never})
 	d.append(0, "x")
@@ -381,7 +381,7 @@ func TestToldAgain(t *testing.T) {
 	})
 	d := newDisk(t, fs, 2, nil)
 	cut, size := d.cut(1)
-	rows := start(New(math.MaxInt32, 10), Request{Asks: []Ask{d.ask(0, 0), cut}, MinBytes: 3*size + 2, MaxBytes: 1 << 20, MaxWait: never})
+	rows := start(New(math.MaxInt32, 10, false), Request{Asks: []Ask{d.ask(0, 0), cut}, MinBytes: 3*size + 2, MaxBytes: 1 << 20, MaxWait: never})
 	<-looked // in Start
 	d.append(0, "x")
 	<-looked
@@ -409,7 +409,7 @@ func TestAppendBetweenReadingAndWatching(t *testing.T) {
 	d := newDisk(t, fs, 2, nil)
 	cut, size := d.cut(1)
 	between = func() { d.append(0, "x") } // partition 0 was found empty, 1 is being read
-	rows := start(New(math.MaxInt32, 10), Request{Asks: []Ask{d.ask(0, 0), cut}, MinBytes: 2 * size, MaxBytes: 1 << 20, MaxWait: never})
+	rows := start(New(math.MaxInt32, 10, false), Request{Asks: []Ask{d.ask(0, 0), cut}, MinBytes: 2 * size, MaxBytes: 1 << 20, MaxWait: never})
 	if got := batches(t, <-rows); !slices.Equal(got, []int{1, 1}) {
 		t.Errorf("%v batches", got)
 	}
@@ -418,7 +418,7 @@ func TestAppendBetweenReadingAndWatching(t *testing.T) {
 func TestWhatEndsAWait(t *testing.T) {
 	t.Run("closing", func(t *testing.T) {
 		d := newDisk(t, vfs.NewMem(), 1, nil)
-		f := New(math.MaxInt32, 10)
+		f := New(math.MaxInt32, 10, false)
 		d.append(0, "x")
 		rows := start(f, Request{Asks: []Ask{d.ask(0, 0)}, MinBytes: 1 << 19, MaxBytes: 1 << 20, MaxWait: never})
 		f.Close()
@@ -428,7 +428,7 @@ func TestWhatEndsAWait(t *testing.T) {
 	})
 	t.Run("the time", func(t *testing.T) {
 		d := newDisk(t, vfs.NewMem(), 1, nil)
-		f := New(math.MaxInt32, 10)
+		f := New(math.MaxInt32, 10, false)
 		d.append(0, "x")
 		begun := time.Now()
 		rows := <-start(f, Request{Asks: []Ask{d.ask(0, 0)}, MinBytes: 1 << 19, MaxBytes: 1 << 20, MaxWait: 30 * time.Millisecond})
@@ -445,7 +445,7 @@ func TestWhatEndsAWait(t *testing.T) {
 			return nil
 		})
 		d := newDisk(t, fs, 2, map[string]string{})
-		f := New(math.MaxInt32, 10)
+		f := New(math.MaxInt32, 10, false)
 		rows := start(f, Request{Asks: []Ask{d.ask(0, 0)}, MinBytes: 1, MaxBytes: 1 << 20, MaxWait: never})
 		broken.Store(true)
 		d.append(1, "another partition of the directory")
@@ -458,7 +458,7 @@ func TestWhatEndsAWait(t *testing.T) {
 // Once closed the fetcher answers at once.
 func TestClosed(t *testing.T) {
 	d := newDisk(t, vfs.NewMem(), 1, nil)
-	f := New(math.MaxInt32, 10)
+	f := New(math.MaxInt32, 10, false)
 	f.Close()
 	now(t, f, Request{Asks: []Ask{d.ask(0, 0)}, MinBytes: 1, MaxBytes: 1 << 20, MaxWait: never})
 }
@@ -466,7 +466,7 @@ func TestClosed(t *testing.T) {
 // A request whose connection ends is forgotten and not answered.
 func TestAbandoned(t *testing.T) {
 	d := newDisk(t, vfs.NewMem(), 1, nil)
-	f := New(math.MaxInt32, 10)
+	f := New(math.MaxInt32, 10, false)
 	ctx, cancel := context.WithCancel(context.Background())
 	f.Start(ctx, Request{Asks: []Ask{d.ask(0, 0)}, MinBytes: 1, MaxBytes: 1 << 20, MaxWait: never},
 		func([]Row) { t.Error("an abandoned request was answered") })
@@ -495,7 +495,7 @@ func TestRacesOfSettingUp(t *testing.T) {
 	const partitions = 64 // registering with all of them takes a while
 	d := newDisk(t, vfs.NewMem(), partitions, nil)
 	for round := range 300 {
-		f := New(math.MaxInt32, 10)
+		f := New(math.MaxInt32, 10, false)
 		asks := make([]Ask, partitions)
 		for i := range asks {
 			rows := now(t, f, Request{Asks: []Ask{d.ask(int32(i), 0)}, MaxBytes: 1})
@@ -572,7 +572,7 @@ func TestEncodingAgreesWithKmsg(t *testing.T) {
 				}
 				req.Topics = append(req.Topics, topic)
 			}
-			rows := now(t, New(math.MaxInt32, 10), fetch)
+			rows := now(t, New(math.MaxInt32, 10, false), fetch)
 			for i := range rows {
 				if version >= 12 && rng.IntN(5) == 0 {
 					rows[i].Diverging = Divergence{true, rng.Int32N(9), rng.Int64N(99)}

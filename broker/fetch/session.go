@@ -293,8 +293,10 @@ func (s *session) set(q Partition) (added int) {
 	if p == nil {
 		p = &part{name: q.Name, watermark: -1, start: -1}
 		p.watcher = replica.NewWatcher(func() { s.mark(p) })
-		if s.follower { // the watermark can wait for the next records
+		if s.follower && !s.f.prompt {
 			p.watcher = replica.NewFollowerWatcher(func() { s.mark(p) }, func() { s.markQuietly(p) })
+		} else if s.follower {
+			p.watcher = replica.NewFollowerWatcher(func() { s.mark(p) }, func() { s.mark(p) })
 		}
 		s.parts[q.Name] = p
 		added = 1
@@ -394,7 +396,7 @@ func (p *part) note(row *Row) {
 
 // answers tells whether a row is one that a client acts on, rather than news.
 func (row *Row) answers() bool {
-	return row.Err != nil || row.Diverging.Found || row.Records.Len() > 0
+	return row.Err != nil || row.Diverging.Found || row.Elsewhere || row.Records.Len() > 0
 }
 
 // news tells whether a row says anything that the client was not told.
@@ -419,6 +421,11 @@ func (t *increment) read(must bool) func() {
 		req.Asks[i] = s.resolved(p)
 	}
 	rows, enough := pass(&req)
+	if s.follower && s.f.prompt {
+		for i, p := range parts {
+			enough = enough || rows[i].HighWatermark > p.watermark
+		}
+	}
 	if !must && !enough && t.min > 0 && len(s.parts) > 0 {
 		// What there is is too little, and is part of what the next look finds.
 		for i, p := range parts {

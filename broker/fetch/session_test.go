@@ -124,7 +124,7 @@ func expect(t *testing.T, a Answer, want string) {
 func TestSession(t *testing.T) {
 	d := newDisk(t, vfs.NewMem(), 3, nil)
 	d.append(1, "x")
-	c := newClient(d, New(math.MaxInt32, 10))
+	c := newClient(d, New(math.MaxInt32, 10, false))
 	expect(t, c.open(map[int32]int64{0: 0, 1: 0, 2: 0}), "0:0@0 1:1@1 2:0@0 ")
 	if c.id == 0 {
 		t.Fatal("no session")
@@ -150,7 +150,7 @@ func TestSession(t *testing.T) {
 func TestSessionTellsOffsets(t *testing.T) {
 	d := newDisk(t, vfs.NewMem(), 1, nil)
 	d.append(0, "x")
-	c := newClient(d, New(math.MaxInt32, 10))
+	c := newClient(d, New(math.MaxInt32, 10, false))
 	expect(t, c.open(map[int32]int64{0: 1}), "0:0@1 ")
 	expect(t, c.now(nil), "")
 	if _, err := d.replica(0).DeleteRecords(1, time.Now()); err != nil {
@@ -166,7 +166,7 @@ func TestSessionTellsOffsets(t *testing.T) {
 
 func TestSessionWaits(t *testing.T) {
 	d := newDisk(t, vfs.NewMem(), 2, nil)
-	c := newClient(d, New(math.MaxInt32, 10))
+	c := newClient(d, New(math.MaxInt32, 10, false))
 	c.open(map[int32]int64{0: 0, 1: 0})
 	expect(t, c.now(nil), "")
 	c.wait = never
@@ -191,7 +191,7 @@ func TestSessionLimits(t *testing.T) {
 	d := newDisk(t, vfs.NewMem(), 3, nil)
 	size := int32(len(batchtest.Values("x").Encode()))
 	offsets := map[int32]int64{0: 0, 1: 0, 2: 0}
-	c := newClient(d, New(size, 10)) // one batch in an answer
+	c := newClient(d, New(size, 10, false)) // one batch in an answer
 	c.open(offsets)
 	expect(t, c.now(nil), "")
 	for i := range int32(3) {
@@ -223,7 +223,7 @@ func TestSessionLimits(t *testing.T) {
 
 func TestSessionErrors(t *testing.T) {
 	d := newDisk(t, vfs.NewMem(), 1, nil)
-	c := newClient(d, New(math.MaxInt32, 10))
+	c := newClient(d, New(math.MaxInt32, 10, false))
 	c.open(map[int32]int64{0: 0})
 	for _, x := range []struct {
 		id, epoch int32
@@ -249,7 +249,7 @@ func TestSessionErrors(t *testing.T) {
 
 func TestSessionsAreBounded(t *testing.T) {
 	d := newDisk(t, vfs.NewMem(), 1, nil)
-	f := New(math.MaxInt32, 2)
+	f := New(math.MaxInt32, 2, false)
 	var clients []*client
 	for i := range 3 {
 		c := newClient(d, f)
@@ -283,7 +283,7 @@ func TestSessionOfARecreatedTopic(t *testing.T) {
 	for _, byID := range []bool{false, true} {
 		d := newDisk(t, vfs.NewMem(), 1, nil)
 		d.append(0, "x")
-		c := newClient(d, New(math.MaxInt32, 10))
+		c := newClient(d, New(math.MaxInt32, 10, false))
 		c.byID = byID
 		c.open(map[int32]int64{0: 1})
 		expect(t, c.now(nil), "")
@@ -316,7 +316,7 @@ func TestSessionAgainstALog(t *testing.T) {
 		const partitions = 6
 		d := newDisk(t, vfs.NewMem(), partitions, nil)
 		size := int32(len(batchtest.Values("x").Encode()))
-		c := newClient(d, New((1+rng.Int32N(5))*size, 10))
+		c := newClient(d, New((1+rng.Int32N(5))*size, 10, false))
 		written, read, paused := map[int32]int64{}, map[int32]int64{}, map[int32]bool{}
 		for i := range int32(partitions) {
 			written[i], read[i] = 0, 0

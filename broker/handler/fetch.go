@@ -13,8 +13,8 @@ import (
 	"github.com/streambus/streambus/protocol"
 )
 
-// fetch reads records (versions 4-18; 7 sessions, 12 the epoch of the record
-// before, 13 topic ids).
+// fetch reads records (versions 4-18; 7 sessions, 11 from followers too, 12 the
+// epoch of the record before, 13 topic ids).
 func (b *Broker) fetch(ctx context.Context, r *protocol.Request, done func(*protocol.Response)) {
 	req := r.Body.(*kmsg.FetchRequest)
 	byID := req.Version >= 13
@@ -48,6 +48,12 @@ func (b *Broker) fetch(ctx context.Context, r *protocol.Request, done func(*prot
 			}
 			if req.Version >= 12 {
 				q.LastEpoch = p.LastFetchedEpoch
+			}
+			if in.Follower == nil && req.Version >= 11 {
+				q.Reader = replica.Anywhere
+				if b.RackAware {
+					q.Rack = req.Rack
+				}
 			}
 			if in.Follower != nil {
 				q.State = followerState(p)

@@ -31,8 +31,10 @@ type Broker struct {
 	Current  func(ctx context.Context) *image.Image
 	Replicas *replica.Manager
 	Fetcher  *fetch.Fetcher
-	Now      func() time.Time
-	Log      *slog.Logger
+	// RackAware sends consumers to a replica in their rack (replica.selector.class).
+	RackAware bool
+	Now       func() time.Time
+	Log       *slog.Logger
 	// CountError counts an error in an answer to a request of the API with this
 	// key.
 	CountError func(key int16, code protocol.ErrorCode)

@@ -68,7 +68,7 @@ func newNode(t *testing.T, fs vfs.FS, settings ...string) *node {
 	t.Cleanup(func() { stop(); <-ran; dir.CloseDirty() })
 	b := &handler.Broker{
 		NodeID: 1, Config: cfg, Image: func() *image.Image { return n.img }, Replicas: n.replicas,
-		Fetcher: fetch.New(math.MaxInt32, 10), Now: time.Now, Log: slog.New(slog.NewTextHandler(&n.log, nil)), CountError: func(int16, protocol.ErrorCode) {}, Unpacking: make(chan struct{}, 1), Propose: n.propose, Current: func(context.Context) *image.Image { return n.img },
+		Fetcher: fetch.New(math.MaxInt32, 10, false), Now: time.Now, Log: slog.New(slog.NewTextHandler(&n.log, nil)), CountError: func(int16, protocol.ErrorCode) {}, Unpacking: make(chan struct{}, 1), Propose: n.propose, Current: func(context.Context) *image.Image { return n.img },
 		NewTopicID:       func() image.UUID { n.ids++; return image.UUID{0: 1, 15: byte(n.ids), 14: byte(n.ids >> 8)} },
 		ProducerIDs:      func(context.Context) (int64, error) { n.ids++; return n.ids, nil },
 		Quorum:           func(context.Context) (raftmeta.Info, error) { return n.info, nil },

@@ -186,6 +186,22 @@ func (p *Partition) recent(c pace, now time.Time) bool {
 	return now.Sub(c.caughtUp) <= p.settings.MaxLag
 }
 
+// Nearest is the in-sync follower to read an offset from, of those that may be
+// asked: the one whose log goes furthest. It is false if none has the offset.
+func (p *Partition) Nearest(offset int64, may func(id int32) bool) (id int32, ok bool) {
+	var best *follower
+	for i := range p.followers {
+		f := &p.followers[i]
+		if f.logEnd >= offset && slices.Contains(p.isr, f.id) && may(f.id) && (best == nil || f.logEnd > best.logEnd) {
+			best = f
+		}
+	}
+	if best == nil {
+		return -1, false
+	}
+	return best.id, true
+}
+
 // Tick looks at what only time and the metadata change: who is too far behind,
 // and who may be in the ISR. eligible tells whether the metadata has an
 // incarnation of a broker as one that is there, and stays.

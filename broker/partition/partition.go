@@ -176,6 +176,16 @@ func (p *Partition) CheckLeader(epoch int32) error {
 	return nil
 }
 
+// CheckReader is CheckLeader for a consumer that a follower serves as well, up to
+// the high watermark that it knows (KIP-392).
+func (p *Partition) CheckReader(epoch int32) error {
+	err := p.CheckLeader(epoch)
+	if errors.Is(err, ErrNotLeader) && p.leader != image.NoLeader {
+		return nil
+	}
+	return err
+}
+
 // CheckAppend refuses what may not be appended here and now. As in Apache Kafka
 // min.insync.replicas counts for acks=all only, and never asks for more
 // replicas than the partition has.

@@ -43,7 +43,7 @@ var (
 	ErrSegmentTooSmall  = errors.New("the batch is larger than a segment")
 	ErrOffsetOutOfRange = errors.New("the offset is not in the log")
 	// ErrOffsetNotAvailable passes within moments.
-	ErrOffsetNotAvailable = errors.New("the leader is new, and does not know the high watermark yet")
+	ErrOffsetNotAvailable = errors.New("the leader is new and does not know the high watermark yet, or a follower does not have the record")
 	ErrCompacted          = errors.New("records of a topic that is compacted and not deleted from cannot be deleted")
 	ErrOutOfOrder         = errors.New("out of order sequence number")
 	ErrProducerEpoch      = errors.New("a newer epoch of the producer is known")

@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -99,15 +100,18 @@ type View struct {
 
 	leaderEpoch int32
 	current     bool // the high watermark is where the epoch began, or further
+	led         bool // here
 }
 
 // Reader is who reads.
-type Reader bool
+type Reader uint8
 
-// Readers: a consumer sees what is below the high watermark, a follower all.
+// Readers: a consumer sees what is below the high watermark, and one that can read
+// anywhere also at a follower; a follower sees all.
 const (
-	Consumer Reader = false
-	Follower Reader = true
+	Consumer Reader = iota
+	Anywhere
+	Follower
 )
 
 // Read gives whole batches that the reader may see, from the one that holds
@@ -116,14 +120,16 @@ const (
 // nothing to see yet for consumers. The view's offsets are filled in on
 // ErrOffsetOutOfRange as well.
 func (r *Replica) Read(who Reader, offset int64, leaderEpoch int32, maxBytes int64, atLeastOne bool) (View, error) {
-	log, v, err := r.look(leaderEpoch)
+	log, v, err := r.lookAs(who, leaderEpoch)
 	if err != nil {
 		return v, err
 	}
 	if who == Follower {
 		v.Limit = log.EndOffset()
-	} else if offset > v.Limit && offset <= log.EndOffset() {
+	} else if end := log.EndOffset(); offset > v.Limit && offset <= end {
 		return v, nil
+	} else if offset > end && !v.led { // the leader may have it
+		return v, ErrOffsetNotAvailable
 	}
 	v.Records, err = log.Read(offset, v.Limit, maxBytes, atLeastOne)
 	return v, storageError(err)
@@ -135,19 +141,44 @@ func (r *Replica) View(leaderEpoch int32) (View, error) {
 	return v, err
 }
 
+// Nearest is another broker to read an offset from, for a consumer in a rack: -1 if
+// this one is as near, or none has the offset. Only the leader sends consumers away.
+func (r *Replica) Nearest(rack string, offset int64) int32 {
+	img := r.m.image.Load()
+	in := func(id int32) bool {
+		b, ok := img.Broker(id)
+		return ok && b.Active() && b.Rack == rack
+	}
+	if in(r.m.cfg.NodeID) {
+		return -1
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	id, _ := r.part.Nearest(offset, in)
+	return id
+}
+
 // look is the part of a read that needs the lock.
 func (r *Replica) look(leaderEpoch int32) (*storage.Log, View, error) {
+	return r.lookAs(Consumer, leaderEpoch)
+}
+
+func (r *Replica) lookAs(who Reader, leaderEpoch int32) (*storage.Log, View, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	none := View{HighWatermark: -1, LogStart: -1}
 	if r.broken != nil {
 		return nil, none, r.broken
 	}
-	if err := r.part.CheckLeader(leaderEpoch); err != nil {
+	check := r.part.CheckLeader
+	if who == Anywhere {
+		check = r.part.CheckReader
+	}
+	if err := check(leaderEpoch); err != nil {
 		return nil, none, err
 	}
 	hw := r.part.HighWatermark()
-	return r.log, View{HighWatermark: hw, LogStart: r.log.StartOffset(), Limit: hw, leaderEpoch: r.part.LeaderEpoch(), current: r.part.Current()}, nil
+	return r.log, View{HighWatermark: hw, LogStart: r.log.StartOffset(), Limit: hw, leaderEpoch: r.part.LeaderEpoch(), current: r.part.Current(), led: r.part.Leader() == r.m.cfg.NodeID}, nil
 }
 
 // Position is an offset, the leader epoch its record was written in, and where
@@ -224,11 +255,15 @@ func (r *Replica) EndOffsetForEpoch(epoch, leaderEpoch int32) (partition.EpochEn
 }
 
 // Diverges tells whether a reader whose last record is of an epoch, before an
-// offset, has read something else than is here, and where that epoch ends.
-func (r *Replica) Diverges(epoch int32, offset int64, leaderEpoch int32) (here partition.EpochEnd, differs bool, err error) {
+// offset, has read something else than is here, and where that epoch ends. A
+// follower does not know: what it has may be cut.
+func (r *Replica) Diverges(who Reader, epoch int32, offset int64, leaderEpoch int32) (here partition.EpochEnd, differs bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err := r.checkLeader(leaderEpoch); err != nil {
+		if who == Anywhere && errors.Is(err, partition.ErrNotLeader) {
+			return partition.EpochEnd{}, false, nil
+		}
 		return here, false, err
 	}
 	here, differs = r.part.Diverges(epoch, offset, r.epochEnd(epoch))
