@@ -12,8 +12,8 @@
 //	  controller        the controller listener: what nodes ask each other
 //	  peer              client to another node; finds the active controller, asks again
 //	  fetch             sessions, passes of reads, waiting, the answer by hand
-//	  replica           shell: logs, flusher, retention, scrub, produce waits
-//	  partition   pure  one partition: epochs, watermark, whom to wake
+//	  replica           shell: logs, flusher, fetchers, ISR changes, retention, scrub
+//	  partition   pure  one partition as leader or follower: epochs, ISR, watermark, cuts
 //	  history           what changed in the metadata, when, by whom, because of what
 //	  inspect           the files of a data directory in words; the tool of bug reports
 //	  adopt             topics of Apache Kafka's directories become this broker's
@@ -43,6 +43,7 @@
 //	a log's files             storage.Log's lock
 //	what is dirty             storage.Dir's lock; syncing, the flusher goroutine
 //	a fetch session           its lock; its dirty list, one that partitions may take
+//	what a leader is told     its fetcher's lock; the connection, the fetcher's goroutine
 //	the raft node             the controller's goroutine
 //	who is alive              the same, while its node is the active controller
 //	the lease                 session's lock
@@ -53,7 +54,9 @@
 // per node the controller's loop and who looks after its log and the reserve of
 // that, the follower of the committed units and who writes its checkpoint, the
 // heartbeats, the flusher, the recovery points, retention, the scrub, one per
-// listener, the admin server. Nothing runs per partition, and a waiting fetch or
+// leader that is followed and one per fetch under way there, who asks for changes of
+// in-sync replicas and who looks for those that lag, one per listener, the admin
+// server. Nothing runs per partition, and a waiting fetch or
 // produce holds none.
 //
 // # How a node enters
@@ -93,11 +96,30 @@
 // waits below it end, and the last one of a request completes its answer,
 // which a writer sends in its turn.
 //
+// # Replication of one write
+//
+// A follower has one connection and one fetch session to each leader. The leader
+// serves it up to its log end, before its own flush: an append wakes the waiting
+// fetch, the follower appends what comes, asks again at once from its new end, and
+// when its flusher is done reports its flushed end with the next request. That one
+// ends the one that waits, with an empty answer, so that a flush is known within half
+// a round trip. It wants no records, as those it would get are on their way. The
+// watermark is the smallest flushed end over the maximal ISR, and travels back with
+// the next records.
+//
+// Where the logs differ is found by the epoch of the follower's last record
+// (KIP-320), before its offset is looked at. The log is cut durably: no crash mixes
+// what was there with what comes in its place.
+//
+// A change of in-sync replicas is pending in the core from when it is proposed, and
+// both sets count until the controller has answered or the image says what it
+// decided; the greater partition epoch holds. One request is under way per broker.
+//
 // # Guarantees
 //
-// An answer to acks=1 or acks=all leaves after a sync that covers its records,
-// the names of the files they are in, and the metadata that gives the topic
-// its place. Topics with streambus.flush=os give that up, as their name says.
+// An answer to acks=1 leaves after a sync that covers its records, the names of the
+// files they are in, and the metadata that gives the topic its place; an answer to
+// acks=all after that is so on every in-sync replica. Topics with streambus.flush=os give that up, as their name says.
 // A change of metadata is answered with success when every broker that may
 // answer from its image has applied it: those that hold a lease, which the active
 // controller grants for a second with each heartbeat. A broker without one asks a
@@ -120,6 +142,8 @@
 //	to another node           64 connections with a call each; 4,096 messages of raft
 //	a snapshot of the image   256 MiB between controllers
 //	kept for a full disk      64 MiB of it by a controller, for its raft log
+//	fetches of a follower     2 under way to a leader; replica.fetch.response.max.bytes
+//	in-sync replicas          1,000 partitions in a request, one request at a time
 //	the history               128 MiB, streambus.history.retention.ms
 //	open files of logs        half of the limit, at most 8,192
 //	a scrape                  series of 1,000 topics and 1,000 partitions
@@ -194,6 +218,20 @@
 // since the controller, the handlers and the replicas all need it; those of
 // brokers have theirs in broker/config. A setting that does not act is accepted
 // and named in a warning; one that would promise what is not there is refused.
+//
+// A broker whose connection to a leader was lost answers Metadata when it has heard
+// what became of that leader, or after half a second. Clients whose connections broke
+// at the same moment ask within a millisecond, and ask again only after seconds.
+//
+// A replica whose log cannot be opened for damage is given up where others stand for
+// it: by LoseReplicas, before its broker may lead. Apache Kafka takes the whole
+// directory offline.
+//
+// A probe goes on while its connection is cut: the listener of a process that is torn
+// down may take a connection still, and nobody would be found gone.
+//
+// A broker whose disk has failed ends if others are there: they lead within moments,
+// where this one could only refuse.
 //
 // Until there are coordinators, FindCoordinator answers UNSUPPORTED_VERSION:
 // clients take it for final, where COORDINATOR_NOT_AVAILABLE makes them ask
