@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -223,6 +224,41 @@ func TestNearestReplica(t *testing.T) {
 		begun := time.Now()
 		if got := get(near, "", int64(i+1)); got.ErrorCode != 0 || len(got.RecordBatches) == 0 {
 			t.Fatalf("record %d is not at the follower after %s: error %d", i+1, time.Since(begun), got.ErrorCode)
+		}
+	}
+}
+
+// Deleted records are gone everywhere when the answer says so.
+func TestDeletedEverywhere(t *testing.T) {
+	c := startCluster(t, 3)
+	c.replicated("t")
+	for i := range 5 {
+		c.put("t", fmt.Sprint(i))
+	}
+	p, _, err := c.leaderOf("t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.inSync("t", 3)
+	for at := int64(1); at < 4; at++ {
+		req := kmsg.NewPtrDeleteRecordsRequest()
+		req.Version, req.TimeoutMillis = 2, 10_000
+		topic, part := kmsg.NewDeleteRecordsRequestTopic(), kmsg.NewDeleteRecordsRequestTopicPartition()
+		topic.Topic, part.Offset = "t", at
+		topic.Partitions = append(topic.Partitions, part)
+		req.Topics = append(req.Topics, topic)
+		resp, err := exchange(p.addr(), req, 15*time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if row := resp.(*kmsg.DeleteRecordsResponse).Topics[0].Partitions[0]; row.ErrorCode != 0 || row.LowWatermark != at {
+			t.Fatalf("records below %d: error %d, low watermark %d", at, row.ErrorCode, row.LowWatermark)
+		}
+		for _, x := range c.nodes {
+			b, err := os.ReadFile(filepath.Join(x.data, "log-start-offset-checkpoint"))
+			if err != nil || !strings.Contains(string(b), fmt.Sprintf("t 0 %d\n", at)) {
+				t.Errorf("node %d, after records below %d were deleted: %q, %v", x.id, at, b, err)
+			}
 		}
 	}
 }

@@ -42,7 +42,7 @@ func (l *Log) AdvanceStart(offset int64, now time.Time) error {
 		return err
 	}
 	l.mu.Lock()
-	l.start = max(l.start, offset)
+	l.start = max(l.start, min(offset, l.end)) // it may have been cut meanwhile
 	l.epochs = l.epochs.from(l.start)
 	l.mu.Unlock()
 	return l.removeBelow(now)

@@ -37,7 +37,9 @@ const (
 type Partition struct {
 	Name
 	Ask
-	State protocol.FollowerState // with Incoming.Follower
+	// With Incoming.Follower:
+	State    protocol.FollowerState
+	LogStart int64
 }
 
 // Follower is the broker that a follower's request comes from.
@@ -110,7 +112,7 @@ func (in *Incoming) report() {
 		if err == nil {
 			err = rep.Reported(partition.Report{
 				Replica: in.Follower.ID, BrokerEpoch: in.Follower.Epoch, LeaderEpoch: p.LeaderEpoch,
-				LogEnd: p.Offset, FlushedEnd: p.State.FlushedEnd, LastEpoch: p.LastEpoch,
+				LogStart: p.LogStart, LogEnd: p.Offset, FlushedEnd: p.State.FlushedEnd, LastEpoch: p.LastEpoch,
 			}, now)
 		}
 		p.Err = err
@@ -421,9 +423,9 @@ func (t *increment) read(must bool) func() {
 		req.Asks[i] = s.resolved(p)
 	}
 	rows, enough := pass(&req)
-	if s.follower && s.f.prompt {
+	if s.follower {
 		for i, p := range parts {
-			enough = enough || rows[i].HighWatermark > p.watermark
+			enough = enough || rows[i].LogStart > p.start || s.f.prompt && rows[i].HighWatermark > p.watermark
 		}
 	}
 	if !must && !enough && t.min > 0 && len(s.parts) > 0 {

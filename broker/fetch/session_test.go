@@ -153,7 +153,7 @@ func TestSessionTellsOffsets(t *testing.T) {
 	c := newClient(d, New(math.MaxInt32, 10, false))
 	expect(t, c.open(map[int32]int64{0: 1}), "0:0@1 ")
 	expect(t, c.now(nil), "")
-	if _, err := d.replica(0).DeleteRecords(1, time.Now()); err != nil {
+	if _, err := d.replica(0).DeleteRecords(1, &replica.NewWait(1).Items[0], time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	a := c.now(nil)

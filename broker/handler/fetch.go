@@ -26,12 +26,7 @@ func (b *Broker) fetch(ctx context.Context, r *protocol.Request, done func(*prot
 	if req.Version < 7 {
 		in.Epoch = -1 // there are no sessions yet
 	}
-	if id, epoch := req.ReplicaID, int64(-1); id >= 0 || req.ReplicaState.ID >= 0 {
-		if req.Version >= 15 {
-			id, epoch = req.ReplicaState.ID, req.ReplicaState.Epoch
-		}
-		in.Follower = &fetch.Follower{ID: id, Epoch: epoch}
-	}
+	in.Follower = b.follower(req)
 	in.Resolve = func(n fetch.Name) (*replica.Replica, error) {
 		return b.find(b.Image(), n.Topic, n.ID, in.ByID, n.Index)
 	}
@@ -56,7 +51,7 @@ func (b *Broker) fetch(ctx context.Context, r *protocol.Request, done func(*prot
 				}
 			}
 			if in.Follower != nil {
-				q.State = followerState(p)
+				q.State, q.LogStart = followerState(p), p.LogStartOffset
 			}
 			in.Partitions = append(in.Partitions, q)
 		}
@@ -91,6 +86,19 @@ func (b *Broker) fetch(ctx context.Context, r *protocol.Request, done func(*prot
 		}
 		done(fetch.Encode(version, isolation, a, counted))
 	})
+}
+
+// follower is the broker that a request comes from, nil for a consumer: as such is
+// taken whoever names a broker that is not registered.
+func (b *Broker) follower(req *kmsg.FetchRequest) *fetch.Follower {
+	f := &fetch.Follower{ID: req.ReplicaID, Epoch: -1}
+	if req.Version >= 15 {
+		f.ID, f.Epoch = req.ReplicaState.ID, req.ReplicaState.Epoch
+	}
+	if _, ok := b.Image().Broker(f.ID); !ok {
+		return nil
+	}
+	return f
 }
 
 // pointToLeaders says who leads where this broker does not, or not in the epoch

@@ -3,21 +3,29 @@ package handler
 import (
 	"cmp"
 	"context"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/streambus/streambus/broker/partition"
+	"github.com/streambus/streambus/broker/replica"
 	"github.com/streambus/streambus/protocol"
 	"github.com/streambus/streambus/raftmeta/control"
 	"github.com/streambus/streambus/raftmeta/image"
 )
 
-// deleteRecords gives up the records below an offset (versions 0-2). -1 stands
-// for the high watermark; what is below the log's start already is gone.
+// deleteRecords gives up the records below an offset (versions 0-2), and answers when
+// every replica has that is there. -1 stands for the high watermark; what is below the
+// log's start already is gone.
 func (b *Broker) deleteRecords(_ context.Context, r *protocol.Request, done func(*protocol.Response)) {
 	req := r.Body.(*kmsg.DeleteRecordsRequest)
 	resp := req.ResponseKind().(*kmsg.DeleteRecordsResponse)
-	img := b.Image()
+	img, n := b.Image(), 0
+	for i := range req.Topics {
+		n += len(req.Topics[i].Partitions)
+	}
+	wait := replica.NewWait(n)
+	n = 0
 	for i := range req.Topics {
 		t := &req.Topics[i]
 		if len(t.Partitions) == 0 { // of which nothing is asked nothing is said
@@ -27,18 +35,33 @@ func (b *Broker) deleteRecords(_ context.Context, r *protocol.Request, done func
 		rt.Topic = t.Topic
 		rt.Partitions = make([]kmsg.DeleteRecordsResponseTopicPartition, len(t.Partitions))
 		for j := range t.Partitions {
-			row := &rt.Partitions[j]
+			row, item := &rt.Partitions[j], &wait.Items[n]
+			n++
 			row.Default()
 			row.Partition, row.LowWatermark = t.Partitions[j].Partition, -1
 			rep, err := b.find(img, t.Topic, image.UUID{}, false, row.Partition)
 			if err == nil {
-				row.LowWatermark, err = rep.DeleteRecords(t.Partitions[j].Offset, b.Now())
+				row.LowWatermark, err = rep.DeleteRecords(t.Partitions[j].Offset, item, b.Now())
 			}
-			row.ErrorCode = int16(errorCode(err))
+			if err != nil {
+				item.Err = err
+			}
 		}
 		resp.Topics = append(resp.Topics, rt)
 	}
-	done(&protocol.Response{Body: resp})
+	wait.Begin(time.Duration(max(req.TimeoutMillis, 0))*time.Millisecond, func() {
+		n := 0
+		for i := range resp.Topics {
+			for j := range resp.Topics[i].Partitions {
+				row := &resp.Topics[i].Partitions[j]
+				if row.ErrorCode = int16(errorCode(wait.Items[n].Err)); row.ErrorCode != 0 {
+					row.LowWatermark = -1
+				}
+				n++
+			}
+		}
+		done(&protocol.Response{Body: resp})
+	})
 }
 
 // offsetForLeaderEpoch tells where the records of a leader epoch end (versions

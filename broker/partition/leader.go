@@ -14,6 +14,8 @@ type office struct {
 	// lack records that an earlier leader acknowledged.
 	start     int64
 	followers []follower // in the order of the replicas
+	// forStart waits until the followers that are there have given up records, too.
+	forStart queue
 	// pending is the ISR that was proposed and of which nobody here knows whether
 	// the controller has it, nil for none. Nothing else is proposed meanwhile.
 	pending []int32
@@ -24,9 +26,9 @@ type follower struct {
 	id          int32
 	brokerEpoch int64 // of the incarnation that reported, -1 for none
 	eligible    bool  // the metadata has that incarnation as one that is there, and stays
-	// The ends are -1 until it reports in this leader epoch.
-	logEnd, flushedEnd int64
-	flushing, fetching pace
+	// The offsets are -1 until it reports in this leader epoch.
+	logStart, logEnd, flushedEnd int64
+	flushing, fetching           pace
 }
 
 // pace is how one end of a follower keeps up with the leader's log end. Reaching
@@ -55,6 +57,7 @@ type Report struct {
 	BrokerEpoch        int64
 	Eligible           bool  // see Tick
 	LeaderEpoch        int32 // in which it follows
+	LogStart           int64
 	LogEnd, FlushedEnd int64
 	LastEpoch          int32 // of its last record, -1 if it has none
 }
@@ -93,7 +96,7 @@ func (p *Partition) watch(now time.Time) {
 		if slices.Contains(p.isr, id) {
 			c.caughtUp = now
 		}
-		followers = append(followers, follower{id: id, brokerEpoch: -1, logEnd: -1, flushedEnd: -1, flushing: c, fetching: c})
+		followers = append(followers, follower{id: id, brokerEpoch: -1, logStart: -1, logEnd: -1, flushedEnd: -1, flushing: c, fetching: c})
 	}
 	p.followers = followers
 }
@@ -133,7 +136,7 @@ func (p *Partition) Reported(r Report, found EpochEnd, start int64, now time.Tim
 		return e, nil
 	}
 	f.brokerEpoch, f.eligible = r.BrokerEpoch, r.Eligible
-	f.logEnd, f.flushedEnd = r.LogEnd, min(r.FlushedEnd, r.LogEnd)
+	f.logStart, f.logEnd, f.flushedEnd = r.LogStart, r.LogEnd, min(r.FlushedEnd, r.LogEnd)
 	if p.settings.FlushOS {
 		f.flushedEnd = r.LogEnd
 	}
@@ -142,6 +145,27 @@ func (p *Partition) Reported(r Report, found EpochEnd, start int64, now time.Tim
 	p.advance(now, &e)
 	p.expand(&e)
 	return e, nil
+}
+
+// AwaitStart registers a wait for the followers to give up what lies below an offset,
+// as this log has. It returns false if those that are there have.
+func (p *Partition) AwaitStart(offset int64, token any) bool {
+	if p.lowestStart() >= offset {
+		return false
+	}
+	p.forStart.add(offset, token)
+	return true
+}
+
+// lowestStart is where the logs of all followers begin that are there.
+func (p *Partition) lowestStart() int64 {
+	low := int64(noOffset)
+	for i := range p.followers {
+		if f := &p.followers[i]; f.eligible {
+			low = min(low, f.logStart)
+		}
+	}
+	return low
 }
 
 // leaveBehind is called before the log grows: who had everything until now is not

@@ -263,13 +263,14 @@ func (p *Partition) advance(now time.Time, e *Effects) {
 		p.highWatermark, e.Moved = low, true
 	}
 	e.Done = append(p.forFlush.take(p.FlushedEnd()), p.forWatermark.take(p.highWatermark)...)
+	e.Done = append(e.Done, p.forStart.take(p.lowestStart())...)
 	if p.short() && len(p.forWatermark) > 0 {
 		e.Failed, e.Failure = p.forWatermark.take(noOffset), ErrNotEnoughAfter
 	}
 }
 
 func (p *Partition) takeAll() []any {
-	return append(p.forFlush.take(noOffset), p.forWatermark.take(noOffset)...)
+	return append(append(p.forFlush.take(noOffset), p.forWatermark.take(noOffset)...), p.forStart.take(noOffset)...)
 }
 
 // noOffset is above every offset.

@@ -31,6 +31,7 @@ const self = 1
 //	fetched END HW, truncated END                       a follower's log
 //	append END, flush END                               => hw N and the waits that end
 //	await END all|leader|none TOKEN                     => waits, or durable
+//	awaitstart OFFSET TOKEN                             => waits, or gone
 //	may all|leader|none                                 => ok, or why nothing may be appended
 //	knows EPOCH                                         => ok, or why such a client is refused
 //	fail                                                => the waits that end
@@ -103,6 +104,11 @@ func (s *script) run(t *testing.T, line string) string {
 			return "waits"
 		}
 		return "durable"
+	case "awaitstart":
+		if s.p.AwaitStart(number(1), words[2]) {
+			return "waits"
+		}
+		return "gone"
 	case "may":
 		return reason(s.p.CheckAppend(acksOf[words[1]]))
 	case "knows":
@@ -121,6 +127,8 @@ func (s *script) report(words []string) partition.Report {
 	for _, w := range words[3:] {
 		if epoch, ok := strings.CutPrefix(w, "epoch="); ok {
 			r.BrokerEpoch, _ = strconv.ParseInt(epoch, 10, 64)
+		} else if start, ok := strings.CutPrefix(w, "start="); ok {
+			r.LogStart, _ = strconv.ParseInt(start, 10, 64)
 		} else if epoch, ok := strings.CutPrefix(w, "in="); ok {
 			n, _ := strconv.Atoi(epoch)
 			r.LeaderEpoch = int32(n)
@@ -500,6 +508,20 @@ var scripts = map[string]string{
 		report 2 10,10 in=-1 => no replica
 		report 2 11,11       => hw 0
 		report 2 9,9         => hw 9 moved`,
+	"deleted records are gone when every follower has given them up that is there": `
+		lead 0 isr=3         => hw 0
+		append 10            => hw 0
+		flush 10             => hw 0
+		report 2 10,10       => hw 0
+		report 3 10,10       => hw 10 moved
+		awaitstart 5 A       => waits
+		report 2 10,10 start=5 => hw 10
+		report 3 10,10 start=4 => hw 10
+		tick gone=3          => hw 10 done [A]
+		awaitstart 5 B       => gone
+		report 3 10,10 start=4 => hw 10
+		awaitstart 5 C       => waits
+		follow 1             => hw 10 failed [C]`,
 	"who is no replica says nothing": `
 		lead 0 isr=1         => hw 0
 		report 9 0,0         => no replica

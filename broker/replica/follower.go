@@ -73,10 +73,11 @@ func (r *Replica) fetched(p *peer.FetchedPartition, epoch int32, now time.Time) 
 	default:
 		return false, nil
 	}
+	raised := false
 	if err == nil {
-		err = r.raiseStart(p.LogStart, now)
+		raised, err = r.raiseStart(p.LogStart, now)
 	}
-	return a.Base >= 0, err
+	return a.Base >= 0 || raised, err
 }
 
 // appendFetched continues the log, as far as what was answered is whole. r.mu is
@@ -90,11 +91,11 @@ func (r *Replica) appendFetched(p *peer.FetchedPartition, epoch int32, now time.
 
 // raiseStart gives up what the leader has given up, as far as it is known to be
 // acknowledged. r.mu is held.
-func (r *Replica) raiseStart(start int64, now time.Time) error {
+func (r *Replica) raiseStart(start int64, now time.Time) (raised bool, err error) {
 	if start <= r.log.StartOffset() || start > r.part.HighWatermark() {
-		return nil
+		return false, nil
 	}
-	return storageError(r.log.AdvanceStart(start, now))
+	return true, storageError(r.log.AdvanceStart(start, now))
 }
 
 // cut takes away what the leader does not have. r.mu is held.

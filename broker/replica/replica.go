@@ -298,8 +298,9 @@ func (r *Replica) Reported(rep partition.Report, now time.Time) error {
 }
 
 // DeleteRecords gives up the records below an offset, or with -1 all that a
-// consumer can see, and returns the log's start.
-func (r *Replica) DeleteRecords(offset int64, now time.Time) (start int64, err error) {
+// consumer can see, and returns the log's start. item is pending until the followers
+// that are there have given them up too.
+func (r *Replica) DeleteRecords(offset int64, item *WaitItem, now time.Time) (start int64, err error) {
 	log, v, err := r.look(-1)
 	if err != nil {
 		return -1, err
@@ -319,7 +320,12 @@ func (r *Replica) DeleteRecords(offset int64, now time.Time) (start int64, err e
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.notify(partition.Effects{Moved: true})
-	return log.StartOffset(), nil
+	r.grown() // followers are to hear of it at once
+	start = log.StartOffset()
+	if r.part.AwaitStart(min(offset, start), item) {
+		item.register()
+	}
+	return start, nil
 }
 
 func (r *Replica) mayDelete() bool {
