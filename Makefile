@@ -67,7 +67,9 @@ soak: build
 	STREAMBUS_KILLS=$${STREAMBUS_KILLS:-200} go test -count=1 -timeout 60m -run TestKill -v ./broker
 	STREAMBUS_FAULTS_OPERATIONS=$${STREAMBUS_FAULTS_OPERATIONS:-100000} STREAMBUS_BATCHES=$${STREAMBUS_BATCHES:-50} \
 		go test -count=1 -timeout 60m -run 'TestMetadataUnderFaults|TestBatchIsWhole' -v ./broker
-	cd compat-tests && go run ./logcheck -broker ../bin/streambus -span $${STREAMBUS_LOGCHECK_SPAN:-10m}
+	cd compat-tests && for faults in kill kill,pause,stop,storm "cut,one way"; do \
+		go run ./logcheck -broker ../bin/streambus -span $${STREAMBUS_LOGCHECK_SPAN:-10m} -faults "$$faults" || exit 1; \
+	done
 	SEEDS=$${SEEDS:-20000} $(MAKE) sim
 	@go test -list '^Fuzz' ./... | awk '/^Fuzz/ { t[n++] = $$1 } /^ok/ { for (i = 0; i < n; i++) print $$2, t[i]; n = 0 }' | \
 	while read package target; do \

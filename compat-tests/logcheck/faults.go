@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"syscall"
 	"time"
 
@@ -13,11 +14,11 @@ import (
 // fault is something that happens to one node, and ends.
 type fault struct {
 	name string
-	// one says that it takes one node out, which is then given time to come back:
-	// two of three at once would be more than what is promised.
-	do func(ctx context.Context, f *faults, s *server.Server) error
+	do   func(ctx context.Context, f *faults, s *server.Server) error
 }
 
+// Those of the network go with no other: a proxy takes connections for a process
+// that is gone, which then is not found gone before its session ends.
 var allFaults = []fault{
 	{"kill", func(ctx context.Context, f *faults, s *server.Server) error {
 		if err := s.Kill(); err != nil {
@@ -39,6 +40,30 @@ var allFaults = []fault{
 		}
 		return s.Start(context.WithoutCancel(ctx))
 	}},
+	{"cut", func(ctx context.Context, f *faults, s *server.Server) error {
+		var restore []func()
+		for i, x := range f.nodes {
+			if x != s {
+				restore = append(restore, f.links.Cut(f.id(s), i+1), f.links.Cut(i+1, f.id(s)))
+			}
+		}
+		f.pause(ctx, f.between(100*time.Millisecond, 15*time.Second))
+		for _, r := range restore {
+			r()
+		}
+		return nil
+	}},
+	{"one way", func(ctx context.Context, f *faults, s *server.Server) error {
+		other := 1 + (f.id(s)+f.rng.IntN(len(f.nodes)-1))%len(f.nodes)
+		from, to := f.id(s), other
+		if f.rng.IntN(2) == 0 {
+			from, to = to, from
+		}
+		restore := f.links.Cut(from, to)
+		f.pause(ctx, f.between(100*time.Millisecond, 15*time.Second))
+		restore()
+		return nil
+	}},
 	{"storm", func(ctx context.Context, f *faults, s *server.Server) error {
 		for range 4 {
 			if err := s.Kill(); err != nil {
@@ -56,10 +81,12 @@ var allFaults = []fault{
 	}},
 }
 
-// faults breaks one node after the other.
+// faults breaks one node after the other, never two at once: that would be more than
+// what is promised.
 type faults struct {
 	rng   *rand.Rand
 	nodes []*server.Server
+	links *server.Links // nil without faults of the network
 	kinds []fault
 	least time.Duration // between the end of one and the next
 	most  time.Duration
@@ -69,6 +96,8 @@ type faults struct {
 	count   map[string]int
 	longest map[string]time.Duration // without an acknowledgement, by fault
 }
+
+func (f *faults) id(s *server.Server) int { return slices.Index(f.nodes, s) + 1 }
 
 func (f *faults) note(format string, args ...any) { f.log(fmt.Sprintf(format, args...)) }
 

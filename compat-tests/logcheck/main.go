@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -65,7 +66,7 @@ func main() {
 	flag.DurationVar(&p.most, "most", 10*time.Second, "the longest")
 	flag.Uint64Var(&p.seed, "seed", rand.Uint64(), "of the faults")
 	partitions := flag.Int("partitions", 6, "of the topic")
-	kinds := flag.String("faults", "kill,pause,stop,storm", "which")
+	kinds := flag.String("faults", "kill,pause,stop,storm", "which; or those of the network: cut,one way")
 	flush := flag.String("flush", "ack", "streambus.flush")
 	flag.Parse()
 	p.partitions, p.kinds = int32(*partitions), strings.Split(*kinds, ",")
@@ -98,7 +99,13 @@ func (p *plan) run(ctx context.Context) (report *Report, err error) {
 			p.log("what the nodes left is in " + dir)
 		}
 	}()
-	nodes, err := server.Cluster(ctx, p.bin, dir, p.nodes, p.settings)
+	var nodes []*server.Server
+	var links *server.Links
+	if slices.Contains(p.kinds, "cut") || slices.Contains(p.kinds, "one way") {
+		nodes, links, err = server.LinkedCluster(ctx, p.bin, dir, p.nodes, p.settings)
+	} else {
+		nodes, err = server.Cluster(ctx, p.bin, dir, p.nodes, p.settings)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +126,7 @@ func (p *plan) run(ctx context.Context) (report *Report, err error) {
 	begun := time.Now()
 	l.gaps = newGaps(p.partitions, begun)
 	f := &faults{
-		rng: rand.New(rand.NewPCG(p.seed, 0)), nodes: nodes, least: p.least, most: p.most, gaps: l.gaps, log: p.log,
+		rng: rand.New(rand.NewPCG(p.seed, 0)), nodes: nodes, links: links, least: p.least, most: p.most, gaps: l.gaps, log: p.log,
 		count: map[string]int{}, longest: map[string]time.Duration{},
 	}
 	for _, k := range allFaults {

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// A short run, in which one node after the other is killed, paused and stopped. The
-// long ones are those of make soak.
+// Short runs, in which one node after the other is killed, paused, stopped, and cut
+// off. The long ones are those of make soak.
 func TestRun(t *testing.T) {
 	bin := filepath.Join(t.TempDir(), "streambus")
 	build := exec.Command("go", "build", "-o", bin, "./cmd/streambus")
@@ -17,23 +17,27 @@ func TestRun(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("building: %v\n%s", err, out)
 	}
-	p := plan{
-		bin: bin, dir: t.TempDir(), nodes: 3, partitions: 6, producers: 3, consumers: 2, rate: 1000, span: 30 * time.Second,
-		kinds: []string{"kill", "pause", "stop", "storm"}, least: 500 * time.Millisecond, most: 2 * time.Second, seed: uint64(time.Now().UnixNano()),
-		log: func(s string) { t.Log(s) },
-	}
-	r, err := p.run(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("seed %d: %.0f records a second were acknowledged, faults %v, longest gaps %v ms", r.Seed, r.PerSecond, r.Faults, r.GapMs)
-	if len(r.Anomalies) > 0 {
-		t.Errorf("what clients saw cannot be:\n%s", r.Anomalies)
-	}
-	if r.GivenUp > 0 {
-		t.Errorf("%d records were given up by clients with default retries: %v", r.GivenUp, r.Errors)
-	}
-	if r.Acked < 1000 || len(r.Faults) == 0 {
-		t.Errorf("%d records and faults %v: it tests nothing", r.Acked, r.Faults)
+	for name, kinds := range map[string][]string{"processes": {"kill", "pause", "stop", "storm"}, "network": {"cut", "one way"}} {
+		t.Run(name, func(t *testing.T) {
+			p := plan{
+				bin: bin, dir: t.TempDir(), nodes: 3, partitions: 6, producers: 3, consumers: 2, rate: 1000, span: 25 * time.Second,
+				kinds: kinds, least: 500 * time.Millisecond, most: 2 * time.Second, seed: uint64(time.Now().UnixNano()),
+				log: func(s string) { t.Log(s) },
+			}
+			r, err := p.run(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("seed %d: %.0f records a second were acknowledged, faults %v, longest gaps %v ms", r.Seed, r.PerSecond, r.Faults, r.GapMs)
+			if len(r.Anomalies) > 0 {
+				t.Errorf("what clients saw cannot be:\n%s", r.Anomalies)
+			}
+			if r.GivenUp > 0 {
+				t.Errorf("%d records were given up by clients with default retries: %v", r.GivenUp, r.Errors)
+			}
+			if r.Acked < 1000 || len(r.Faults) == 0 {
+				t.Errorf("%d records and faults %v: it tests nothing", r.Acked, r.Faults)
+			}
+		})
 	}
 }

@@ -67,18 +67,44 @@ func StreamBus(ctx context.Context, bin, dir string, settings map[string]string)
 
 // Cluster starts n nodes of the binary bin as one cluster, each of them broker
 // and controller, and returns when each knows all. Node ids are from 1.
-func Cluster(ctx context.Context, bin, dir string, n int, settings map[string]string) (nodes []*Server, err error) {
-	free, err := freeAddrs(3 * n)
+func Cluster(ctx context.Context, bin, dir string, n int, settings map[string]string) ([]*Server, error) {
+	return cluster(ctx, bin, dir, n, settings, nil)
+}
+
+// LinkedCluster is a cluster whose nodes reach each other over links that can be
+// cut. Clients reach them as always.
+func LinkedCluster(ctx context.Context, bin, dir string, n int, settings map[string]string) ([]*Server, *Links, error) {
+	links := newLinks()
+	nodes, err := cluster(ctx, bin, dir, n, settings, links)
+	return nodes, links, err
+}
+
+func cluster(ctx context.Context, bin, dir string, n int, settings map[string]string, links *Links) (nodes []*Server, err error) {
+	free, err := freeAddrs(4 * n)
 	if err != nil {
 		return nil, err
 	}
 	var voters []string
 	for id := 1; id <= n; id++ {
-		addr, controllers, admin := free[3*id-3], free[3*id-2], free[3*id-1]
+		addr, controllers, admin, brokers := free[4*id-4], free[4*id-3], free[4*id-2], free[4*id-1]
 		name := fmt.Sprintf("streambus-%d", id)
 		s := &Server{Name: name, Addr: addr, Admin: admin, Data: filepath.Join(dir, name), ofMany: n}
-		s.args = []string{bin, "serve", "--data-dir", s.Data, "--listeners", "PLAINTEXT://" + addr + ",CONTROLLER://" + controllers,
-			"--admin-listen", admin, "--log-level", "warn", "--set", fmt.Sprint("node.id=", id), "--set", "controller.listener.names=CONTROLLER"}
+		s.args = []string{bin, "serve", "--data-dir", s.Data, "--admin-listen", admin, "--log-level", "warn",
+			"--set", fmt.Sprint("node.id=", id), "--set", "controller.listener.names=CONTROLLER"}
+		listeners := "PLAINTEXT://" + addr + ",CONTROLLER://" + controllers
+		if links != nil {
+			listeners += ",BROKERS://" + brokers
+			if controllers, err = links.proxy(id, controllers); err != nil {
+				return nil, err
+			}
+			if brokers, err = links.proxy(id, brokers); err != nil {
+				return nil, err
+			}
+			s.args = append(s.args, "--advertised-listeners", "PLAINTEXT://"+addr+",BROKERS://"+brokers,
+				"--set", "inter.broker.listener.name=BROKERS",
+				"--set", "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,BROKERS:PLAINTEXT")
+		}
+		s.args = append(s.args, "--listeners", listeners)
 		voters = append(voters, fmt.Sprintf("%d@%s", id, controllers))
 		nodes = append(nodes, s)
 	}
