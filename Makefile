@@ -12,13 +12,38 @@ RACE =
 RACE_NOTE = echo "no C compiler: the race detector was left out"
 endif
 
-.PHONY: build run test lint bench bench-scale bench-kafka compat soak sim mutants
+.PHONY: build run cluster image test lint bench bench-scale bench-kafka compat soak sim mutants
+
+COMPILE = CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 
 build:
-	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/streambus ./cmd/streambus
+	$(COMPILE) -o bin/streambus ./cmd/streambus
 
 run: build
 	./bin/streambus serve
+
+# What docker-compose.yml runs, as processes of this machine, until Ctrl-C. The
+# terminal sends that to the nodes too, and a second signal would not let them finish.
+cluster: build
+	@stopping=; nodes=; trap 'stopping=yes' INT; trap 'stopping=yes; kill $$nodes' TERM; \
+	for n in 1 2 3; do \
+		./bin/streambus serve --data-dir data-$$n --admin-listen 127.0.0.1:964$$n \
+			--listeners PLAINTEXT://127.0.0.1:909$$n,CONTROLLER://127.0.0.1:919$$n --set controller.listener.names=CONTROLLER \
+			--set node.id=$$n --set controller.quorum.voters=1@127.0.0.1:9191,2@127.0.0.1:9192,3@127.0.0.1:9193 \
+			--set default.replication.factor=3 --set min.insync.replicas=2 & \
+		nodes="$$nodes $$!"; \
+	done; \
+	while [ -z "$$stopping" ]; do \
+		for pid in $$nodes; do kill -0 $$pid 2>/dev/null || [ -n "$$stopping" ] || { stopping=yes; echo "a node has ended: the others are stopped"; kill $$nodes 2>/dev/null; }; done; \
+		sleep 0.5; \
+	done; \
+	failed=0; for pid in $$nodes; do wait $$pid || failed=1; done; exit $$failed
+
+# For docker-compose.yml, or for one node: docker run -p 127.0.0.1:9092:9092 streambus
+image:
+	mkdir -p bin/image/data
+	GOOS=linux $(COMPILE) -o bin/image/streambus ./cmd/streambus
+	docker build -t streambus -f Dockerfile bin/image
 
 test:
 	go test $(RACE) -timeout 20m ./... && cd compat-tests && go test ./...

@@ -191,7 +191,7 @@ func (b *Broker) warnLoopback(conn *protocol.ConnInfo, e image.Endpoint) {
 	if _, told := b.warned.LoadOrStore(conn.Listener, true); told {
 		return
 	}
-	b.Log.Warn("a client on another host is told to connect to its own: set advertised.listeners to a name or address that it reaches this host by",
+	b.Log.Warn("a client on another host is told to connect to its own, which is right only where it forwards the port to here: else set advertised.listeners to a name or address that it reaches this host by",
 		"peer", conn.Peer, "listener", conn.Listener, "advertised", net.JoinHostPort(e.Host, strconv.Itoa(int(e.Port))))
 }
 
