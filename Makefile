@@ -51,7 +51,7 @@ test:
 
 lint:
 	@test -z "$$(gofmt -l .)" || { echo "not formatted:"; gofmt -l .; exit 1; }
-	go vet ./... && cd compat-tests && go vet ./...
+	go vet ./... && cd compat-tests && go vet ./... && cd clients/kafkago && go vet .
 	go run $(STATICCHECK) ./... && cd compat-tests && go run $(STATICCHECK) ./...
 
 # Figures of one node, and of the metadata of three, beside the machine's own; read
@@ -69,8 +69,9 @@ bench-scale:
 bench-kafka: build
 	cd compat-tests && go run ./bench -kafka -broker ../bin/streambus -span 1s -rounds 2 $(BENCH)
 
-# This broker beside Apache Kafka, with its clients and tools. Maven fetches those
-# once; what is missing beside Go is installed where apt-get and root are.
+# This broker beside Apache Kafka, with its clients and tools; then client libraries on
+# the containers of docker-compose.yml. Maven fetches the former once; what is missing
+# beside Go is installed where apt-get and root are.
 compat: build
 	@missing=; \
 	command -v mvn >/dev/null || missing="$$missing maven"; \
@@ -81,7 +82,7 @@ compat: build
 		echo "installing$$missing"; \
 		apt-get update -q && apt-get install -q -y $$missing || exit 1; \
 	fi
-	cd compat-tests && go run ./compat -broker ../bin/streambus
+	cd compat-tests && go run ./compat -broker ../bin/streambus && go run ./clients
 
 # The long runs: STREAMBUS_KILLS kills of a broker that a producer writes to; the five
 # operations of a metadata quorum, STREAMBUS_FAULTS_OPERATIONS of them, while controllers
