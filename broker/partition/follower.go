@@ -76,10 +76,13 @@ func (p *Partition) Answered(a Answer, start int64) (Action, int64, error) {
 		if a.Ours.Epoch >= 0 {
 			cut = min(cut, a.Ours.End)
 		}
-		if cut >= p.logEnd || cut < start {
-			// They have nothing in common but offsets: what is left here is the end of a
-			// former epoch, or nothing.
+		switch {
+		case cut < start, start == p.logEnd:
+			// The two have nothing in common but offsets: what is left here is the end of
+			// a former epoch, or nothing.
 			return Begin, min(cut, p.logEnd), nil
+		case cut >= p.logEnd:
+			return Nothing, 0, nil // it has been cut since it was asked for
 		}
 		return Cut, cut, nil
 	case a.Base < p.logEnd: // none, or they are here: they were answered twice
