@@ -498,11 +498,30 @@ func (d *Dir) finish(now time.Time) error {
 	if err := d.checkpoint(); err != nil {
 		return err
 	}
-	marker, err := json.Marshal(cleanMarker{BrokerEpoch: d.next.Load()})
+	epoch, vouched := d.vouched()
+	if !vouched {
+		return nil
+	}
+	marker, err := json.Marshal(cleanMarker{BrokerEpoch: epoch})
 	if err != nil {
 		return err
 	}
 	return ReplaceFile(d.fs, filepath.Join(d.path, cleanName), marker)
+}
+
+// vouched is what the marker may say. A log that was found and never opened is as
+// it was: what a crash left of it nobody has recovered, and then there is no
+// marker. After an orderly stop it is what the broker of that stop had, and no
+// other epoch vouches for it.
+func (d *Dir) vouched() (epoch int64, ok bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch epoch = d.next.Load(); {
+	case len(d.left) == 0 || d.clean && epoch == d.epoch:
+		return epoch, true
+	default:
+		return noBrokerEpoch, d.clean
+	}
 }
 
 // complete writes what the log holds in memory only, and returns its end.
