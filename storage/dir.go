@@ -248,7 +248,7 @@ func (d *Dir) OpenLog(name string, cfg LogConfig, now time.Time) (*Log, Recovery
 	d.mu.Lock()
 	known, found := d.logs[name] != nil, d.left[name]
 	limits := offsetLimits{point: d.points[name], start: d.starts[name], cleaned: d.cleaned[name]}
-	stale := limits.point > 0 || d.startsOnDisk[name] > 0 || limits.cleaned > 0
+	stale := limits.point > 0 || d.startsOnDisk[name] > 0 || limits.cleaned > 0 || d.watermarks[name] > 0
 	if !known {
 		d.logs[name] = l // before it is open: no other must recover the same files
 	}
@@ -295,7 +295,7 @@ func (l *Log) open(limits offsetLimits, stale bool, now time.Time) (Recovery, er
 	if aside, err := l.claim(limits.point); err != nil || aside != "" {
 		return Recovery{SetAside: aside}, err
 	}
-	l.made = true
+	l.made, l.tagged = true, true
 	return l.recover(limits, now)
 }
 
@@ -368,6 +368,11 @@ func (d *Dir) checkpoint() error {
 	}
 	clear(d.buried)
 	d.mu.Unlock()
+	for name, l := range logs { // one may have the name of a deleted log
+		if offset := l.cleaned.Load(); offset > 0 {
+			cleaned[name] = offset
+		}
+	}
 	if err := d.writeCleaned(cleaned); err != nil {
 		return err
 	}
@@ -379,26 +384,26 @@ func (d *Dir) checkpoint() error {
 	if err := d.writePoints(points); err != nil {
 		return err
 	}
-	return d.writeWatermarks(logs)
+	return d.writeWatermarks()
 }
 
-// writeWatermarks writes how far logs are acknowledged; of those that are not open
-// yet, what was known. It is called with checkpointMu held.
-func (d *Dir) writeWatermarks(logs map[string]*Log) error {
+// writeWatermarks writes how far logs are acknowledged, if that has changed; of
+// those that are not open yet, what was known. It is called with checkpointMu held.
+func (d *Dir) writeWatermarks() error {
 	watermarks := make(logOffsets)
 	d.mu.Lock()
-	for name, offset := range d.watermarks {
+	same := d.watermarks
+	for name, offset := range same {
 		if d.left[name] {
 			watermarks[name] = offset
 		}
 	}
-	same := d.watermarks
-	d.mu.Unlock()
-	for name, l := range logs {
+	for name, l := range d.logs {
 		if offset := l.HighWatermark(); offset > 0 {
 			watermarks[name] = offset
 		}
 	}
+	d.mu.Unlock()
 	if maps.Equal(watermarks, same) {
 		return nil
 	}
@@ -416,6 +421,7 @@ func (d *Dir) forget(name string) error {
 	d.checkpointMu.Lock()
 	defer d.checkpointMu.Unlock()
 	d.mu.Lock()
+	delete(d.left, name)
 	delete(d.starts, name)
 	points, starts := maps.Clone(d.points), maps.Clone(d.starts)
 	cleaned := maps.Clone(d.cleaned)
@@ -428,6 +434,9 @@ func (d *Dir) forget(name string) error {
 		}
 	}
 	if err := d.writeCleaned(cleaned); err != nil {
+		return err
+	}
+	if err := d.writeWatermarks(); err != nil {
 		return err
 	}
 	if _, known := points[name]; !known {

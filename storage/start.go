@@ -25,6 +25,12 @@ func (l *Log) AdvanceStart(offset int64, now time.Time) error {
 	if err := l.usable(); err != nil {
 		return err
 	}
+	return l.advanceStart(offset, l.cuts.Load(), now)
+}
+
+// advanceStart does so for an offset chosen when the log had been cut so many
+// times, if it was not cut since.
+func (l *Log) advanceStart(offset, cuts int64, now time.Time) error {
 	l.mu.Lock()
 	start, end := l.start, l.end
 	l.mu.Unlock()
@@ -32,7 +38,7 @@ func (l *Log) AdvanceStart(offset int64, now time.Time) error {
 		return fmt.Errorf("%w: %d, %s ends at %d", ErrOffsetOutOfRange, offset, l.name, end)
 	}
 	if offset > start { // appends go on meanwhile
-		if err := l.d.commitStart(l, offset); err != nil {
+		if err := l.d.commitStart(l, offset, cuts); err != nil {
 			return err
 		}
 	}
@@ -40,6 +46,9 @@ func (l *Log) AdvanceStart(offset int64, now time.Time) error {
 	defer l.appendMu.Unlock()
 	if err := l.usable(); err != nil {
 		return err
+	}
+	if offset > l.start && l.cuts.Load() != cuts {
+		return errors.Join(l.d.refused(errCut), l.d.resetStart(l.name, l.start))
 	}
 	l.mu.Lock()
 	l.start = max(l.start, offset)
@@ -136,8 +145,9 @@ func (l *Log) keepProducers(from int64, now time.Time) error {
 		return nil
 	}
 	flushed := l.FlushedOffset()
+	stays := max(from, min(flushed, l.HighWatermark())) // whatever a leader cuts
 	for _, s := range slices.Backward(l.snapshots) {
-		if from <= s && s <= flushed {
+		if from <= s && s <= min(flushed, stays) {
 			return l.d.mustSync(syncFile(l.d.fs, l.snapshotName(s)))
 		}
 	}
@@ -163,17 +173,22 @@ func (l *Log) syncSegment(seg *segment) error {
 	return l.d.mustSync(f.Sync())
 }
 
-// commitStart writes a log's start to the checkpoint. Calls that wait for one
-// write share the next.
-func (d *Dir) commitStart(l *Log, offset int64) error {
+// commitStart writes a log's start to the checkpoint, unless the log was cut since
+// the start was chosen. Calls that wait for one write share the next.
+func (d *Dir) commitStart(l *Log, offset, cuts int64) error {
+	l.mu.Lock()
 	d.mu.Lock()
-	known := d.logs[l.name] == l
-	if known {
+	known, cut := d.logs[l.name] == l, l.cuts.Load() != cuts
+	if known && !cut {
 		d.starts[l.name] = max(d.starts[l.name], offset)
 	}
 	d.mu.Unlock()
+	l.mu.Unlock()
 	if !known {
 		return fmt.Errorf("%w: %s", ErrDeleted, l.name)
+	}
+	if cut {
+		return d.refused(errCut)
 	}
 	d.checkpointMu.Lock()
 	defer d.checkpointMu.Unlock()
