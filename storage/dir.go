@@ -264,15 +264,32 @@ func (d *Dir) OpenLog(name string, cfg LogConfig, now time.Time) (*Log, Recovery
 		return l, Recovery{}, nil
 	}
 	rec, err := l.open(limits, stale, now)
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	l.watermark.Store(min(d.watermarks[name], l.end))
+	if err == nil {
+		err = d.opened(l)
+	}
 	if err != nil {
+		d.mu.Lock()
+		defer d.mu.Unlock()
 		delete(d.logs, name)
 		return nil, rec, fmt.Errorf("open log %s: %w", name, err)
 	}
-	delete(d.left, name)
 	return l, rec, nil
+}
+
+// opened gives an open log its watermark. One above the log's end, which a cut that
+// the power ended leaves, must not come again once the log is longer.
+func (d *Dir) opened(l *Log) error {
+	d.mu.Lock()
+	delete(d.left, l.name)
+	known := d.watermarks[l.name]
+	l.watermark.Store(min(known, l.end))
+	d.mu.Unlock()
+	if known <= l.end {
+		return nil
+	}
+	d.checkpointMu.Lock()
+	defer d.checkpointMu.Unlock()
+	return d.writeWatermarks()
 }
 
 // offsetLimits is what the checkpoints say of a log: it is durable below point,

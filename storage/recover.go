@@ -62,6 +62,11 @@ func (l *Log) recover(limits offsetLimits, now time.Time) (Recovery, error) {
 	if err := l.removeBelow(now); err != nil {
 		return r.Recovery, err
 	}
+	if r.start > 0 && len(l.segments) > 0 && l.segments[0].base > r.start { // a Restart was cut short
+		if err := l.d.resetStart(l.name, l.start); err != nil {
+			return r.Recovery, err
+		}
+	}
 	r.Segments = len(l.segments)
 	return r.Recovery, nil
 }

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"github.com/streambus/streambus/storage/batch"
 )
 
 // deletedSuffix marks a file that belongs to the log no more and is kept for
@@ -145,13 +147,21 @@ func (l *Log) keepProducers(from int64, now time.Time) error {
 		return nil
 	}
 	flushed := l.FlushedOffset()
-	stays := max(from, min(flushed, l.HighWatermark())) // whatever a leader cuts
+	stays := max(from, min(flushed, l.HighWatermark())) // in a crash, and whatever a leader cuts
 	for _, s := range slices.Backward(l.snapshots) {
-		if from <= s && s <= min(flushed, stays) {
+		if from <= s && s <= stays {
 			return l.d.mustSync(syncFile(l.d.fs, l.snapshotName(s)))
 		}
 	}
-	// One beyond the end that a crash leaves would not count: so no such crash.
+	before, whole, err := l.producersAt(from, now)
+	if whole {
+		return l.addSnapshot(from, before)
+	}
+	if err != nil && !IsDamage(err) {
+		return err
+	}
+	// The state now must do. A snapshot beyond the end that a crash leaves would not
+	// count: so no such crash.
 	for _, seg := range l.segments {
 		if seg.next <= flushed {
 			continue
@@ -162,6 +172,51 @@ func (l *Log) keepProducers(from int64, now time.Time) error {
 	}
 	l.snapshots = slices.DeleteFunc(l.snapshots, func(s int64) bool { return s == l.end })
 	return l.snapshot(l.config(), now, true)
+}
+
+// producersAt derives the state at the beginning of a segment from those below it,
+// if they have all of it.
+func (l *Log) producersAt(base int64, now time.Time) (ps producers, whole bool, err error) {
+	from := int64(-1)
+	for _, s := range slices.Backward(l.snapshots) {
+		if s > base {
+			continue
+		}
+		b, err := ReadFile(l.d.fs, l.snapshotName(s))
+		if err != nil {
+			return nil, false, err
+		}
+		if ps, err = decodeProducers(b); err == nil {
+			from = s
+			break
+		}
+	}
+	if from < l.segments[0].base {
+		if from = 0; l.segments[0].base > 0 {
+			return nil, false, nil
+		}
+		ps = nil
+	}
+	r := recovery{l: l}
+	for _, seg := range l.segments {
+		if seg.base >= base || seg.next <= from {
+			continue
+		}
+		if err := r.eachOf(seg, from, func(h batch.Header) { ps.appended(h, now) }); err != nil {
+			return nil, false, err
+		}
+	}
+	return ps, true, nil
+}
+
+func (l *Log) addSnapshot(at int64, ps producers) error {
+	if err := writeFile(l.d.fs, l.snapshotName(at), ps.encode(), true); err != nil {
+		return err
+	}
+	if i, known := slices.BinarySearch(l.snapshots, at); !known {
+		l.snapshots = slices.Insert(l.snapshots, i, at)
+	}
+	return nil
 }
 
 func (l *Log) syncSegment(seg *segment) error {
