@@ -438,6 +438,9 @@ func (d *Dir) forget(name string) error {
 	d.checkpointMu.Lock()
 	defer d.checkpointMu.Unlock()
 	d.mu.Lock()
+	if l := d.logs[name]; l != nil {
+		l.cleaned.Store(0)
+	}
 	delete(d.left, name)
 	delete(d.starts, name)
 	points, starts := maps.Clone(d.points), maps.Clone(d.starts)
