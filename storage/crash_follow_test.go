@@ -202,6 +202,9 @@ func (w *world) disturbed() {
 	case 0:
 		w.fault = 1 + w.rng.IntN(30)
 	case 1, 2:
+		if w.flushing {
+			return
+		}
 		w.during = func() {
 			r := w.dir.BeginFlush()
 			if r == nil {

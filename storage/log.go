@@ -324,7 +324,9 @@ func (l *Log) room(h batch.Header, cfg LogConfig, now time.Time) (*segment, erro
 		if err := l.makeDir(); err != nil {
 			return nil, err
 		}
-		return l.first(h, now)
+		if err := l.first(now); err != nil {
+			return nil, err
+		}
 	}
 	seg := l.active()
 	if len(seg.tail.offsets) >= spillEntries {
@@ -368,11 +370,12 @@ func (l *Log) makeDir() error {
 
 // first makes the first segment. The directory says whose it is before there is
 // anything in it, as far as a round syncs both together.
-func (l *Log) first(h batch.Header, now time.Time) (*segment, error) {
+func (l *Log) first(now time.Time) error {
 	if err := l.tag(); err != nil {
-		return nil, err
+		return err
 	}
-	return l.roll(l.nextBase(h), now)
+	_, err := l.roll(l.end, now)
+	return err
 }
 
 // tag has the log's directory say whose it is, where it does not yet.

@@ -291,7 +291,7 @@ func (l *Log) restart(offset int64) error {
 // placeDir makes the directory of a log that has none, durably: without it a start
 // above 0 would be taken for that of a log that somebody has removed.
 func (l *Log) placeDir(offset int64) error {
-	if l.made || offset == 0 {
+	if l.made && l.tagged || offset == 0 {
 		return nil
 	}
 	if err := l.makeDir(); err != nil {
