@@ -441,7 +441,6 @@ func (d *Dir) forget(name string) error {
 	if l := d.logs[name]; l != nil {
 		l.cleaned.Store(0)
 	}
-	delete(d.left, name)
 	delete(d.starts, name)
 	points, starts := maps.Clone(d.points), maps.Clone(d.starts)
 	cleaned := maps.Clone(d.cleaned)
@@ -454,9 +453,6 @@ func (d *Dir) forget(name string) error {
 		}
 	}
 	if err := d.writeCleaned(cleaned); err != nil {
-		return err
-	}
-	if err := d.writeWatermarks(); err != nil {
 		return err
 	}
 	if _, known := points[name]; !known {

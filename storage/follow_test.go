@@ -94,6 +94,9 @@ func TestReadersOfACutLog(t *testing.T) {
 	if _, err := l.Read(60, math.MaxInt64, 200, true); !errors.Is(err, ErrOffsetOutOfRange) {
 		t.Error(err)
 	}
+	if l.hint.offset > l.EndOffset() {
+		t.Errorf("the next reader is sent to %+v of a log to %d", l.hint, l.EndOffset())
+	}
 	for l.EndOffset() < end { // batches of other sizes
 		_, err := l.AppendFetched(led(l.EndOffset(), 2, strings.Repeat("w", 70)), 2, noon)
 		must(t, err)
