@@ -58,3 +58,52 @@ func TestBrokerEpochOfACleanStop(t *testing.T) {
 		end(d.CloseDirty())
 	}
 }
+
+// A log that is found and not opened is not vouched for: under a broker's epoch by
+// no stop, and after a crash by none at all.
+func TestUnreadLogsAreNotVouchedFor(t *testing.T) {
+	for _, c := range []struct {
+		name      string
+		crashed   bool // before, and else stopped under epoch 42
+		read      bool
+		under     int64 // the next broker's epoch; 0: it never registers
+		wantClean bool
+		want      int64
+	}{
+		{name: "all are read", read: true, under: 50, wantClean: true, want: 50},
+		{name: "all are read after a crash", crashed: true, read: true, under: 50, wantClean: true, want: 50},
+		{name: "one is not", under: 50, wantClean: true, want: -1},
+		{name: "one is not, and no broker registered", wantClean: true, want: 42},
+		{name: "one is not after a crash", crashed: true, under: 50, want: -1},
+		{name: "one is not after a crash, and no broker registered", crashed: true, want: -1},
+	} {
+		fs := vfs.NewMem()
+		d := openDir(t, fs, "/data")
+		d.SetBrokerEpoch(42)
+		l, _ := openLog(t, d, small)
+		all := fill(t, l, 20)
+		flush(t, d)
+		if c.crashed {
+			must(t, d.CloseDirty())
+		} else {
+			must(t, d.Close(noon))
+		}
+
+		d = openDir(t, fs, "/data")
+		if c.read {
+			openLog(t, d, small)
+		}
+		if c.under > 0 {
+			d.SetBrokerEpoch(c.under)
+		}
+		must(t, d.Close(noon))
+
+		d = openDir(t, fs, "/data")
+		if d.Clean() != c.wantClean || d.BrokerEpoch() != c.want {
+			t.Errorf("%s: clean %v under epoch %d, want %v and %d", c.name, d.Clean(), d.BrokerEpoch(), c.wantClean, c.want)
+		}
+		l, _ = openLog(t, d, small)
+		wantBatches(t, readAll(t, l, 1000), all)
+		must(t, d.Close(noon))
+	}
+}

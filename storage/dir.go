@@ -248,7 +248,7 @@ func (d *Dir) OpenLog(name string, cfg LogConfig, now time.Time) (*Log, Recovery
 	d.mu.Lock()
 	known, found := d.logs[name] != nil, d.left[name]
 	limits := offsetLimits{point: d.points[name], start: d.starts[name], cleaned: d.cleaned[name]}
-	stale := limits.point > 0 || d.startsOnDisk[name] > 0 || limits.cleaned > 0
+	stale := limits.point > 0 || d.startsOnDisk[name] > 0 || limits.cleaned > 0 || d.watermarks[name] > 0
 	if !known {
 		d.logs[name] = l // before it is open: no other must recover the same files
 	}
@@ -264,15 +264,32 @@ func (d *Dir) OpenLog(name string, cfg LogConfig, now time.Time) (*Log, Recovery
 		return l, Recovery{}, nil
 	}
 	rec, err := l.open(limits, stale, now)
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	l.watermark.Store(min(d.watermarks[name], l.end))
+	if err == nil {
+		err = d.opened(l)
+	}
 	if err != nil {
+		d.mu.Lock()
+		defer d.mu.Unlock()
 		delete(d.logs, name)
 		return nil, rec, fmt.Errorf("open log %s: %w", name, err)
 	}
-	delete(d.left, name)
 	return l, rec, nil
+}
+
+// opened gives an open log its watermark. One above the log's end, which a cut that
+// the power ended leaves, must not come again once the log is longer.
+func (d *Dir) opened(l *Log) error {
+	d.mu.Lock()
+	delete(d.left, l.name)
+	known := d.watermarks[l.name]
+	l.watermark.Store(min(known, l.end))
+	d.mu.Unlock()
+	if known <= l.end {
+		return nil
+	}
+	d.checkpointMu.Lock()
+	defer d.checkpointMu.Unlock()
+	return d.writeWatermarks()
 }
 
 // offsetLimits is what the checkpoints say of a log: it is durable below point,
@@ -295,7 +312,7 @@ func (l *Log) open(limits offsetLimits, stale bool, now time.Time) (Recovery, er
 	if aside, err := l.claim(limits.point); err != nil || aside != "" {
 		return Recovery{SetAside: aside}, err
 	}
-	l.made = true
+	l.made, l.tagged = true, true
 	return l.recover(limits, now)
 }
 
@@ -368,6 +385,11 @@ func (d *Dir) checkpoint() error {
 	}
 	clear(d.buried)
 	d.mu.Unlock()
+	for name, l := range logs { // one may have the name of a deleted log
+		if offset := l.cleaned.Load(); offset > 0 {
+			cleaned[name] = offset
+		}
+	}
 	if err := d.writeCleaned(cleaned); err != nil {
 		return err
 	}
@@ -379,26 +401,26 @@ func (d *Dir) checkpoint() error {
 	if err := d.writePoints(points); err != nil {
 		return err
 	}
-	return d.writeWatermarks(logs)
+	return d.writeWatermarks()
 }
 
-// writeWatermarks writes how far logs are acknowledged; of those that are not open
-// yet, what was known. It is called with checkpointMu held.
-func (d *Dir) writeWatermarks(logs map[string]*Log) error {
+// writeWatermarks writes how far logs are acknowledged, if that has changed; of
+// those that are not open yet, what was known. It is called with checkpointMu held.
+func (d *Dir) writeWatermarks() error {
 	watermarks := make(logOffsets)
 	d.mu.Lock()
-	for name, offset := range d.watermarks {
+	same := d.watermarks
+	for name, offset := range same {
 		if d.left[name] {
 			watermarks[name] = offset
 		}
 	}
-	same := d.watermarks
-	d.mu.Unlock()
-	for name, l := range logs {
+	for name, l := range d.logs {
 		if offset := l.HighWatermark(); offset > 0 {
 			watermarks[name] = offset
 		}
 	}
+	d.mu.Unlock()
 	if maps.Equal(watermarks, same) {
 		return nil
 	}
@@ -416,6 +438,9 @@ func (d *Dir) forget(name string) error {
 	d.checkpointMu.Lock()
 	defer d.checkpointMu.Unlock()
 	d.mu.Lock()
+	if l := d.logs[name]; l != nil {
+		l.cleaned.Store(0)
+	}
 	delete(d.starts, name)
 	points, starts := maps.Clone(d.points), maps.Clone(d.starts)
 	cleaned := maps.Clone(d.cleaned)
@@ -498,11 +523,30 @@ func (d *Dir) finish(now time.Time) error {
 	if err := d.checkpoint(); err != nil {
 		return err
 	}
-	marker, err := json.Marshal(cleanMarker{BrokerEpoch: d.next.Load()})
+	epoch, vouched := d.vouched()
+	if !vouched {
+		return nil
+	}
+	marker, err := json.Marshal(cleanMarker{BrokerEpoch: epoch})
 	if err != nil {
 		return err
 	}
 	return ReplaceFile(d.fs, filepath.Join(d.path, cleanName), marker)
+}
+
+// vouched is what the marker may say. A log that was found and never opened is as
+// it was: what a crash left of it nobody has recovered, and then there is no
+// marker. After an orderly stop it is what the broker of that stop had, and no
+// other epoch vouches for it.
+func (d *Dir) vouched() (epoch int64, ok bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch epoch = d.next.Load(); {
+	case len(d.left) == 0 || d.clean && epoch == d.epoch:
+		return epoch, true
+	default:
+		return noBrokerEpoch, d.clean
+	}
 }
 
 // complete writes what the log holds in memory only, and returns its end.

@@ -8,12 +8,14 @@
 //
 //  1. OpenDir, then OpenLog for each partition. Recovery happens there, and
 //     what OpenLog returns is durable to its end.
-//  2. Append checked batches, Read. Both from any goroutine.
+//  2. Append checked batches, Read. Both from any goroutine. Of a log that another
+//     broker leads: AppendFetched, TruncateTo, Restart.
 //  3. In one loop: BeginFlush, run what Syncs returns, Done. Only what Done
 //     reports, or FlushedOffset, survives a power cut. An error of a round is
 //     final for the directory, for the kernel may have dropped what it could
 //     not write, and a second sync that succeeds would prove nothing.
 //  4. Now and then, Checkpoint: it bounds what the next recovery has to verify.
+//     SetHighWatermark says what it writes of how far a log is acknowledged.
 //  5. Now and then, Retain for each log, and Sweep: it removes the files that were
 //     given up LogConfig.DeleteDelay before. DeleteLogs for a partition that is no
 //     more, and SetAside for what Partitions lists and no partition claims.
@@ -40,6 +42,7 @@
 //	.lock                              held while the directory is open
 //	recovery-point-offset-checkpoint   per log, an offset below which it is durable
 //	log-start-offset-checkpoint        per log, its start, while its files begin before it
+//	replication-offset-checkpoint      per log, an offset below which it is acknowledged
 //	cleaner-offset-checkpoint          per log, an offset below which compaction may have left gaps
 //	.kafka_cleanshutdown               present after Close; the epoch of the broker that used it
 //	<topic>-<n>.<unique>-delete        a deleted log's directory, until Sweep
@@ -72,6 +75,20 @@
 // segments, snapshots, temporary files) and makes the removal durable before
 // the log is handed out. Otherwise a second crash, after new appends in the
 // same place, could mix the old with the new.
+//
+// A log is cut in the same manner. First nobody relies on what goes: the recovery
+// point is lowered, rounds of syncs that are under way say nothing of the log any
+// more, and readers see what stays. Then files go from the last one backward, each
+// durably, and only then is the log appended to again. A Restart empties the log so,
+// before its checkpoint says where it begins now.
+//
+// # Why a gap is not a loss
+//
+// A follower gets the gaps that compaction left at its leader. Recovery believes a gap
+// below the limit in the cleaner's checkpoint, so the limit is durable before the batch
+// behind the gap is written. And it would take a sealed segment that lost its end for
+// one before a gap: where gaps may be, a segment and its name are durable before the
+// next one is made.
 //
 // # Why a crash cannot bring deleted records back
 //

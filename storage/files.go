@@ -80,22 +80,37 @@ func newFiles(fs vfs.FS) *files {
 
 // acquire opens a file, or makes it with create. The caller releases it.
 func (c *files) acquire(key fileKey, create bool) (*handle, error) {
-	c.mu.Lock()
-	h, err := c.cached(key)
-	c.mu.Unlock()
-	if h != nil || err != nil {
-		return h, err
+	for {
+		cuts := key.log.cuts.Load()
+		c.mu.Lock()
+		h, err := c.cached(key)
+		c.mu.Unlock()
+		if h != nil || err != nil {
+			return h, err
+		}
+		f, err := c.openFile(key, create) // not under mu: it may wait for the disk
+		if err != nil {
+			return nil, err
+		}
+		if h, err := c.opened(key, f, cuts); h != nil || err != nil {
+			return h, err
+		}
 	}
-	f, err := c.openFile(key, create) // not under mu: it may wait for the disk
-	if err != nil {
-		return nil, err
-	}
+}
+
+// opened takes up a file that was opened when the log had been cut so many times,
+// or returns nil if it was cut since: it may be one that is removed, and another
+// may have its name by now.
+func (c *files) opened(key fileKey, f vfs.File, cuts int64) (*handle, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if h, err := c.cached(key); h != nil || err != nil { // another was faster
 		return h, errors.Join(err, f.Close())
 	}
-	h = &handle{File: f, key: key, users: 1}
+	if key.log.cuts.Load() != cuts {
+		return nil, f.Close()
+	}
+	h := &handle{File: f, key: key, users: 1}
 	c.open[key] = h
 	c.evict()
 	return h, nil

@@ -16,7 +16,7 @@ type FlushRound struct {
 // flushPart is what a round does for one log.
 type flushPart struct {
 	log   *Log
-	cuts  int // as the round began
+	cuts  int64 // as the round began
 	end   int64
 	files []*handle
 	names unsyncedNames
@@ -55,7 +55,7 @@ func (l *Log) due() []*segment {
 func (l *Log) take() flushPart {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	p := flushPart{log: l, cuts: l.cuts, end: l.flushed, names: l.names}
+	p := flushPart{log: l, cuts: l.cuts.Load(), end: l.flushed, names: l.names}
 	due := l.due()
 	for _, seg := range due {
 		p.files = append(p.files, seg.pin)
@@ -191,7 +191,7 @@ func (l *Log) durable(end int64) {
 func (l *Log) synced(p flushPart) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.cuts != p.cuts {
+	if l.cuts.Load() != p.cuts {
 		return false
 	}
 	l.flushed = max(l.flushed, p.end)

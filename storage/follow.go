@@ -76,15 +76,14 @@ func (l *Log) appendRun(b []byte, leaderEpoch int32, now time.Time) (n int64, er
 func (l *Log) fetched(b []byte, end int64, leaderEpoch int32) (batch.Header, error) {
 	h, err := batch.DecodeHeader(b)
 	if err != nil || h.Length > int64(len(b)) {
-		if len(b) > batch.HeaderSize {
-			return batch.Header{}, err
-		}
 		return batch.Header{}, nil
 	}
-	if h, err = batch.Verify(b[:h.Length]); err != nil {
+	if h, err = batch.Verify(b[:max(h.Length, batch.HeaderSize)]); err != nil {
 		return batch.Header{}, fmt.Errorf("a batch that the leader sent for offset %d of %s: %w", end, l.name, err)
 	}
 	switch {
+	case h.LastOffsetDelta < 0 || h.BaseOffset > math.MaxInt64-int64(h.LastOffsetDelta)-1:
+		err = fmt.Errorf("the leader sent a batch with offset %d and %d more for %s, which cannot be", h.BaseOffset, h.LastOffsetDelta, l.name)
 	case h.BaseOffset < end:
 		err = fmt.Errorf("the leader sent a batch with offset %d, and %s goes on at %d", h.BaseOffset, l.name, end)
 	case h.LeaderEpoch < l.epochs.latest():
@@ -101,20 +100,30 @@ func (l *Log) fetched(b []byte, end int64, leaderEpoch int32) (batch.Header, err
 // joins tells whether a batch certainly fits into the segment that a run of count
 // batches with so many bytes goes into.
 func (l *Log) joins(first batch.Header, bytes int64, count int, next batch.Header, cfg LogConfig) bool {
-	base, size, offsets, times := first.BaseOffset, bytes, int64(count), int64(count)
+	base, size, offsets, times := l.nextBase(first), bytes, int64(count), int64(count)
+	since := first.MaxTimestamp
 	if len(l.segments) > 0 {
-		if seg := l.active(); seg.size > 0 && seg.fits(first, cfg) {
+		if seg := l.active(); seg.fits(first, cfg) {
 			base, size = seg.base, seg.size+bytes
+			if seg.size > 0 && seg.firstKnown {
+				since = seg.first
+			}
 			offsets += seg.entries + int64(len(seg.tail.offsets))
 			times += seg.tail.onDisk + int64(len(seg.tail.times))
 		}
+	}
+	if age := time.Duration(next.MaxTimestamp-since) * time.Millisecond; cfg.SegmentAge > 0 && age > cfg.SegmentAge-min(cfg.SegmentJitter, cfg.SegmentAge) {
+		return false
 	}
 	return size+next.Length <= min(cfg.SegmentBytes, math.MaxInt32) && next.LastOffset()-base <= math.MaxInt32 &&
 		max((offsets+1)*entryBytes, (times+2)*timeEntryBytes) <= cfg.SegmentIndexBytes
 }
 
 // allowGaps makes it durable that the log may have gaps where the run leaves some,
-// which compaction by the leader does: recovery would take them for losses.
+// which compaction by the leader does: recovery would take them for losses. It will
+// then take losses for gaps, as far as a segment ends where the next one does not
+// begin, and so no segment below may have anything to lose; nor, from here on, one
+// that is sealed.
 func (l *Log) allowGaps(run []batch.Header) error {
 	next, gap := l.end, int64(-1)
 	for _, h := range run {
@@ -126,17 +135,43 @@ func (l *Log) allowGaps(run []batch.Header) error {
 	if gap <= l.cleaned.Load() {
 		return nil
 	}
+	if n := len(l.segments); n > 1 {
+		if err := l.syncSegments(l.segments[:n-1]); err != nil {
+			return err
+		}
+	}
+	return l.gapsBelow(gap)
+}
+
+// syncSegments makes segments durable that were not flushed, and their names.
+func (l *Log) syncSegments(segments []*segment) error {
+	flushed := l.FlushedOffset()
+	for _, seg := range segments {
+		if seg.next <= flushed {
+			continue
+		}
+		if err := l.syncSegment(seg); err != nil {
+			return err
+		}
+	}
+	return l.d.mustSync(l.d.fs.SyncDir(l.path()))
+}
+
+// gapsBelow makes it durable that the log has gaps below an offset only.
+func (l *Log) gapsBelow(offset int64) error {
 	d := l.d
 	d.checkpointMu.Lock()
 	defer d.checkpointMu.Unlock()
 	d.mu.Lock()
 	cleaned := maps.Clone(d.cleaned)
 	d.mu.Unlock()
-	cleaned[l.name] = max(cleaned[l.name], gap)
+	if cleaned[l.name] = offset; offset == 0 {
+		delete(cleaned, l.name)
+	}
 	if err := d.writeCleaned(cleaned); err != nil {
 		return err
 	}
-	l.cleaned.Store(cleaned[l.name])
+	l.cleaned.Store(offset)
 	return nil
 }
 

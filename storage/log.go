@@ -46,6 +46,7 @@ type Log struct {
 	topicID   [16]byte
 	cleaned   atomic.Int64           // compaction may have left gaps below it
 	watermark atomic.Int64           // how far the log is acknowledged, as far as is known
+	cuts      atomic.Int64           // grows, under mu, when the log is cut: what was seen or opened before says nothing of it
 	gone      atomic.Bool            // deleted
 	moved     atomic.Pointer[string] // where its directory is, once it is gone
 
@@ -60,6 +61,7 @@ type Log struct {
 	snapshots []int64 // offsets of the producer snapshots on disk, rising
 	writeback int64   // write-back of the active segment was started up to here
 	made      bool    // there is a directory, and it is the log's
+	tagged    bool    // and it says whose it is
 
 	// mu guards the following and the segments' fields, and is never held
 	// during I/O: a read waits for no write. What changes under both locks may
@@ -72,7 +74,6 @@ type Log struct {
 	epochs   epochs     // changes under both
 	hint     position   // mu only: where the latest read ended
 	flushed  int64      // mu only, as all below
-	cuts     int        // times the log was cut: rounds from before say nothing of it
 	unsynced []*segment // with writes no round has taken up yet
 	names    unsyncedNames
 	named    bool // the names of the log's directory and first segment are durable
@@ -323,7 +324,9 @@ func (l *Log) room(h batch.Header, cfg LogConfig, now time.Time) (*segment, erro
 		if err := l.makeDir(); err != nil {
 			return nil, err
 		}
-		return l.first(now)
+		if err := l.first(now); err != nil {
+			return nil, err
+		}
 	}
 	seg := l.active()
 	if len(seg.tail.offsets) >= spillEntries {
@@ -338,7 +341,16 @@ func (l *Log) room(h batch.Header, cfg LogConfig, now time.Time) (*segment, erro
 	if err := l.seal(seg, cfg, now); err != nil {
 		return nil, err
 	}
-	return l.roll(now)
+	return l.roll(l.nextBase(h), now)
+}
+
+// nextBase is the offset of a segment that begins with a batch: where the log ends.
+// After a gap so large that an index could not tell the batch's offset, it is that.
+func (l *Log) nextBase(h batch.Header) int64 {
+	if h.LastOffset()-l.end > math.MaxInt32 {
+		return h.BaseOffset
+	}
+	return l.end
 }
 
 // makeDir makes the directory of a log that has none. What somebody has put in
@@ -358,30 +370,47 @@ func (l *Log) makeDir() error {
 
 // first makes the first segment. The directory says whose it is before there is
 // anything in it, as far as a round syncs both together.
-func (l *Log) first(now time.Time) (*segment, error) {
-	if l.topicID != ([16]byte{}) {
-		if err := writeFile(l.d.fs, filepath.Join(l.path(), metadataName), encodeMetadata(l.topicID), false); err != nil {
-			return nil, err
-		}
+func (l *Log) first(now time.Time) error {
+	if err := l.tag(); err != nil {
+		return err
 	}
-	seg, err := l.roll(now)
-	if err == nil {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.names.meta = l.topicID != ([16]byte{})
-	}
-	return seg, err
+	_, err := l.roll(l.end, now)
+	return err
 }
 
-func (l *Log) active() *segment { return l.segments[len(l.segments)-1] }
+// tag has the log's directory say whose it is, where it does not yet.
+func (l *Log) tag() error {
+	if l.tagged || l.topicID == ([16]byte{}) {
+		return nil
+	}
+	err := writeFile(l.d.fs, filepath.Join(l.path(), metadataName), encodeMetadata(l.topicID), false)
+	if err != nil {
+		return err
+	}
+	l.tagged = true
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.names.meta = true
+	return nil
+}
+
+// active is the segment that is appended to, nil if there is none yet.
+func (l *Log) active() *segment {
+	if len(l.segments) == 0 {
+		return nil
+	}
+	return l.segments[len(l.segments)-1]
+}
 
 // fits tells whether a batch may go into the segment. Positions and offsets in
 // its indexes are int32.
 func (s *segment) fits(h batch.Header, cfg LogConfig) bool {
 	switch {
+	case h.LastOffset()-s.base > math.MaxInt32:
+		return false
 	case s.size == 0:
 		return true
-	case s.size+h.Length > min(cfg.SegmentBytes, math.MaxInt32), h.LastOffset()-s.base > math.MaxInt32:
+	case s.size+h.Length > min(cfg.SegmentBytes, math.MaxInt32):
 		return false
 	case s.tail.since <= cfg.IndexIntervalBytes:
 		return true
@@ -405,6 +434,9 @@ func (l *Log) seal(seg *segment, cfg LogConfig, now time.Time) error {
 	}
 	if err := l.syncCut(seg); err != nil {
 		return err
+	}
+	if l.FlushedOffset() < l.cleaned.Load() {
+		return l.syncSegments(l.segments)
 	}
 	return l.nameFirst()
 }
@@ -445,8 +477,8 @@ func (l *Log) nameFirst() error {
 }
 
 // roll makes a new active segment.
-func (l *Log) roll(now time.Time) (*segment, error) {
-	seg := &segment{base: l.end, next: l.end, tail: newIndexTail(), opened: now}
+func (l *Log) roll(base int64, now time.Time) (*segment, error) {
+	seg := &segment{base: base, next: base, tail: newIndexTail(), opened: now}
 	f, err := l.d.files.acquire(fileKey{l, seg.base, logFile}, true)
 	if err != nil {
 		return nil, err
@@ -465,8 +497,9 @@ func (l *Log) roll(now time.Time) (*segment, error) {
 }
 
 // snapshot writes the producers' state at the end of the log and removes older
-// snapshots that no recovery can need: it cuts nothing below the flushed end,
-// so the newest one there will do, and one more in case it is damaged.
+// snapshots that nothing can need: recovery cuts nothing below the flushed end,
+// and a leader nothing below the watermark, so the newest one there will do, and
+// one more in case it is damaged.
 func (l *Log) snapshot(cfg LogConfig, now time.Time, sync bool) error {
 	if n := len(l.snapshots); n > 0 && l.snapshots[n-1] == l.end {
 		return nil
@@ -476,8 +509,8 @@ func (l *Log) snapshot(cfg LogConfig, now time.Time, sync bool) error {
 		return err
 	}
 	l.snapshots = append(l.snapshots, l.end)
-	flushed := l.FlushedOffset()
-	for len(l.snapshots) > 2 && l.snapshots[2] <= flushed {
+	stays := min(l.FlushedOffset(), l.HighWatermark())
+	for len(l.snapshots) > 2 && l.snapshots[2] <= stays {
 		if err := l.d.fs.Remove(l.snapshotName(l.snapshots[0])); err != nil {
 			return err
 		}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sort"
 )
 
@@ -16,6 +17,17 @@ type Region struct {
 	log    *Log
 	base   int64 // of the segment
 	pos, n int64
+	cuts   int64 // of the log, when this was what is there
+}
+
+// errCut says that a log was cut since somebody looked at it: they are to look again.
+var errCut = errors.New("the log was cut meanwhile")
+
+func (r Region) uncut() error {
+	if r.log.cuts.Load() != r.cuts {
+		return r.log.d.refused(fmt.Errorf("%w: %s", errCut, r.log.name))
+	}
+	return nil
 }
 
 // Len is the region's size in bytes.
@@ -31,6 +43,9 @@ func (r Region) WriteTo(w io.Writer) (int64, error) {
 		return 0, err
 	}
 	defer r.log.d.files.release(f)
+	if err := r.uncut(); err != nil {
+		return 0, err
+	}
 	return f.SendTo(w, r.pos, r.n)
 }
 
@@ -46,6 +61,9 @@ func (r Region) Bytes() ([]byte, error) {
 	defer r.log.d.files.release(f)
 	b := make([]byte, r.n)
 	n, err := f.ReadAt(b, r.pos)
+	if err := r.uncut(); err != nil {
+		return nil, err
+	}
 	switch {
 	case n == len(b):
 		return b, nil
@@ -71,6 +89,10 @@ func (l *Log) Read(offset, upTo, maxBytes int64, atLeastOne bool) (Region, error
 			return Region{}, nil
 		}
 		r, err := l.read(v, offset, upTo, maxBytes, atLeastOne)
+		if l.cuts.Load() != v.cuts {
+			rebuilt = false
+			continue
+		}
 		if err == errGap {
 			return l.Read(l.after(v.base), upTo, maxBytes, atLeastOne)
 		}
@@ -80,7 +102,7 @@ func (l *Log) Read(offset, upTo, maxBytes int64, atLeastOne bool) (Region, error
 		if rebuilt {
 			return r, &CorruptError{fileKey{l, v.base, indexFile}.path(), 0, "it was rebuilt and reads differently"}
 		}
-		if err := l.rebuild(v.seg, v.rebuilt); err != nil {
+		if err := l.rebuild(v.seg, v.rebuilt); err != nil && err != errCut {
 			return r, l.d.readError(err)
 		}
 	}
@@ -101,6 +123,7 @@ func (l *Log) after(base int64) int64 {
 type view struct {
 	indexView
 	seg        *segment
+	cuts       int64 // of the log
 	rebuilt    int
 	size, next int64
 	end        int64 // of the log
@@ -132,7 +155,7 @@ func (l *Log) look(offset int64) (view, error) {
 func (l *Log) view(seg *segment) view {
 	v := view{
 		indexView: indexView{log: l, base: seg.base, entries: seg.entries},
-		seg:       seg, rebuilt: seg.rebuilt, size: seg.size, next: seg.next,
+		seg:       seg, cuts: l.cuts.Load(), rebuilt: seg.rebuilt, size: seg.size, next: seg.next,
 		end: l.end, hint: l.hint, interval: l.cfg.IndexIntervalBytes,
 	}
 	v.sealed, v.timeEntries, v.max, v.maxKnown = seg != l.active(), -1, seg.max, seg.maxKnown
@@ -180,9 +203,11 @@ func (l *Log) read(v view, offset, upTo, maxBytes int64, atLeastOne bool) (Regio
 		}
 	}
 	l.mu.Lock()
-	l.hint = position{v.base, w.next, w.pos}
+	if l.cuts.Load() == v.cuts {
+		l.hint = position{v.base, w.next, w.pos}
+	}
 	l.mu.Unlock()
-	return Region{l, v.base, start, w.pos - start}, nil
+	return Region{l, v.base, start, w.pos - start, v.cuts}, nil
 }
 
 func (l *Log) countEntries(seg *segment) (int64, error) {
@@ -310,7 +335,10 @@ func (l *Log) rebuildLocked(seg *segment, seen int) error {
 	if rebuilt != seen {
 		return nil
 	}
-	if !l.has(seg.base) { // deleted meanwhile
+	if !slices.Contains(l.segments, seg) {
+		if l.has(seg.base) {
+			return errCut
+		}
 		return fmt.Errorf("%w: it was deleted from %s", ErrOffsetOutOfRange, l.name)
 	}
 	f, err := l.d.files.acquire(fileKey{l, seg.base, logFile}, false)

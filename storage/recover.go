@@ -62,6 +62,11 @@ func (l *Log) recover(limits offsetLimits, now time.Time) (Recovery, error) {
 	if err := l.removeBelow(now); err != nil {
 		return r.Recovery, err
 	}
+	if r.start > 0 && len(l.segments) > 0 && l.segments[0].base > r.start { // a Restart was cut short
+		if err := l.d.resetStart(l.name, l.start); err != nil {
+			return r.Recovery, err
+		}
+	}
 	r.Segments = len(l.segments)
 	return r.Recovery, nil
 }
@@ -107,12 +112,16 @@ func (r *recovery) found(base int64) error {
 	return nil
 }
 
+// remove removes a file, unless a Sweep has done so.
 func (r *recovery) remove(name string) error {
-	if err := r.l.d.fs.Remove(filepath.Join(r.l.path(), name)); err != nil {
-		return err
+	err := r.l.d.fs.Remove(filepath.Join(r.l.path(), name))
+	if errors.Is(err, iofs.ErrNotExist) {
+		return nil
 	}
-	r.RemovedFiles++
-	return nil
+	if err == nil {
+		r.RemovedFiles++
+	}
+	return err
 }
 
 // segments verifies what is not known to be durable and cuts the log where that
@@ -314,8 +323,7 @@ func (r *recovery) removeSegment(base int64) error {
 	for kind := range suffixes {
 		key := fileKey{r.l, base, fileKind(kind)}
 		r.l.d.files.forget(key)
-		err := r.remove(filepath.Base(key.path()))
-		if err != nil && !errors.Is(err, iofs.ErrNotExist) {
+		if err := r.remove(filepath.Base(key.path())); err != nil {
 			return err
 		}
 	}
@@ -338,7 +346,7 @@ func (r *recovery) begin(now time.Time) error {
 		return nil
 	}
 	l.start, l.end = r.start, r.start
-	if _, err := l.roll(now); err != nil {
+	if _, err := l.roll(l.end, now); err != nil {
 		return err
 	}
 	return l.d.fs.SyncDir(l.path())

@@ -58,7 +58,7 @@ func (l *Log) Retain(now time.Time, cfg RetentionConfig, below int64) (removed i
 	if removed == 0 {
 		return 0, nil
 	}
-	return removed, l.AdvanceStart(start, now)
+	return removed, l.advanceStart(start, segments[0].cuts, now)
 }
 
 // lookAll returns the log's start and all segments as they are now.
@@ -110,7 +110,7 @@ func (l *Log) rollAway(seen view, now time.Time) (bool, error) {
 	if err := l.seal(seen.seg, l.config(), now); err != nil {
 		return false, l.d.refused(err)
 	}
-	if _, err := l.roll(now); err != nil {
+	if _, err := l.roll(l.end, now); err != nil {
 		return false, l.d.refused(err)
 	}
 	return true, nil

@@ -8,7 +8,10 @@ import (
 
 // scrubCursor is where the next Scrub goes on: at a position in the segment with
 // offset base or, if that is gone, in the next one.
-type scrubCursor struct{ base, pos, next int64 }
+type scrubCursor struct {
+	base, pos, next int64
+	cuts            int64 // of the log, when the position was that of a batch
+}
 
 // Scrub verifies the sealed segments, about budget bytes of them at a call, from
 // where the last call ended. It returns how much it read, and with whole that it
@@ -24,15 +27,18 @@ func (l *Log) Scrub(budget int64) (read int64, whole bool, err error) {
 			l.scrub = scrubCursor{}
 			return read, true, nil
 		}
-		if v.base != l.scrub.base {
-			l.scrub = scrubCursor{v.base, 0, v.base}
+		if v.base != l.scrub.base || v.cuts != l.scrub.cuts {
+			l.scrub = scrubCursor{v.base, 0, v.base, v.cuts}
 		}
 		n, err := v.verify(&l.scrub, budget-read)
 		read += n
+		if l.cuts.Load() != v.cuts {
+			continue // what was read may be anything
+		}
 		if err == nil && l.scrub.pos < v.size {
 			break
 		}
-		l.scrub = scrubCursor{base: v.base + 1, next: v.base + 1}
+		l.scrub = scrubCursor{base: v.base + 1, next: v.base + 1, cuts: v.cuts}
 		if err != nil && !errors.Is(err, ErrOffsetOutOfRange) && !errors.Is(err, ErrDeleted) { // deleted: nothing to verify
 			return read, false, l.d.readError(err)
 		}

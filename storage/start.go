@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"github.com/streambus/streambus/storage/batch"
 )
 
 // deletedSuffix marks a file that belongs to the log no more and is kept for
@@ -25,6 +27,12 @@ func (l *Log) AdvanceStart(offset int64, now time.Time) error {
 	if err := l.usable(); err != nil {
 		return err
 	}
+	return l.advanceStart(offset, l.cuts.Load(), now)
+}
+
+// advanceStart does so for an offset chosen when the log had been cut so many
+// times, if it was not cut since.
+func (l *Log) advanceStart(offset, cuts int64, now time.Time) error {
 	l.mu.Lock()
 	start, end := l.start, l.end
 	l.mu.Unlock()
@@ -32,7 +40,7 @@ func (l *Log) AdvanceStart(offset int64, now time.Time) error {
 		return fmt.Errorf("%w: %d, %s ends at %d", ErrOffsetOutOfRange, offset, l.name, end)
 	}
 	if offset > start { // appends go on meanwhile
-		if err := l.d.commitStart(l, offset); err != nil {
+		if err := l.d.commitStart(l, offset, cuts); err != nil {
 			return err
 		}
 	}
@@ -40,6 +48,9 @@ func (l *Log) AdvanceStart(offset int64, now time.Time) error {
 	defer l.appendMu.Unlock()
 	if err := l.usable(); err != nil {
 		return err
+	}
+	if offset > l.start && l.cuts.Load() != cuts {
+		return errors.Join(l.d.refused(errCut), l.d.resetStart(l.name, l.start))
 	}
 	l.mu.Lock()
 	l.start = max(l.start, min(offset, l.end)) // it may have been cut meanwhile
@@ -136,12 +147,21 @@ func (l *Log) keepProducers(from int64, now time.Time) error {
 		return nil
 	}
 	flushed := l.FlushedOffset()
+	stays := max(from, min(flushed, l.HighWatermark())) // in a crash, and whatever a leader cuts
 	for _, s := range slices.Backward(l.snapshots) {
-		if from <= s && s <= flushed {
+		if from <= s && s <= stays {
 			return l.d.mustSync(syncFile(l.d.fs, l.snapshotName(s)))
 		}
 	}
-	// One beyond the end that a crash leaves would not count: so no such crash.
+	before, whole, err := l.producersAt(from, now)
+	if whole {
+		return l.addSnapshot(from, before)
+	}
+	if err != nil && !IsDamage(err) {
+		return err
+	}
+	// The state now must do. A snapshot beyond the end that a crash leaves would not
+	// count: so no such crash.
 	for _, seg := range l.segments {
 		if seg.next <= flushed {
 			continue
@@ -154,6 +174,51 @@ func (l *Log) keepProducers(from int64, now time.Time) error {
 	return l.snapshot(l.config(), now, true)
 }
 
+// producersAt derives the state at the beginning of a segment from those below it,
+// if they have all of it.
+func (l *Log) producersAt(base int64, now time.Time) (ps producers, whole bool, err error) {
+	from := int64(-1)
+	for _, s := range slices.Backward(l.snapshots) {
+		if s > base {
+			continue
+		}
+		b, err := ReadFile(l.d.fs, l.snapshotName(s))
+		if err != nil {
+			return nil, false, err
+		}
+		if ps, err = decodeProducers(b); err == nil {
+			from = s
+			break
+		}
+	}
+	if from < l.segments[0].base {
+		if from = 0; l.segments[0].base > 0 {
+			return nil, false, nil
+		}
+		ps = nil
+	}
+	r := recovery{l: l}
+	for _, seg := range l.segments {
+		if seg.base >= base || seg.next <= from {
+			continue
+		}
+		if err := r.eachOf(seg, from, func(h batch.Header) { ps.appended(h, now) }); err != nil {
+			return nil, false, err
+		}
+	}
+	return ps, true, nil
+}
+
+func (l *Log) addSnapshot(at int64, ps producers) error {
+	if err := writeFile(l.d.fs, l.snapshotName(at), ps.encode(), true); err != nil {
+		return err
+	}
+	if i, known := slices.BinarySearch(l.snapshots, at); !known {
+		l.snapshots = slices.Insert(l.snapshots, i, at)
+	}
+	return nil
+}
+
 func (l *Log) syncSegment(seg *segment) error {
 	f, err := l.d.files.acquire(fileKey{l, seg.base, logFile}, false)
 	if err != nil {
@@ -163,17 +228,22 @@ func (l *Log) syncSegment(seg *segment) error {
 	return l.d.mustSync(f.Sync())
 }
 
-// commitStart writes a log's start to the checkpoint. Calls that wait for one
-// write share the next.
-func (d *Dir) commitStart(l *Log, offset int64) error {
+// commitStart writes a log's start to the checkpoint, unless the log was cut since
+// the start was chosen. Calls that wait for one write share the next.
+func (d *Dir) commitStart(l *Log, offset, cuts int64) error {
+	l.mu.Lock()
 	d.mu.Lock()
-	known := d.logs[l.name] == l
-	if known {
+	known, cut := d.logs[l.name] == l, l.cuts.Load() != cuts
+	if known && !cut {
 		d.starts[l.name] = max(d.starts[l.name], offset)
 	}
 	d.mu.Unlock()
+	l.mu.Unlock()
 	if !known {
 		return fmt.Errorf("%w: %s", ErrDeleted, l.name)
+	}
+	if cut {
+		return d.refused(errCut)
 	}
 	d.checkpointMu.Lock()
 	defer d.checkpointMu.Unlock()

@@ -96,12 +96,16 @@ func readAll(t testing.TB, l *Log, max int64) [][]byte {
 		must(t, err)
 		batches, err := batchtest.Split(b)
 		must(t, err)
+		if len(batches) == 0 && offset < l.cleaned.Load() {
+			break // the log ends with a gap
+		}
 		if len(batches) == 0 {
 			t.Fatalf("nothing at offset %d of %d", offset, l.EndOffset())
 		}
 		for _, b := range batches {
 			h, _ := batch.DecodeHeader(b)
-			if h.BaseOffset != offset && !(offset == l.StartOffset() && h.BaseOffset < offset && offset <= h.LastOffset()) {
+			gap := h.BaseOffset > offset && offset < l.cleaned.Load()
+			if h.BaseOffset != offset && !gap && !(offset == l.StartOffset() && h.BaseOffset < offset && offset <= h.LastOffset()) {
 				t.Fatalf("a batch with offset %d, expected %d", h.BaseOffset, offset)
 			}
 			offset = h.LastOffset() + 1
@@ -794,6 +798,7 @@ func TestSnapshotsAreFew(t *testing.T) {
 	for range 20 {
 		fill(t, l, 20)
 		flush(t, d)
+		l.SetHighWatermark(l.EndOffset())
 	}
 	names, _ := fs.List("/data/t-0")
 	snapshots := slices.DeleteFunc(names, func(n string) bool { return !strings.HasSuffix(n, ".snapshot") })

@@ -3,6 +3,7 @@ package storage
 import (
 	"errors"
 	iofs "io/fs"
+	"slices"
 	"sort"
 
 	"github.com/streambus/streambus/storage/batch"
@@ -88,6 +89,9 @@ func (l *Log) hinted(seg *segment, do func(view) error) error {
 		if err == nil {
 			err = do(v)
 		}
+		if IsDamage(err) && !l.holds(seg) {
+			err = errCut
+		}
 		if err != errStaleIndex {
 			return l.d.readError(err)
 		}
@@ -98,6 +102,13 @@ func (l *Log) hinted(seg *segment, do func(view) error) error {
 			return l.d.readError(err)
 		}
 	}
+}
+
+// holds tells whether a segment is still one of the log's, as it was.
+func (l *Log) holds(seg *segment) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Contains(l.segments, seg)
 }
 
 // count looks how many entries the indexes have, where that is not known yet.

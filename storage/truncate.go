@@ -5,6 +5,7 @@ import (
 	iofs "io/fs"
 	"maps"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -12,7 +13,7 @@ import (
 // batch that holds the offset goes whole. When it returns, no crash brings back
 // what was taken, nor mixes it with what is appended then.
 //
-// After an error the directory takes no more writes.
+// An error leaves the log as it was, unless it is a latched FailedError.
 func (l *Log) TruncateTo(offset int64, now time.Time) (end int64, err error) {
 	l.appendMu.Lock()
 	defer l.appendMu.Unlock()
@@ -23,23 +24,29 @@ func (l *Log) TruncateTo(offset int64, now time.Time) (end int64, err error) {
 		return l.end, nil
 	}
 	if offset <= l.start {
-		return l.start, l.restart(l.start)
+		err := l.restart(l.start)
+		return l.end, err
 	}
 	at, err := l.place(offset)
 	if err != nil {
 		return l.end, l.d.readError(err)
 	}
-	flushed, err := l.relyOn(at.offset, at.offset)
+	if at.offset <= l.start { // of the epoch at the start nothing is known then
+		err := l.restart(l.start)
+		return l.end, err
+	}
+	c, err := l.withdraw(at, at.offset, at.offset)
 	if err != nil {
 		return l.end, err
 	}
-	if err := errors.Join(l.cut(at, flushed), l.reopen(at.offset, now)); err != nil {
+	if err := errors.Join(l.cut(c), l.reopen(at.offset, now)); err != nil {
 		return l.end, l.d.fail(err)
 	}
 	return l.end, nil
 }
 
-// place is where the batch begins that holds an offset, or the next one after a gap.
+// place is where the last batch ends that is wholly below an offset, as far as the
+// segment of that offset has one.
 func (l *Log) place(offset int64) (position, error) {
 	for rebuilt := false; ; rebuilt = true {
 		v, err := l.look(offset)
@@ -73,77 +80,123 @@ func (l *Log) placeIn(v view, offset int64) (position, error) {
 	}
 	w := newWalker(f, v.size)
 	defer w.free()
-	if err := v.seekOffset(w, offset); err != nil {
+	if _, err := v.seekEntry(w, func(e entry) bool { return e.last < offset }); err != nil {
 		return position{}, err
 	}
-	at := position{base: v.base, offset: min(offset, w.next), pos: w.pos}
-	if w.more() {
+	for from := w.pos; w.more(); {
 		h, err := w.header()
 		if err != nil {
 			return position{}, err
 		}
-		at.offset = min(at.offset, h.BaseOffset)
+		if h.LastOffset() >= offset {
+			break
+		}
+		if v.tooFar(w.pos - from) {
+			return position{}, errStaleIndex
+		}
+		w.step(h)
 	}
-	return at, nil
+	return position{base: v.base, offset: w.next, pos: w.pos}, nil
 }
 
-// relyOn has nobody count on more than what is below an offset: neither a round of
-// syncs that is under way, nor the recovery point on disk, below which recovery
-// takes what is missing for a loss. It returns what was flushed before.
-func (l *Log) relyOn(point, watermark int64) (flushed int64, err error) {
+// cut is what is to be done to the files of a log whose records from at.offset on
+// nobody sees any more.
+type cut struct {
+	at      position
+	flushed int64   // what had been
+	gone    []int64 // base offsets of the segments above
+}
+
+// withdraw has nobody see, or count on, more than what is below a place: readers,
+// rounds of syncs that are under way, the watermark, and the recovery point on
+// disk, below which recovery takes what is missing for a loss. appendMu is held.
+func (l *Log) withdraw(at position, point, watermark int64) (cut, error) {
 	d := l.d
 	d.checkpointMu.Lock()
 	defer d.checkpointMu.Unlock()
-	l.mu.Lock()
-	flushed = l.flushed
-	l.flushed = min(flushed, point)
-	l.cuts++
-	l.mu.Unlock()
 	l.watermark.Store(min(l.watermark.Load(), watermark))
 	d.mu.Lock()
 	points := maps.Clone(d.points)
+	known := d.watermarks[l.name]
 	d.mu.Unlock()
-	if points[l.name] <= point {
-		return flushed, nil
+	if known > watermark {
+		if err := d.writeWatermarks(); err != nil {
+			return cut{}, err
+		}
 	}
-	points[l.name] = point
-	return flushed, d.writePoints(points)
+	if points[l.name] > point {
+		points[l.name] = point
+		if err := d.writePoints(points); err != nil {
+			return cut{}, err
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.cuts.Add(1)
+	c := cut{at: at, flushed: l.flushed}
+	l.flushed = min(l.flushed, point)
+	stay := slices.IndexFunc(l.segments, func(s *segment) bool { return s.base == at.base }) + 1
+	for _, seg := range l.segments[stay:] {
+		c.gone = append(c.gone, seg.base)
+	}
+	if l.segments = slices.Clip(l.segments[:stay]); stay > 0 {
+		seg := l.active()
+		seg.size, seg.next, seg.maxKnown = at.pos, at.offset, false
+	}
+	l.end = max(at.offset, l.start) // a Restart's place is that of a file
+	l.epochs = l.epochs.below(max(l.end, l.start+1))
+	l.hint = position{}
+	for _, seg := range l.unsynced {
+		d.files.release(seg.pin)
+		seg.pin = nil
+	}
+	l.unsynced, l.names = nil, unsyncedNames{}
+	return c, nil
 }
 
-// cut shortens the files, the last one first: what a crash leaves is a beginning
-// of the log. What stays and was not flushed is synced here, with all names.
-func (l *Log) cut(at position, flushed int64) error {
-	for i := len(l.segments) - 1; l.segments[i].base > at.base; i-- {
-		if err := l.removeFiles(l.segments[i].base); err != nil {
+// cut shortens the files, the last one first. Each removal is durable before the
+// next, for where compaction may have left gaps recovery would not miss one from
+// the middle. What stays and was not flushed is synced here, with all names.
+func (l *Log) cut(c cut) error {
+	for i := len(c.gone) - 1; i >= 0; i-- {
+		if err := l.removeFiles(c.gone[i]); err != nil {
+			return err
+		}
+		if err := l.d.fs.SyncDir(l.path()); err != nil {
 			return err
 		}
 	}
-	f, err := l.d.files.acquire(fileKey{l, at.base, logFile}, false)
+	f, err := l.d.files.acquire(fileKey{l, c.at.base, logFile}, false)
 	if err != nil {
 		return err
 	}
-	err = f.Truncate(at.pos)
+	err = f.Truncate(c.at.pos)
 	l.d.files.release(f)
 	if err != nil {
 		return err
 	}
 	for _, seg := range l.segments {
-		if seg.base > at.base || seg.base != at.base && seg.next <= flushed {
+		if seg.base != c.at.base && seg.next <= c.flushed {
 			continue
 		}
 		if err := l.syncSegment(seg); err != nil {
 			return err
 		}
 	}
-	return l.syncNames()
+	if err := l.syncNames(); err != nil {
+		return err
+	}
+	if l.cleaned.Load() > c.at.offset {
+		return l.gapsBelow(c.at.offset)
+	}
+	return nil
 }
 
 // removeFiles removes a segment. Its indexes need not be there.
 func (l *Log) removeFiles(base int64) error {
 	for kind := range suffixes {
-		key := fileKey{l, base, fileKind(kind)}
-		l.d.files.forget(key)
-		if err := l.d.fs.Remove(key.path()); err != nil && !errors.Is(err, iofs.ErrNotExist) {
+		err := l.d.fs.Remove(fileKey{l, base, fileKind(kind)}.path())
+		if err != nil && !errors.Is(err, iofs.ErrNotExist) {
 			return err
 		}
 	}
@@ -167,30 +220,41 @@ func (l *Log) reopen(end int64, now time.Time) error {
 	fresh := &Log{d: l.d, name: l.name, topicID: l.topicID, cfg: l.config(), made: true}
 	fresh.cleaned.Store(l.cleaned.Load())
 	defer l.d.files.forgetLog(fresh)
-	if _, err := fresh.recover(offsetLimits{point: end, start: l.start, cleaned: fresh.cleaned.Load()}, now); err != nil {
+	_, err := fresh.recover(offsetLimits{point: end, start: l.start, cleaned: fresh.cleaned.Load()}, now)
+	if err != nil {
 		return err
 	}
+	if err := fresh.spill(fresh.active()); err != nil { // which cuts the indexes
+		return err
+	}
+	l.d.mu.Lock()
+	for i := range l.d.due {
+		if l.d.due[i].log == fresh {
+			l.d.due[i].log = l
+		}
+	}
+	l.d.mu.Unlock()
 	l.become(fresh)
 	return nil
 }
 
 // become takes over the state of a log in the same directory, all of which is
-// durable. appendMu is held.
+// durable. Files that were opened by somebody until now may be removed ones.
+// appendMu is held.
 func (l *Log) become(fresh *Log) {
 	l.producers, l.snapshots, l.writeback = fresh.producers, fresh.snapshots, 0
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, seg := range l.unsynced {
-		l.d.files.release(seg.pin)
-	}
 	l.segments, l.start, l.end, l.epochs = fresh.segments, fresh.start, fresh.end, fresh.epochs
-	l.hint, l.flushed, l.unsynced, l.names, l.named = position{}, fresh.flushed, nil, unsyncedNames{}, fresh.named
+	l.hint, l.flushed, l.named = position{}, fresh.flushed, fresh.named
+	l.cuts.Add(1)
+	l.mu.Unlock()
+	l.d.files.forgetLog(l)
 }
 
 // Restart empties the log and has it begin at an offset: its leader has nothing
 // below, or nothing that the log could continue.
 //
-// After an error the directory takes no more writes.
+// An error leaves the log as it was, unless it is a latched FailedError.
 func (l *Log) Restart(offset int64) error {
 	l.appendMu.Lock()
 	defer l.appendMu.Unlock()
@@ -200,34 +264,81 @@ func (l *Log) Restart(offset int64) error {
 	return l.restart(offset)
 }
 
-// restart has the checkpoint of starts say first where the log begins. Whatever a
-// crash leaves of the old one then lies below and goes, or is the old one.
-// appendMu is held.
+// restart cuts the log to nothing, then has the checkpoint say where it begins,
+// and then gives up the name that says where it began. A crash leaves a beginning
+// of the old log or an empty one, and of its epochs and producers nothing without
+// its records. appendMu is held.
 func (l *Log) restart(offset int64) error {
-	if _, err := l.relyOn(0, offset); err != nil {
+	if err := l.placeDir(offset); err != nil {
+		return l.d.refused(err)
+	}
+	var first position
+	if len(l.segments) > 0 {
+		first.base = l.segments[0].base
+		first.offset = first.base
+	}
+	c, err := l.withdraw(first, 0, offset)
+	if err != nil {
 		return err
 	}
-	if err := l.d.resetStart(l.name, offset); err != nil {
-		return err
-	}
-	if l.made {
-		if err := l.clear(); err != nil {
-			return l.d.fail(err)
-		}
+	if err := l.begin(c, offset); err != nil {
+		return l.d.fail(err)
 	}
 	l.become(&Log{start: offset, end: offset, flushed: offset})
 	return nil
 }
 
-// clear removes all that says something of records.
-func (l *Log) clear() error {
-	for i := len(l.segments) - 1; i >= 0; i-- {
-		if err := l.removeFiles(l.segments[i].base); err != nil {
+// placeDir makes the directory of a log that has none, durably: without it a start
+// above 0 would be taken for that of a log that somebody has removed.
+func (l *Log) placeDir(offset int64) error {
+	if l.made && l.tagged || offset == 0 {
+		return nil
+	}
+	if err := l.makeDir(); err != nil {
+		return err
+	}
+	if err := l.tag(); err != nil {
+		return err
+	}
+	return l.d.mustSync(l.syncNames())
+}
+
+func (l *Log) begin(c cut, offset int64) error {
+	if len(l.segments) > 0 {
+		if err := l.cut(c); err != nil {
 			return err
 		}
 	}
-	for _, s := range l.snapshots {
-		if err := l.d.fs.Remove(l.snapshotName(s)); err != nil {
+	if l.made {
+		if err := l.clear(); err != nil {
+			return err
+		}
+	}
+	if err := l.d.resetStart(l.name, offset); err != nil {
+		return err
+	}
+	if l.cleaned.Load() > 0 {
+		if err := l.gapsBelow(0); err != nil {
+			return err
+		}
+	}
+	if len(l.segments) == 0 {
+		return nil
+	}
+	return errors.Join(l.removeFiles(c.at.base), l.d.fs.SyncDir(l.path()))
+}
+
+// clear removes what says something of records that are gone.
+func (l *Log) clear() error {
+	names, err := l.d.fs.List(l.path())
+	if err != nil {
+		return err
+	}
+	for _, name := range names { // also one whose write seemed to fail
+		if _, ext, numbered := splitFileName(name); !numbered || ext != ".snapshot" {
+			continue
+		}
+		if err := l.d.fs.Remove(filepath.Join(l.path(), name)); err != nil {
 			return err
 		}
 	}
