@@ -53,7 +53,7 @@ func (l *Log) advanceStart(offset, cuts int64, now time.Time) error {
 		return errors.Join(l.d.refused(errCut), l.d.resetStart(l.name, l.start))
 	}
 	l.mu.Lock()
-	l.start = max(l.start, min(offset, l.end)) // it may have been cut meanwhile
+	l.start = max(l.start, offset)
 	l.epochs = l.epochs.from(l.start)
 	l.mu.Unlock()
 	return l.removeBelow(now)
