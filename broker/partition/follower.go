@@ -13,11 +13,11 @@ type EpochEnd struct {
 // which has heard of an epoch by its records only.
 func (p *Partition) EndOf(epoch int32, found EpochEnd) EpochEnd {
 	switch {
-	case epoch < 0 || epoch > p.leaderEpoch:
+	case epoch == -1 || epoch > p.leaderEpoch:
 		return EpochEnd{-1, -1}
 	case epoch == p.leaderEpoch: // it may have written nothing yet
 		return EpochEnd{epoch, p.logEnd}
-	case found.Epoch < 0: // where the first epoch that writes will begin
+	case found.Epoch == -1: // where the first epoch that writes will begin
 		return EpochEnd{epoch, p.logEnd}
 	}
 	return found
