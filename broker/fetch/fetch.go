@@ -276,7 +276,7 @@ func (row *Row) diverge(ask *Ask) {
 	switch {
 	case err != nil:
 		row.Err = err
-	case here.Epoch < 0: // an epoch that nobody has led in
+	case here.Epoch == -1: // an epoch that nobody has led in
 		row.Err = fmt.Errorf("%w: no record was written in epoch %d", replica.ErrOffsetOutOfRange, ask.LastEpoch)
 	case differs && ask.Offset >= ask.Replica.LogStart(): // else reading there tells more
 		row.Diverging = Divergence{true, here.Epoch, here.End}
