@@ -173,3 +173,12 @@ func (p *Partition) Waits() string {
 	}
 	return "more: it has all that it was told of"
 }
+
+// PartitionEpoch is that of the latest ISR that is known here.
+func (p *Partition) PartitionEpoch() int32 { return p.partitionEpoch }
+
+// Replicas are the brokers that have one.
+func (p *Partition) Replicas() []int32 { return p.replicas }
+
+// ISR is the latest that is known here, by the image or an answer to a proposal.
+func (p *Partition) ISR() []int32 { return p.isr }
