@@ -327,7 +327,7 @@ func (f *fetcher) restart() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.connected = time.Now()
-	f.answered, f.failure = f.connected, nil
+	f.answered = f.connected
 	f.forgotten = nil
 	for _, s := range f.sources {
 		s.named = false

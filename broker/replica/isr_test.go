@@ -223,6 +223,11 @@ func TestStateOfAFollower(t *testing.T) {
 	waits("a connection to node 2", "refused")
 	f.restart()
 	waits("more: it has all that it was told of", "")
+	l.r.part.Fetched(0, 5)
+	waits("records: it has written to 0, and 5 is acknowledged", "")
+	if s := l.r.State(time.Now()); s.Following.Lag != 5 || l.r.Status().Lag != 5 {
+		t.Errorf("it lacks %d, %d records", s.Following.Lag, l.r.Status().Lag)
+	}
 	l.r.source.Load().trouble = fmt.Errorf("odd")
 	waits("to ask node 2 again after an error", "odd")
 	l.r.source.Load().trouble = nil
