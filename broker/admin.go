@@ -17,8 +17,9 @@ import (
 // ready that clients can be served. The disk is apart from them: a node whose disk is
 // full goes on, and somebody has to make room.
 // /why tells what changed in the metadata, see [history.Question]; /quorum where the
-// controllers stand, as this one sees it.
-func adminHandler(metrics prometheus.Gatherer, ready, disk func() error, why whyFunc, quorum http.HandlerFunc) http.Handler {
+// controllers stand, as this one sees it; /partition which replicas are in sync, and
+// why, see [Partitions].
+func adminHandler(metrics prometheus.Gatherer, ready, disk func() error, why whyFunc, quorum, partition http.HandlerFunc) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /health/live", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "live") })
@@ -26,6 +27,7 @@ func adminHandler(metrics prometheus.Gatherer, ready, disk func() error, why why
 	mux.HandleFunc("GET /health/disk", health("the disk serves", disk))
 	mux.HandleFunc("GET /why", func(w http.ResponseWriter, r *http.Request) { answerWhy(w, r, why) })
 	mux.HandleFunc("GET /quorum", quorum)
+	mux.HandleFunc("GET /partition", partition)
 	return mux
 }
 

@@ -353,7 +353,7 @@ func (b *Broker) Run(ctx context.Context) error {
 	defer stopParts()
 	g, failed := errgroup.WithContext(parts)
 	g.Go(func() error {
-		return serveAdmin(failed, b.admin, adminHandler(b.metrics, b.isReady, b.diskServes, b.why, b.answerQuorum))
+		return serveAdmin(failed, b.admin, adminHandler(b.metrics, b.isReady, b.diskServes, b.why, b.answerQuorum, b.answerPartition))
 	})
 	g.Go(func() error { b.tellProgress(failed); return nil })
 

@@ -18,7 +18,7 @@ const module = "github.com/streambus/streambus/"
 // layers says which packages of the module each package may import. A package
 // that is not here has no place yet.
 var layers = map[string]string{
-	"cmd/streambus":           "broker broker/adopt broker/config broker/history broker/inspect storage/vfs",
+	"cmd/streambus":           "broker broker/adopt broker/config broker/history broker/inspect broker/replica storage/vfs",
 	"broker":                  "broker/config broker/controller broker/fetch broker/handler broker/history broker/peer broker/replica broker/server protocol raftmeta raftmeta/control raftmeta/follow raftmeta/image raftmeta/liveness raftmeta/quorum raftmeta/transport raftmeta/wal storage storage/vfs",
 	"broker/controller":       "broker/peer protocol raftmeta raftmeta/control raftmeta/transport",
 	"broker/history":          "raftmeta/image storage/vfs",

@@ -3,8 +3,8 @@
 //
 // # Packages
 //
-//	cmd/streambus       serve, config, version, health, quorum, why; topic,
-//	                    produce, consume; inspect, adopt
+//	cmd/streambus       serve, config, version, health, quorum, partition, why;
+//	                    topic, produce, consume; inspect, adopt
 //	broker              builds the parts and runs them
 //	  config            the table of settings, and where their values come from
 //	  server            listeners, connections, ordered answers, dispatch
@@ -137,7 +137,7 @@
 //	answers of a connection   512 waiting, 16 MiB encoded or weighed
 //	topics by one Metadata    1,000 created
 //	partitions by a request   10,000 created (CreateTopics, CreatePartitions)
-//	the admin listener        64 connections
+//	the admin listener        64 connections; 1,000 partitions by one /partition
 //	operations of a node      4,096 whose answers it has not confirmed
 //	to another node           64 connections with a call each; 4,096 messages of raft
 //	a snapshot of the image   256 MiB between controllers

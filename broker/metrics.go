@@ -38,6 +38,7 @@ type state struct {
 	descs []*prometheus.Desc
 
 	partitionCount, leaderCount, offlineReplicas, underReplicated, underMinISR, atMinISR         *prometheus.Desc
+	reassigning, maxLag                                                                          *prometheus.Desc
 	activeController, activeBrokers, fencedBrokers, topics, partitions, offlinePartitions, moved *prometheus.Desc
 	brokers, lastApplied, withoutSeries, diskFree, diskTotal, diskFailed, openLogFiles, maxConns *prometheus.Desc
 
@@ -58,6 +59,9 @@ func newState(b *Broker, connLimit int) *state {
 	desc(&s.underReplicated, "kafka_server_replicamanager_underreplicatedpartitions", "Partitions led here with fewer in-sync replicas than replicas.")
 	desc(&s.underMinISR, "kafka_server_replicamanager_underminisrpartitioncount", "Partitions led here with fewer in-sync replicas than min.insync.replicas.")
 	desc(&s.atMinISR, "kafka_server_replicamanager_atminisrpartitioncount", "Partitions led here with exactly min.insync.replicas in-sync replicas.")
+
+	desc(&s.reassigning, "kafka_server_replicamanager_reassigningpartitions", "Partitions led here whose replicas are being moved.")
+	desc(&s.maxLag, "kafka_server_replicafetchermanager_maxlag", "Of what this broker follows, the most acknowledged records that one partition lacks here.", "clientId")
 
 	desc(&s.activeController, "kafka_controller_kafkacontroller_activecontrollercount", "1 on the active controller.")
 	desc(&s.activeBrokers, "kafka_controller_kafkacontroller_activebrokercount", "Brokers that are not fenced.")
@@ -124,6 +128,8 @@ type scrape struct {
 
 	topicsSeen, partitionsSeen                                             int
 	here, led, broken, fewInSync, belowMin, onMin, withoutLeader, notFirst int
+	moving                                                                 int
+	lag                                                                    int64
 }
 
 func (sc *scrape) gauge(d *prometheus.Desc, v float64, labels ...string) {
@@ -159,11 +165,13 @@ func (sc *scrape) partition(t *image.Topic, i int32, p *image.Partition) {
 	few, below, at := len(p.ISR) < len(p.Replicas), len(p.ISR) < minISR, len(p.ISR) == minISR
 	sc.here++
 	sc.broken += one(err != nil)
+	sc.lag = max(sc.lag, st.Lag)
 	if leads {
 		sc.led++
 		sc.fewInSync += one(few)
 		sc.belowMin += one(below)
 		sc.onMin += one(at)
+		sc.moving += one(p.Moving != nil)
 	}
 	if sc.partitionsSeen++; sc.partitionsSeen > maxPartitionSeries {
 		return
@@ -197,6 +205,8 @@ func (sc *scrape) sums() {
 	sc.gauge(sc.underReplicated, float64(sc.fewInSync))
 	sc.gauge(sc.underMinISR, float64(sc.belowMin))
 	sc.gauge(sc.atMinISR, float64(sc.onMin))
+	sc.gauge(sc.reassigning, float64(sc.moving))
+	sc.gauge(sc.maxLag, float64(sc.lag), "Replica")
 	sc.gauge(sc.withoutSeries, float64(max(sc.topicsSeen-maxTopicSeries, 0)), "topics")
 	sc.gauge(sc.withoutSeries, float64(max(sc.partitionsSeen-maxPartitionSeries, 0)), "partitions")
 	sc.gauge(sc.lastApplied, float64(sc.img.Index()))

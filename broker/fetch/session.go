@@ -198,6 +198,17 @@ func (f *Fetcher) find(in *Incoming) (*session, error) {
 	return s, nil
 }
 
+// LastFetch is when a follower asked last in the session that its broker has here,
+// zero if it has none.
+func (f *Fetcher) LastFetch(broker int32) time.Time {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if e := f.sessions[f.follows[broker]]; e != nil {
+		return e.Value.(*session).used
+	}
+	return time.Time{}
+}
+
 func (f *Fetcher) drop(id int32) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -77,7 +77,8 @@ func (b *Broker) fetch(ctx context.Context, r *protocol.Request, done func(*prot
 		for i := range a.Rows {
 			row := &a.Rows[i]
 			if in.Follower != nil {
-				break
+				b.Replicas.CountReplicated(row.Records.Len())
+				continue
 			}
 			b.Replicas.CountFetch(row.Replica, row.Records.Len(), row.Err)
 		}

@@ -94,7 +94,7 @@ func (p *Partition) Answered(a Answer, start int64) (Action, int64, error) {
 // Fetched says that this replica's log now ends at end, and what its leader's
 // high watermark is. Of what lies below that, it need not have everything.
 func (p *Partition) Fetched(end, highWatermark int64) Effects {
-	p.logEnd = end
+	p.logEnd, p.told = end, highWatermark
 	var e Effects
 	if hw := min(highWatermark, end); !p.leading && hw > p.highWatermark {
 		p.highWatermark, e.Moved = hw, true

@@ -19,6 +19,7 @@ type office struct {
 	// pending is the ISR that was proposed and of which nobody here knows whether
 	// the controller has it, nil for none. Nothing else is proposed meanwhile.
 	pending []int32
+	asked   time.Time // when it was proposed
 }
 
 // follower is a replica elsewhere, as it reported itself.
@@ -29,6 +30,7 @@ type follower struct {
 	// The offsets are -1 until it reports in this leader epoch.
 	logStart, logEnd, flushedEnd int64
 	flushing, fetching           pace
+	fetched                      time.Time // when it reported last, be it progress or not
 }
 
 // pace is how one end of a follower keeps up with the leader's log end. Reaching
@@ -67,6 +69,7 @@ type Report struct {
 type Change struct {
 	LeaderEpoch, PartitionEpoch int32
 	ISR                         []Member
+	Shrinks                     bool // it takes members out; others add some
 }
 
 // Member is a broker of a proposed ISR, with the epoch of the incarnation that
@@ -129,7 +132,9 @@ func (p *Partition) Reported(r Report, found EpochEnd, start int64, now time.Tim
 		return e, fmt.Errorf("%w: broker %d, the replicas are %v", ErrNotReplica, r.Replica, p.replicas)
 	case r.BrokerEpoch < f.brokerEpoch:
 		return e, fmt.Errorf("%w: broker %d in epoch %d, it has reported in %d", ErrNotReplica, r.Replica, r.BrokerEpoch, f.brokerEpoch)
-	case r.LogEnd < start || r.LogEnd > p.logEnd:
+	}
+	f.fetched = now
+	if r.LogEnd < start || r.LogEnd > p.logEnd {
 		return e, nil
 	}
 	if _, differs := p.Diverges(r.LastEpoch, r.LogEnd, found); differs && r.LastEpoch >= 0 {
@@ -143,7 +148,7 @@ func (p *Partition) Reported(r Report, found EpochEnd, start int64, now time.Tim
 	f.fetching.reach(f.logEnd, p.logEnd, now)
 	f.flushing.reach(f.flushedEnd, p.logEnd, now)
 	p.advance(now, &e)
-	p.expand(&e)
+	p.expand(now, &e)
 	return e, nil
 }
 
@@ -240,26 +245,29 @@ func (p *Partition) Tick(now time.Time, eligible func(id int32, epoch int64) boo
 	}
 	p.shrink(now, &e)
 	p.advance(now, &e)
-	p.expand(&e)
+	p.expand(now, &e)
 	return e
 }
 
 // expand proposes those who have all that may have been acknowledged.
-func (p *Partition) expand(e *Effects) {
-	p.propose(e, func(f *follower, in bool) bool {
-		return in || f.eligible && f.flushedEnd >= max(p.start, p.highWatermark)
+func (p *Partition) expand(now time.Time, e *Effects) {
+	p.propose(now, e, func(f *follower, in bool) bool {
+		return in || f.eligible && f.flushedEnd >= p.threshold()
 	})
 }
+
+// threshold is the flushed end from which on a follower may enter the ISR.
+func (p *Partition) threshold() int64 { return max(p.start, p.highWatermark) }
 
 // shrink proposes to go on without those who have been behind for too long. One
 // that has everything is not, however long ago it said so.
 func (p *Partition) shrink(now time.Time, e *Effects) {
-	p.propose(e, func(f *follower, in bool) bool {
+	p.propose(now, e, func(f *follower, in bool) bool {
 		return in && (f.flushedEnd >= p.logEnd || p.recent(f.flushing, now))
 	})
 }
 
-func (p *Partition) propose(e *Effects, stays func(f *follower, in bool) bool) {
+func (p *Partition) propose(now time.Time, e *Effects, stays func(f *follower, in bool) bool) {
 	if !p.leading || p.pending != nil {
 		return
 	}
@@ -273,7 +281,7 @@ func (p *Partition) propose(e *Effects, stays func(f *follower, in bool) bool) {
 	if len(next) == len(p.isr) && !slices.ContainsFunc(next, func(id int32) bool { return !slices.Contains(p.isr, id) }) {
 		return
 	}
-	p.pending, e.Propose = next, true
+	p.pending, p.asked, e.Propose = next, now, true
 }
 
 // Proposal is the change to ask the controller for. What comes of it is told by
@@ -282,7 +290,7 @@ func (p *Partition) Proposal() (Change, bool) {
 	if p.pending == nil {
 		return Change{}, false
 	}
-	c := Change{LeaderEpoch: p.leaderEpoch, PartitionEpoch: p.partitionEpoch}
+	c := Change{LeaderEpoch: p.leaderEpoch, PartitionEpoch: p.partitionEpoch, Shrinks: len(p.pending) < len(p.isr)}
 	for _, id := range p.pending {
 		m := Member{id, -1}
 		if f := p.follower(id); f != nil {
@@ -297,26 +305,26 @@ func (p *Partition) Proposal() (Change, bool) {
 // metadata has told something newer, that holds.
 func (p *Partition) Altered(c Change, partitionEpoch int32, isr []int32, now time.Time) Effects {
 	var e Effects
-	if !p.asked(c) || partitionEpoch < p.partitionEpoch {
+	if !p.isPending(c) || partitionEpoch < p.partitionEpoch {
 		return e
 	}
 	p.pending, p.partitionEpoch, p.isr = nil, partitionEpoch, isr
 	p.advance(now, &e)
-	p.expand(&e)
+	p.expand(now, &e)
 	return e
 }
 
 // Declined says that the controller has not made the change, and will not.
 func (p *Partition) Declined(c Change, now time.Time) Effects {
 	var e Effects
-	if p.asked(c) {
+	if p.isPending(c) {
 		p.pending = nil
 		p.advance(now, &e)
 	}
 	return e
 }
 
-// asked tells whether a change is the one that is pending.
-func (p *Partition) asked(c Change) bool {
+// isPending tells whether a change is the one that is pending.
+func (p *Partition) isPending(c Change) bool {
 	return p.pending != nil && c.LeaderEpoch == p.leaderEpoch && c.PartitionEpoch == p.partitionEpoch
 }

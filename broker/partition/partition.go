@@ -79,6 +79,9 @@ type Partition struct {
 	isr            []int32
 
 	logEnd, flushedEnd, highWatermark int64
+	// told is the high watermark that the leader of this epoch told this follower,
+	// which may be beyond the log's end.
+	told int64
 
 	forFlush, forWatermark queue // acks=1, acks=all
 
@@ -126,6 +129,9 @@ func (p *Partition) Update(s *image.Partition, settings Settings, logEnd, flushe
 	p.leaderEpoch, p.partitionEpoch = s.LeaderEpoch, s.PartitionEpoch
 	p.replicas, p.isr = s.Replicas, s.ISR
 	p.logEnd, p.flushedEnd = logEnd, flushedEnd
+	if p.leaderEpoch != epoch {
+		p.told = 0
+	}
 	if led && (!p.leading || p.leaderEpoch != epoch) {
 		// The next leader may not have what these wait for.
 		e.Failed, e.Failure = p.takeAll(), ErrNotLeader
@@ -139,7 +145,7 @@ func (p *Partition) Update(s *image.Partition, settings Settings, logEnd, flushe
 	}
 	p.watch(now)
 	p.advance(now, &e)
-	p.expand(&e)
+	p.expand(now, &e)
 	return e
 }
 

@@ -35,11 +35,15 @@ const self = 1
 //	may all|leader|none                                 => ok, or why nothing may be appended
 //	knows EPOCH                                         => ok, or why such a client is refused
 //	fail                                                => the waits that end
+//	why BROKER                                          => what it is to the ISR, and why
+//	seen BROKER                                         => its ends, and when it had all: written, flushed; when it fetched
+//	lag                                                 => records this follower lacks, and what it waits for
 type script struct {
 	p               *partition.Partition
 	logEnd, flushed int64
 	now             time.Time
 	asked           partition.Change
+	gone            string // the broker that the metadata has as fenced
 }
 
 var acksOf = map[string]partition.Acks{"all": partition.AcksAll, "leader": partition.AcksLeader, "none": partition.AcksNone}
@@ -72,15 +76,19 @@ func (s *script) run(t *testing.T, line string) string {
 		}
 		return effects(s.p, e)
 	case "tick":
-		gone := strings.TrimPrefix(strings.Join(words[1:], ""), "gone=")
-		return effects(s.p, s.p.Tick(s.now, func(id int32, _ int64) bool { return fmt.Sprint(id) != gone }))
+		s.gone = strings.TrimPrefix(strings.Join(words[1:], ""), "gone=")
+		return effects(s.p, s.p.Tick(s.now, func(id int32, _ int64) bool { return fmt.Sprint(id) != s.gone }))
 	case "proposal":
 		c, ok := s.p.Proposal()
 		if !ok {
 			return "none"
 		}
 		s.asked = c
-		return fmt.Sprint(c.ISR, " in ", c.LeaderEpoch, "/", c.PartitionEpoch)
+		text := fmt.Sprint(c.ISR, " in ", c.LeaderEpoch, "/", c.PartitionEpoch)
+		if c.Shrinks {
+			text += " shrinks"
+		}
+		return text
 	case "altered":
 		var isr []int32
 		for id := range strings.SplitSeq(words[1], ",") {
@@ -113,11 +121,41 @@ func (s *script) run(t *testing.T, line string) string {
 		return reason(s.p.CheckAppend(acksOf[words[1]]))
 	case "knows":
 		return reason(s.p.CheckLeader(int32(number(1))))
+	case "lag":
+		return fmt.Sprint(s.p.Lag(), ": ", s.p.Waits())
 	case "fail":
 		return effects(s.p, partition.Effects{Failed: s.p.Fail()})
 	}
+	if words[0] == "why" || words[0] == "seen" {
+		return s.of(words[0], int32(number(1)))
+	}
 	t.Fatalf("no step is called %q", words[0])
 	return ""
+}
+
+func (s *script) of(what string, id int32) string {
+	missing := func(id int32, _ int64) string {
+		if fmt.Sprint(id) == s.gone {
+			return "fenced"
+		}
+		return ""
+	}
+	at := func(t time.Time) string {
+		if t.IsZero() {
+			return "never"
+		}
+		return fmt.Sprint(t.Unix())
+	}
+	for _, f := range s.p.Followers(s.now, missing) {
+		switch {
+		case f.ID != id:
+		case what == "why":
+			return fmt.Sprint(f.Standing, ": ", f.Why)
+		default:
+			return fmt.Sprintf("%d,%d %s %s %s", f.LogEnd, f.FlushedEnd, at(f.LogCaughtUp), at(f.CaughtUp), at(f.Fetched))
+		}
+	}
+	return "unknown"
 }
 
 func (s *script) report(words []string) partition.Report {
@@ -437,7 +475,7 @@ var scripts = map[string]string{
 		tick                 => hw 10
 		at 81                => ok
 		tick                 => hw 10 proposes
-		proposal             => [{1 -1}] in 0/0
+		proposal             => [{1 -1}] in 0/0 shrinks
 		tick                 => hw 10
 		altered 1 pe=1       => hw 20 moved done [A]`,
 	"who has everything stays, however long ago it said so": `
@@ -535,6 +573,97 @@ var scripts = map[string]string{
 		fetched 30 3         => hw 25
 		truncated 28         => hw 25
 		truncated 20         => hw 20`,
+
+	"why: in sync": `
+		lead 0 isr=2         => hw 0
+		append 50            => hw 0
+		at 3                 => ok
+		why 2                => in: it has not fetched in this leader epoch, behind for 3s of the 30s that replica.lag.time.max.ms allows
+		seen 2               => -1,-1 0 0 never
+		report 2 50,20       => hw 0
+		why 2                => in: flushed to 20 of 50, written to 50, behind for 3s of the 30s that replica.lag.time.max.ms allows
+		seen 2               => 50,20 3 0 3
+		at 5                 => ok
+		report 2 50,50       => hw 0
+		at 100               => ok
+		why 2                => in: it has everything
+		seen 2               => 50,50 100 100 5
+		append 60            => hw 0
+		at 101               => ok
+		why 2                => in: flushed to 50 of 60, behind for 1s of the 30s that replica.lag.time.max.ms allows
+		tick gone=2          => hw 0
+		why 2                => in: the controllers have it as fenced
+		why 1                => unknown
+		follow 1             => hw 0
+		why 2                => unknown`,
+	"why: it leaves, is out, and comes back": `
+		lead 0 isr=2 log=10,10 => hw 0
+		report 2 10,10       => hw 10 moved
+		append 50            => hw 10
+		report 2 30,20       => hw 10
+		flush 50             => hw 20 moved
+		at 30                => ok
+		why 2                => in: flushed to 20 of 50, written to 30, behind for 30s of the 30s that replica.lag.time.max.ms allows
+		at 31                => ok
+		why 2                => in: flushed to 20 of 50, written to 30, behind for 31s, more than replica.lag.time.max.ms (30s)
+		tick                 => hw 20 proposes
+		at 33                => ok
+		why 2                => leaves: flushed to 20 of 50, written to 30, behind for 33s, more than replica.lag.time.max.ms (30s); asked for 2s ago
+		proposal             => [{1 -1}] in 0/0 shrinks
+		altered 1 pe=1       => hw 50 moved
+		why 2                => out: flushed to 20 of 50, written to 30, behind for 33s, more than replica.lag.time.max.ms (30s); it may enter from 50 on, the high watermark
+		append 60            => hw 50
+		report 2 50,50 fenced => hw 50
+		why 2                => out: flushed to 50 of 60, behind for 33s, more than replica.lag.time.max.ms (30s); it has reached 50, the high watermark, and is asked for with its next fetch
+		at 34                => ok
+		report 2 60,60       => hw 50 proposes
+		at 36                => ok
+		why 2                => enters: it has everything; asked for 2s ago
+		proposal             => [{1 -1} {2 7}] in 0/1
+		declined             => hw 50
+		why 2                => out: it has everything; it is asked for with its next fetch
+		tick gone=2          => hw 50
+		why 2                => out: the controllers have it as fenced`,
+	"why: it has said nothing, or nothing of use": `
+		lead 3 isr=1 log=20,20 => hw 20 moved
+		why 2                => out: it has not fetched in this leader epoch; it has not had everything in this leader epoch
+		report 2 30,30       => hw 20
+		why 2                => out: what its log ends with is not in this log: it has to cut it first
+		seen 2               => -1,-1 never never 0
+		report 2 20,-1       => hw 20
+		why 2                => out: it fetches, and does not say what it has flushed; it has not had everything in this leader epoch
+		report 2 9,9         => hw 20
+		why 2                => out: flushed to 9 of 20; it has not had everything in this leader epoch; it may enter from 20 on, the high watermark
+		report 3 20,20       => hw 20 proposes
+		why 3                => enters: it has everything; asked for 0s ago
+		report 2 20,20       => hw 20
+		why 2                => out: it has everything; another change of those in sync is asked for, it is next`,
+	"why: the epoch's begin counts, where the watermark is not there yet": `
+		fetched 20 5         => hw 5 moved
+		lead 3 isr=1 replicas=2 min=2 log=20,20 => hw 5
+		report 2 10,10       => hw 5
+		why 2                => out: flushed to 10 of 20; it has not had everything in this leader epoch; it may enter from 20 on, where this leader epoch began`,
+	"why: os: written is flushed": `
+		lead 0 isr=2 os      => hw 0
+		append 30            => hw 0
+		report 2 20,0        => hw 20 moved
+		why 2                => in: written to 20 of 30, behind for 0s of the 30s that replica.lag.time.max.ms allows`,
+	"what a follower lacks, and waits for": `
+		lag                  => 0: an election: nobody leads
+		follow 1             => hw 0
+		lag                  => 0: more: it has all that it was told of
+		fetched 10 25        => hw 10 moved
+		lag                  => 15: records: it has written to 10, and 25 is acknowledged
+		fetched 30 25        => hw 25 moved
+		lag                  => 0: its disk: it has written to 30, and flushed to 0
+		follow 1 log=30,30   => hw 25
+		lag                  => 0: more: it has all that it was told of
+		truncated 20         => hw 20
+		lag                  => 5: records: it has written to 20, and 25 is acknowledged
+		follow 2             => hw 20
+		lag                  => 0: more: it has all that it was told of
+		orphan 3             => hw 20
+		lag                  => 0: an election: nobody leads`,
 }
 
 func TestScripts(t *testing.T) {

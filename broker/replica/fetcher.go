@@ -47,6 +47,11 @@ type fetcher struct {
 	// image has the leader as gone, or doubtTime is over. It is nil before the first
 	// loss.
 	doubt chan struct{}
+
+	connected time.Time // since when there is a connection, zero for none
+	failure   error     // why there is none, if it was tried
+	answered  time.Time // when the leader answered last, or was connected to
+	underWay  int       // fetches
 }
 
 // source is where a replica gets its records: a partition of a fetcher. The
@@ -60,6 +65,8 @@ type source struct {
 	gone   bool  // the fetcher follows it no more
 	epoch  int32 // leader epoch of the latest request that names it
 	failed int   // answers with an error, one after the other
+	// trouble is the last of these errors.
+	trouble error
 }
 
 // follow gives a replica to the fetcher of its leader, and takes it from the one
@@ -181,6 +188,7 @@ func (f *fetcher) run(ctx context.Context) {
 			pause = firstPause
 		}
 		if err != nil && ctx.Err() == nil {
+			f.fell(err)
 			f.m.log.Debug("a leader could not be followed", "leader", f.leader, "error", err, "again in", pause)
 		}
 		select {
@@ -215,6 +223,7 @@ func (f *fetcher) connect(ctx context.Context) (served bool, err error) {
 	defer cancel()
 	t := &talk{f: f, conn: conn}
 	f.restart()
+	defer f.fell(nil)
 	for {
 		if err := t.ask(talking); err != nil {
 			return t.session != 0, err
@@ -306,10 +315,19 @@ func (f *fetcher) idle() bool {
 	return len(f.sources) == 0
 }
 
-// restart forgets what was said in a session before.
+// fell says that there is no connection.
+func (f *fetcher) fell(why error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.connected, f.underWay, f.failure = time.Time{}, 0, why
+}
+
+// restart begins a connection, and forgets what was said in a session before.
 func (f *fetcher) restart() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.connected = time.Now()
+	f.answered = f.connected
 	f.forgotten = nil
 	for _, s := range f.sources {
 		s.named = false
@@ -355,6 +373,9 @@ func (t *talk) ask(ctx context.Context) error {
 		}
 		due := make(chan answered, 1)
 		t.due = append(t.due, due)
+		f.mu.Lock()
+		f.underWay = len(t.due)
+		f.mu.Unlock()
 		go func() {
 			a, err := await(ctx)
 			due <- answered{a, err}
@@ -419,6 +440,9 @@ func (t *talk) take(a answered) error {
 	}
 	t.session = a.Session
 	now := time.Now()
+	t.f.mu.Lock()
+	t.f.answered, t.f.underWay = now, len(t.due)
+	t.f.mu.Unlock()
 	for i := range a.Partitions {
 		t.f.partition(&a.Partitions[i], now)
 	}
@@ -441,7 +465,7 @@ func (f *fetcher) partition(p *peer.FetchedPartition, now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err == nil {
-		s.failed = 0
+		s.failed, s.trouble = 0, nil
 		if again {
 			f.note(s, true)
 		}
@@ -449,6 +473,7 @@ func (f *fetcher) partition(p *peer.FetchedPartition, now time.Time) {
 	}
 	pause := min(firstPause<<min(s.failed, 16), f.m.cfg.FetchBackoff)
 	s.failed++
+	s.trouble = err
 	f.m.log.Debug("a partition could not be followed", "partition", s.r.name, "leader", f.leader, "error", err, "again in", pause)
 	time.AfterFunc(pause, func() { f.tell(s, true) })
 }

@@ -86,6 +86,9 @@ func (r *Replica) appendFetched(p *peer.FetchedPartition, epoch int32, now time.
 	end, err := r.log.AppendFetched(p.Records, epoch, now)
 	r.m.wakeFlusher()
 	r.notify(r.part.Fetched(end, p.HighWatermark))
+	if err == nil {
+		r.m.metrics.replicationIn.Add(float64(len(p.Records)))
+	}
 	return storageError(err)
 }
 

@@ -116,7 +116,9 @@ func (r *Replica) proposal() (partition.Change, bool) {
 	return r.part.Proposal()
 }
 
+// altered is called once for each change that was asked for.
 func (r *Replica) altered(c partition.Change, a ISRAnswer) {
+	r.m.metrics.altered(c, a.Verdict)
 	r.act(func(now time.Time) partition.Effects {
 		switch a.Verdict {
 		case Made:

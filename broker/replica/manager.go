@@ -112,6 +112,7 @@ type Manager struct {
 	log     *slog.Logger
 	metrics *metrics
 	dirty   chan struct{} // holds one token while something may be dirty
+	flushed atomic.Int64  // nanoseconds that the last flush took
 
 	defaults map[string]string // the broker's values behind topic keys; the goroutine of Apply only
 	inert    map[string]bool   // settings named in the log since they do not act; likewise
@@ -435,6 +436,7 @@ func (m *Manager) flush() {
 	err := inParallel(round.Syncs())
 	took := time.Since(begun)
 	m.metrics.flushSeconds.Observe(took.Seconds())
+	m.flushed.Store(int64(took))
 	flushed := round.Done(took, err)
 	if err != nil {
 		m.failed(fmt.Errorf("%w: a flush failed; the data directory is closed for reading and writing until the broker is restarted: %w", ErrStorage, err))
@@ -459,6 +461,9 @@ func inParallel(syncs []func() error) error {
 	}
 	return g.Wait()
 }
+
+// LastFlush is how long the last flush of the data directory took, 0 for none yet.
+func (m *Manager) LastFlush() time.Duration { return time.Duration(m.flushed.Load()) }
 
 // Failed is closed when the data directory has failed: nothing is read from it or
 // written to it any more.

@@ -371,6 +371,7 @@ type Status struct {
 	Segments                  int
 	Start, End, HighWatermark int64
 	MinISR                    int
+	Lag                       int64 // of a follower, see partition.Partition.Lag
 	Err                       error // why nothing can be read or written here
 }
 
@@ -378,7 +379,7 @@ type Status struct {
 func (r *Replica) Status() Status {
 	r.mu.Lock()
 	log := r.log
-	s := Status{HighWatermark: r.part.HighWatermark(), MinISR: r.set.partition.MinISR, Err: r.broken}
+	s := Status{HighWatermark: r.part.HighWatermark(), MinISR: r.set.partition.MinISR, Lag: r.part.Lag(), Err: r.broken}
 	r.mu.Unlock()
 	if log != nil {
 		s.Bytes, s.Segments = log.Size()

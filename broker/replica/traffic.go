@@ -53,6 +53,10 @@ func (m *Manager) CountFetch(r *Replica, bytes int64, err error) {
 	m.trafficOf(r).fetch(bytes, err != nil)
 }
 
+// CountReplicated counts one partition of an answer to a follower's fetch. It is not
+// among what clients have done.
+func (m *Manager) CountReplicated(bytes int64) { m.metrics.replicationOut.Add(float64(bytes)) }
+
 func (m *Manager) countAppend(r *Replica, messages, bytes int64) {
 	m.traffic.appended(messages, bytes)
 	m.trafficOf(r).appended(messages, bytes)

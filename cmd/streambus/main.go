@@ -39,7 +39,7 @@ func main() {
 	// wrong usage.
 	accepted := false
 	root.PersistentPreRun = func(*cobra.Command, []string) { accepted = true }
-	root.AddCommand(serveCommand(), configCommand(), versionCommand(), healthCommand(), quorumCommand(), whyCommand(),
+	root.AddCommand(serveCommand(), configCommand(), versionCommand(), healthCommand(), quorumCommand(), partitionCommand(), whyCommand(),
 		topicCommand(), produceCommand(), consumeCommand(), inspectCommand(), adoptCommand())
 	root.InitDefaultCompletionCmd("")
 	group(root)

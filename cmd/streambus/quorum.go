@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -51,18 +52,9 @@ func quorumCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		client := http.Client{Timeout: 5 * time.Second}
-		resp, err := client.Get("http://" + addr + "/quorum")
-		if err != nil {
-			return fmt.Errorf("no controller answers on its admin listener: %w", err)
-		}
-		defer resp.Body.Close()
-		body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+		body, err := askAdmin(cmd.Context(), "controller", addr, "/quorum")
 		if err != nil {
 			return err
-		}
-		if resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("%s", strings.TrimSpace(string(body)))
 		}
 		if out.json() {
 			_, err := cmd.OutOrStdout().Write(body)
@@ -75,6 +67,32 @@ func quorumCommand() *cobra.Command {
 		return out.print(cmd.OutOrStdout(), q, func(w io.Writer) { writeQuorum(w, &q) })
 	}
 	return cmd
+}
+
+// maxAdminAnswer bounds what is read of an answer of the admin listener.
+const maxAdminAnswer = 64 << 20
+
+// askAdmin gets what a node answers on its admin listener.
+func askAdmin(ctx context.Context, node, addr, path string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("no %s answers on its admin listener: %w", node, err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAdminAnswer))
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s", strings.TrimSpace(string(body)))
+	}
+	return body, nil
 }
 
 func writeQuorum(w io.Writer, q *quorumInfo) {

@@ -64,13 +64,7 @@ func whyQuery(topic, since string, args []string, now time.Time) (url.Values, er
 	case len(args) == 2:
 		return nil, usagef("%s %s: say TOPIC, TOPIC-PARTITION, broker N, or cluster", args[0], args[1])
 	default:
-		q.Set("topic", args[0])
-		if at := strings.LastIndexByte(args[0], '-'); at > 0 {
-			if _, err := strconv.ParseUint(args[0][at+1:], 10, 31); err == nil {
-				q.Set("topic", args[0][:at])
-				q.Set("partition", args[0][at+1:])
-			}
-		}
+		nameQuery(q, args[0])
 	}
 	if since == "" {
 		return q, nil
@@ -85,6 +79,17 @@ func whyQuery(topic, since string, args []string, now time.Time) (url.Values, er
 	}
 	q.Set("since", at.Format(time.RFC3339Nano))
 	return q, nil
+}
+
+// nameQuery asks for a topic, or for a partition where the name ends as one's does.
+func nameQuery(q url.Values, name string) {
+	q.Set("topic", name)
+	if at := strings.LastIndexByte(name, '-'); at > 0 {
+		if _, err := strconv.ParseUint(name[at+1:], 10, 31); err == nil {
+			q.Set("topic", name[:at])
+			q.Set("partition", name[at+1:])
+		}
+	}
 }
 
 func askWhy(w io.Writer, admin string, q url.Values, out output) error {
