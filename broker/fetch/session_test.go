@@ -26,11 +26,11 @@ type client struct {
 	byID      bool
 	topic     image.UUID
 	wait      time.Duration
-	max       int32
+	max, min  int32
 }
 
 func newClient(d *disk, f *Fetcher) *client {
-	return &client{d: d, f: f, topic: d.topic.ID, max: math.MaxInt32}
+	return &client{d: d, f: f, topic: d.topic.ID, max: math.MaxInt32, min: 1}
 }
 
 // ask names partitions, each with an offset.
@@ -65,7 +65,7 @@ func (c *client) resolve(n Name) (*replica.Replica, error) {
 func (c *client) send(named map[int32]int64, forgotten ...int32) chan Answer {
 	in := &Incoming{
 		Session: c.id, Epoch: c.epoch, ByID: c.byID, Partitions: c.partitions(named),
-		MinBytes: 1, MaxBytes: c.max, MaxWait: c.wait, Resolve: c.resolve,
+		MinBytes: c.min, MaxBytes: c.max, MaxWait: c.wait, Resolve: c.resolve,
 	}
 	for _, i := range forgotten {
 		in.Forgotten = append(in.Forgotten, c.name(i))
@@ -363,4 +363,24 @@ func TestSessionAgainstALog(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A request that waits for more than what there is looks again at each append, also
+// to a partition that it has looked at before.
+func TestSessionWaitsForEnough(t *testing.T) {
+	d := newDisk(t, vfs.NewMem(), 1, nil)
+	size := int32(d.append(0, "x"))
+	c := newClient(d, New(math.MaxInt32, 10, false))
+	c.open(map[int32]int64{0: 1})
+	c.wait, c.min = never, 3*size
+	answer := c.send(nil)
+	for i := range 3 {
+		select {
+		case a := <-answer:
+			t.Fatalf("with %d of 3 batches it is answered: %+v", i, a)
+		default:
+		}
+		d.append(0, "x")
+	}
+	expect(t, <-answer, "0:3@4 ")
 }
