@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -261,4 +262,65 @@ func TestDeletedEverywhere(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A client that comes to another broker than the leader is told who leads, and where
+// (KIP-951).
+func TestPointedToLeader(t *testing.T) {
+	c := startCluster(t, 3)
+	c.replicated("t")
+	c.put("t", "x")
+	p, _, err := c.leaderOf("t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := c.nodes[p.id%3]
+	port, err := strconv.Atoi(p.port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	produce := produceRequest("t", 0, -1, batchtest.Values("y").Encode())
+	produce.Version = 12
+	resp, err := exchange(other.addr(), produce, 5*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	produced := resp.(*kmsg.ProduceResponse)
+	row := produced.Topics[0].Partitions[0]
+	if protocol.ErrorCode(row.ErrorCode) != protocol.NotLeaderOrFollower || row.CurrentLeader.LeaderID != p.id || row.CurrentLeader.LeaderEpoch < 0 ||
+		len(produced.Brokers) != 1 || produced.Brokers[0].NodeID != p.id || int(produced.Brokers[0].Port) != port {
+		t.Errorf("a produce is answered %+v, brokers %+v", row, produced.Brokers)
+	}
+	fetch := fetchRequest("t", 0, 0)
+	fetch.Version = 16
+	img := c.nodes[0] // any node knows the topic's id
+	described, err := exchange(img.addr(), metadataByName("t"), 5*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fetch.Topics[0].TopicID = described.(*kmsg.MetadataResponse).Topics[0].TopicID
+	fetch.Topics[0].Partitions[0].CurrentLeaderEpoch = 0
+	p.signal(os.Kill) // the next leader has another epoch
+	c.put("t", "z")
+	if p, _, err = c.leaderOf("t"); err != nil {
+		t.Fatal(err)
+	}
+	if resp, err = exchange(p.addr(), fetch, 5*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	fetched := resp.(*kmsg.FetchResponse)
+	got := fetched.Topics[0].Partitions[0]
+	if protocol.ErrorCode(got.ErrorCode) != protocol.FencedLeaderEpoch || got.CurrentLeader.LeaderID != p.id || got.CurrentLeader.LeaderEpoch < 1 ||
+		len(fetched.Brokers) != 1 || fetched.Brokers[0].NodeID != p.id {
+		t.Errorf("a fetch is answered %+v, brokers %+v", got, fetched.Brokers)
+	}
+}
+
+func metadataByName(topic string) *kmsg.MetadataRequest {
+	req := kmsg.NewPtrMetadataRequest()
+	req.Version = 12
+	q := kmsg.NewMetadataRequestTopic()
+	q.Topic = &topic
+	req.Topics = append(req.Topics, q)
+	return req
 }
