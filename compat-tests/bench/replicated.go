@@ -207,3 +207,22 @@ func (bin executable) followerReturns(b *bench) ([]figure, error) {
 	}
 	return []figure{rate(behind, took)}, err
 }
+
+// idleReplicas is what a cluster takes with partitions that nobody uses, each with a
+// replica on every node.
+func (bin executable) idleReplicas(partitions int32) measure {
+	return func(b *bench) ([]figure, error) {
+		nodes, err := bin.cluster(b)
+		if err != nil {
+			return nil, err
+		}
+		on := *b
+		on.Server, on.replicas = nodes[0], clusterSize
+		_, err = on.topic(partitions, "ack")
+		b.next = on.next
+		if err != nil {
+			return nil, err
+		}
+		return bin.idleCluster(b)
+	}
+}
