@@ -19,7 +19,8 @@ type load struct {
 	seeds      []string
 	topic      string
 	partitions int32
-	rate       int // records a second, of all producers
+	rate       int  // records a second, of all producers
+	killed     bool // nodes are
 
 	sends [][]Sent
 	reads [][]Read
@@ -80,10 +81,16 @@ func (e *errorList) add(err error) {
 }
 
 // produce sends until ctx ends, and waits for what is under way. Client settings are
-// franz-go's defaults, which are idempotent with acks=all and never give up.
+// franz-go's defaults, which are idempotent with acks=all and never give up; but for
+// a connection that ends before its first answer, which they take for one that wants
+// TLS or SASL, and which a process that is killed as it starts gives.
 func (l *load) produce(ctx context.Context, id, producers int) error {
-	cl, err := kgo.NewClient(kgo.SeedBrokers(l.seeds...), kgo.RecordPartitioner(kgo.ManualPartitioner()),
-		kgo.MetadataMinAge(250*time.Millisecond), kgo.ClientID(fmt.Sprintf("producer-%d", id)))
+	opts := []kgo.Opt{kgo.SeedBrokers(l.seeds...), kgo.RecordPartitioner(kgo.ManualPartitioner()),
+		kgo.MetadataMinAge(250 * time.Millisecond), kgo.ClientID(fmt.Sprintf("producer-%d", id))}
+	if l.killed {
+		opts = append(opts, kgo.AlwaysRetryEOF())
+	}
+	cl, err := kgo.NewClient(opts...)
 	if err != nil {
 		return err
 	}

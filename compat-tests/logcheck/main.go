@@ -117,6 +117,7 @@ func (p *plan) run(ctx context.Context) (report *Report, err error) {
 		}
 	}()
 	l := &load{topic: "log", partitions: p.partitions, rate: p.rate, sends: make([][]Sent, p.producers), reads: make([][]Read, p.consumers+1)}
+	l.killed = slices.Contains(p.kinds, "kill") || slices.Contains(p.kinds, "storm")
 	for _, s := range nodes {
 		l.seeds = append(l.seeds, s.Addr)
 	}
