@@ -110,6 +110,11 @@ func TestPartitionsTell(t *testing.T) {
 		return nil
 	})
 	c.same("t")
+
+	leader.pause() // for long: its connections stay
+	c.tells(killed, fmt.Sprintf(`^waits for +an answer of node %d, which has said nothing for`, leader.id))
+	leader.resume()
+	c.tells(killed, `^waits for +more: it has all that it was told of$`)
 }
 
 // A node says where to ask about what it has no replica of, and a topic's answer has

@@ -187,8 +187,8 @@ func (f *fetcher) run(ctx context.Context) {
 		if served {
 			pause = firstPause
 		}
+		f.fell(err)
 		if err != nil && ctx.Err() == nil {
-			f.fell(err)
 			f.m.log.Debug("a leader could not be followed", "leader", f.leader, "error", err, "again in", pause)
 		}
 		select {
@@ -223,7 +223,6 @@ func (f *fetcher) connect(ctx context.Context) (served bool, err error) {
 	defer cancel()
 	t := &talk{f: f, conn: conn}
 	f.restart()
-	defer f.fell(nil)
 	for {
 		if err := t.ask(talking); err != nil {
 			return t.session != 0, err
@@ -315,7 +314,7 @@ func (f *fetcher) idle() bool {
 	return len(f.sources) == 0
 }
 
-// fell says that there is no connection.
+// fell says that there is no connection any more, and why, if that is an error.
 func (f *fetcher) fell(why error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"encoding/json"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"regexp"
 	"strings"
@@ -101,6 +103,31 @@ func TestPartitionWatch(t *testing.T) {
 	}
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("an interrupt: %v", err)
+	}
+}
+
+// An interrupt is no failure, whatever is under way.
+func TestPartitionWatchInterrupted(t *testing.T) {
+	asked := make(chan struct{})
+	silent := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		close(asked)
+		<-r.Context().Done()
+	}))
+	defer silent.Close()
+	cmd := command(t.Context(), t, "partition", "orders", "--watch", "--admin-listen", strings.TrimPrefix(silent.URL, "http://"))
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-asked:
+	case <-time.After(20 * time.Second):
+		t.Error("nothing was asked")
+	}
+	cmd.Process.Signal(os.Interrupt)
+	if err := cmd.Wait(); err != nil || out.String() != "" {
+		t.Errorf("%v, %s", err, out.String())
 	}
 }
 
