@@ -523,7 +523,9 @@ func TestDamagedRaftLog(t *testing.T) {
 		case <-p.exited:
 			refused++
 			said := p.out.text()
-			placed := strings.Contains(said, "page") || strings.Contains(said, "entry") || strings.Contains(said, "byte") || strings.Contains(said, "bucket")
+			placed := slices.ContainsFunc([]string{"page", "entry", "byte", "bucket", "the hard state", "the snapshot pointer"}, func(place string) bool {
+				return strings.Contains(said, place)
+			})
 			if p.cmd.ProcessState.ExitCode() != 1 || !strings.Contains(said, "log.db") || !placed {
 				t.Errorf("%s: it ends with %v and does not name file and place:\n%s", what, p.cmd.ProcessState, said)
 			}
