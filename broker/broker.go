@@ -529,6 +529,7 @@ func (b *Broker) apply(c follow.Change) {
 	}
 	if d.Settings {
 		b.replicas.SetDefaults(b.cfg.TopicDefaults(img))
+		b.replicas.SetRates(now, b.cfg.Dynamic(img, "leader.replication.throttled.rate"), b.cfg.Dynamic(img, "follower.replication.throttled.rate"))
 		d = d.WithAll(img)
 	}
 	if !b.acting {

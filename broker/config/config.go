@@ -146,7 +146,7 @@ func (c *Config) warn(format string, args ...any) {
 func (c *Config) Warnings() []string {
 	all := slices.Clone(c.warnings)
 	for _, name := range slices.Sorted(maps.Keys(c.values)) {
-		if k, _ := FindKey(name); !k.Acts(c.values[name].text) {
+		if k, _ := FindKey(name); k.Mode == DynamicOnly || !k.Acts(c.values[name].text) {
 			all = append(all, fmt.Sprintf("%s: %s=%s is accepted and makes no difference here", c.values[name].where, name, c.values[name].text))
 		}
 	}
@@ -240,7 +240,8 @@ type Value struct {
 }
 
 // Values are what a broker's setting is by each source that has it, the one in
-// force first. node is this broker, or image.EveryBroker for what brokers share.
+// force first. node is this broker, or image.EveryBroker for what brokers share. As
+// in Apache Kafka, a setting that is only set while brokers run has no value before.
 func (c *Config) Values(img *image.Image, node int32, name string) []Value {
 	var values []Value
 	if v, ok := img.BrokerConfig(node, name); ok && node != image.EveryBroker {
@@ -252,11 +253,22 @@ func (c *Config) Values(img *image.Image, node int32, name string) []Value {
 	if node == image.EveryBroker {
 		return values
 	}
+	k := mustFind(name)
+	if k.Mode == DynamicOnly {
+		return values
+	}
 	if v, ok := c.values[name]; ok {
 		values = append(values, Value{Name: name, Text: v.text, Null: v.text == "", Source: Static})
 	}
-	k := mustFind(name)
 	return append(values, Value{Name: name, Text: k.Default, Null: k.Default == "" && k.Type != image.List, Source: BuiltIn})
+}
+
+// Dynamic is the number in force of a setting that is only set while brokers run.
+func (c *Config) Dynamic(img *image.Image, name string) int64 {
+	if values := c.Values(img, c.NodeID(), name); len(values) > 0 {
+		return number(name, values[0].Text)
+	}
+	return number(name, mustFind(name).Default)
 }
 
 // TopicValues are the values behind a topic's setting: its own if it is set,

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -279,6 +280,30 @@ func TestTopicValues(t *testing.T) {
 	}
 	if got := c.TopicValues(dynamic, topic, key); !reflect.DeepEqual(got, want) {
 		t.Fatalf("values\n%v, want\n%v", got, want)
+	}
+}
+
+// What is only set while brokers run has no value before, whatever a file says.
+func TestDynamicOnly(t *testing.T) {
+	const name = "leader.replication.throttled.rate"
+	c := New()
+	if err := c.Set(name, "5", File, "file"); err != nil {
+		t.Fatal(err)
+	}
+	if w := strings.Join(c.Warnings(), "\n"); !strings.Contains(w, name+"=5 is accepted and makes no difference here") {
+		t.Errorf("warnings: %s", w)
+	}
+	all := map[int32][]image.Setting{image.EveryBroker: {{Key: name, Value: "9"}}}
+	for want, settings := range map[int64]map[int32][]image.Setting{
+		math.MaxInt64: {2: {{Key: name, Value: "7"}}},
+		9:             all,
+		8:             {image.EveryBroker: all[image.EveryBroker], 1: {{Key: name, Value: "8"}}},
+	} {
+		img := metadata(settings)
+		values := c.Values(img, 1, name)
+		if got := c.Dynamic(img, name); got != want || (len(values) == 0) != (want == math.MaxInt64) {
+			t.Errorf("%d is in force, want %d; it is shown as %v", got, want, values)
+		}
 	}
 }
 

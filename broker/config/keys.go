@@ -15,6 +15,7 @@ type Mode int
 const (
 	ReadOnly    Mode = iota
 	ClusterWide      // for one broker, or for all
+	DynamicOnly      // likewise, and in no other way
 )
 
 // Key is a setting of brokers.
@@ -25,6 +26,7 @@ type Key struct {
 
 func readOnly(k image.Key) Key    { return Key{k, ReadOnly} }
 func clusterWide(k image.Key) Key { return Key{k, ClusterWide} }
+func dynamicOnly(k image.Key) Key { return Key{k, DynamicOnly} }
 
 // RackAware is the one selector of replicas that there is, by the name that it has in
 // Kafka.
@@ -84,6 +86,8 @@ var own = []Key{
 	readOnly(image.NewKey("replica.fetch.backoff.ms", image.Int, "1000", image.AtLeast(0), "How long a follower pauses after an error.")),
 	readOnly(image.NewKey("replica.socket.timeout.ms", image.Int, "30000", image.AtLeast(1), "How long a follower waits for an answer.")),
 	readOnly(image.NewKey("replica.selector.class", image.Text, "", image.OneOf("", RackAware), "Whether consumers that tell their rack are sent to a replica there.")),
+	dynamicOnly(image.NewKey("leader.replication.throttled.rate", image.Long, maxLong, image.AtLeast(0), "Bytes a second that this broker gives to followers that are not in sync, of the replicas in leader.replication.throttled.replicas of their topics.")),
+	dynamicOnly(image.NewKey("follower.replication.throttled.rate", image.Long, maxLong, image.AtLeast(0), "Bytes a second that this broker asks for where it is not in sync, for the replicas in follower.replication.throttled.replicas of their topics.")),
 	readOnly(image.NewKey("authorizer.class.name", image.Text, "", image.OneOf(""), "There is no authorizer, so naming one is refused.")),
 
 	readOnly(image.NewKey("broker.id", image.Int, "-1", nil, "The former name of node.id, which counts where that is not set.")),

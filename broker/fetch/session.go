@@ -128,6 +128,9 @@ func (f *Fetcher) fetchAll(ctx context.Context, in *Incoming, done func(Answer))
 		names[i], asks[i] = in.Partitions[i].Name, in.Partitions[i].Ask
 		rep, err := in.Resolve(names[i])
 		asks[i].Replica, asks[i].Err = rep, cmp.Or(err, asks[i].Err)
+		if in.Follower != nil && asks[i].Err == nil {
+			asks[i].Quiet = !in.Partitions[i].State.Read || asks[i].debt(in.Follower) > 0
+		}
 	}
 	var s *session
 	if in.Epoch == openEpoch {
@@ -135,6 +138,7 @@ func (f *Fetcher) fetchAll(ctx context.Context, in *Incoming, done func(Answer))
 	}
 	req := Request{Asks: asks, MinBytes: in.MinBytes, MaxBytes: in.MaxBytes, MaxWait: in.MaxWait}
 	f.Start(ctx, req, func(rows []Row) {
+		charge(in.Follower, rows)
 		a := Answer{Names: names, Rows: rows}
 		if s != nil {
 			a.Session = s.id
@@ -169,9 +173,9 @@ func (f *Fetcher) open(in *Incoming) *session {
 		id = rand.Int32N(math.MaxInt32) + 1
 	}
 	s := &session{
-		f: f, id: id, byID: in.ByID, resolve: in.Resolve, follower: in.Follower != nil, used: now, epoch: 1, parts: map[Name]*part{},
+		f: f, id: id, byID: in.ByID, resolve: in.Resolve, follower: in.Follower, used: now, epoch: 1, parts: map[Name]*part{}, held: map[*part]struct{}{},
 	}
-	if s.follower {
+	if s.follower != nil {
 		f.follows[in.Follower.ID] = id
 	}
 	f.sessions[id] = f.recent.PushFront(s)
@@ -232,7 +236,7 @@ type session struct {
 	byID    bool
 	resolve func(Name) (*replica.Replica, error)
 
-	follower bool      // it is one's
+	follower *Follower // whose it is, nil for a consumer's
 	used     time.Time // Fetcher.mu
 
 	mu      sync.Mutex // guards the following, and makes reads follow one another
@@ -243,6 +247,8 @@ type session struct {
 	dirtyMu sync.Mutex // guards the following, and the parts' marks
 	dirty   []*part    // in the order of becoming so: who was served goes behind who was not
 	wake    func()
+	held    map[*part]struct{} // throttled, and not looked at until hold ends
+	hold    *time.Timer        // nil before the first
 }
 
 // part is a partition of a session. The session's mu guards it.
@@ -271,7 +277,7 @@ func (s *session) next(epoch int32) error {
 	s.mu.Unlock()
 	switch {
 	case before == nil:
-	case s.follower: // what there is to read, this request finds
+	case s.follower != nil: // what there is to read, this request finds
 		before.cut(func() { before.turn.(*increment).done(Answer{Session: s.id}) })
 	default:
 		before.look(true)
@@ -306,16 +312,16 @@ func (s *session) set(q Partition) (added int) {
 	if p == nil {
 		p = &part{name: q.Name, watermark: -1, start: -1}
 		p.watcher = replica.NewWatcher(func() { s.mark(p) })
-		if s.follower && !s.f.prompt {
+		if s.follower != nil && !s.f.prompt {
 			p.watcher = replica.NewFollowerWatcher(func() { s.mark(p) }, func() { s.markQuietly(p) })
-		} else if s.follower {
+		} else if s.follower != nil {
 			p.watcher = replica.NewFollowerWatcher(func() { s.mark(p) }, func() { s.mark(p) })
 		}
 		s.parts[q.Name] = p
 		added = 1
 	}
 	q.Replica = p.ask.Replica // which is being watched
-	q.Quiet = p.ask.Quiet && !q.State.Read
+	q.Quiet = s.follower != nil && !q.State.Read && (p.ask.Quiet || added > 0)
 	p.ask = q.Ask
 	s.mark(p)
 	return added
@@ -328,12 +334,18 @@ func (s *session) forget(p *part) {
 	}
 	s.dirtyMu.Lock()
 	p.gone = true
+	delete(s.held, p)
 	s.dirtyMu.Unlock()
 }
 
 func (s *session) close() (parts int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.dirtyMu.Lock()
+	if s.hold != nil {
+		s.hold.Stop()
+	}
+	s.dirtyMu.Unlock()
 	for _, p := range s.parts {
 		s.forget(p)
 	}
@@ -395,7 +407,7 @@ func (s *session) answered(names []Name, rows []Row) {
 	for i := range names {
 		if p := s.parts[names[i]]; p != nil {
 			p.note(&rows[i])
-			p.ask.Quiet = p.ask.Quiet || s.follower && rows[i].answers()
+			p.ask.Quiet = p.ask.Quiet || s.follower != nil && rows[i].answers()
 		}
 	}
 }
@@ -432,9 +444,10 @@ func (t *increment) read(must bool) func() {
 	req := Request{Asks: make([]Ask, len(parts)), MinBytes: t.min, MaxBytes: t.max}
 	for i, p := range parts {
 		req.Asks[i] = s.resolved(p)
+		s.throttle(p, &req.Asks[i])
 	}
 	rows, enough := pass(&req)
-	if s.follower {
+	if s.follower != nil {
 		for i, p := range parts {
 			enough = enough || rows[i].LogStart > p.start || s.f.prompt && rows[i].HighWatermark > p.watermark
 		}
@@ -464,12 +477,13 @@ func (t *increment) read(must bool) func() {
 		}
 	}
 	for _, p := range served {
-		if s.follower { // it says when it has it
+		if s.follower != nil { // it says when it has it
 			p.ask.Quiet = true
 		} else { // the client may ask for the same again without naming it
 			s.markQuietly(p)
 		}
 	}
+	charge(s.follower, a.Rows)
 	return func() { t.done(a) }
 }
 

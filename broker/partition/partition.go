@@ -155,6 +155,9 @@ func (p *Partition) LeaderEpoch() int32 { return p.leaderEpoch }
 // Leader is the broker that leads, or image.NoLeader.
 func (p *Partition) Leader() int32 { return p.leader }
 
+// InSync tells whether the metadata has a broker among the in-sync replicas.
+func (p *Partition) InSync(broker int32) bool { return slices.Contains(p.isr, broker) }
+
 // HighWatermark is the offset below which records are visible.
 func (p *Partition) HighWatermark() int64 { return p.highWatermark }
 

@@ -42,7 +42,9 @@ type fetcher struct {
 	mu        sync.Mutex // guards the following, and what it says in source
 	sources   map[key]*source
 	news      []*source
-	forgotten []peer.PartitionID // of the session, and not said yet
+	forgotten []peer.PartitionID   // of the session, and not said yet
+	held      map[*source]struct{} // throttled, and not asked for until hold ends
+	hold      *time.Timer          // nil before the first
 	// doubt is open from when the connection was lost until it is there again, the
 	// image has the leader as gone, or doubtTime is over. It is nil before the first
 	// loss.
@@ -104,7 +106,7 @@ func (m *Manager) fetcher(leader int32) *fetcher {
 	defer m.mu.Unlock()
 	f := m.fetchers[leader]
 	if f == nil {
-		f = &fetcher{m: m, leader: leader, wake: make(chan struct{}, 1), sources: map[key]*source{}}
+		f = &fetcher{m: m, leader: leader, wake: make(chan struct{}, 1), sources: map[key]*source{}, held: map[*source]struct{}{}}
 		m.fetchers[leader] = f
 		m.idle = append(m.idle, f)
 		select {
@@ -127,6 +129,7 @@ func (f *fetcher) drop(s *source) {
 	defer f.mu.Unlock()
 	s.gone = true
 	delete(f.sources, s.r.key)
+	delete(f.held, s)
 	if s.named {
 		f.forgotten = append(f.forgotten, s.r.id())
 		f.hurry()
@@ -151,6 +154,37 @@ func (f *fetcher) note(s *source, read bool) {
 		f.news = append(f.news, s)
 	}
 	f.hurry()
+}
+
+// holds tells whether a source is not to be asked for records now, and sees that it
+// is once it may be. f.mu is held.
+func (f *fetcher) holds(s *source, now time.Time) bool {
+	delete(f.held, s)
+	t := s.r.throttled()
+	if t == nil {
+		return false
+	}
+	wait := t.Wait(now)
+	if wait == 0 {
+		return false
+	}
+	f.held[s] = struct{}{}
+	if f.hold == nil {
+		f.hold = time.AfterFunc(wait, f.release)
+	} else {
+		f.hold.Reset(wait)
+	}
+	return true
+}
+
+// release has what was held asked for, or held again.
+func (f *fetcher) release() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for s := range f.held {
+		f.note(s, true)
+	}
+	clear(f.held)
 }
 
 func (f *fetcher) hurry() {
@@ -400,6 +434,7 @@ func (f *fetcher) request() (peer.FetchRequest, error) {
 		return req, errors.New("this broker is not registered")
 	}
 	req.BrokerEpoch = me.Epoch
+	now := time.Now()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	req.Forgotten = f.forgotten
@@ -416,7 +451,7 @@ func (f *fetcher) request() (peer.FetchRequest, error) {
 			continue // Apply has taken it away, or is about to
 		}
 		s.named, s.epoch = true, at.LeaderEpoch
-		at.MaxBytes, at.Read = cfg.FetchPartitionBytes, s.read
+		at.MaxBytes, at.Read = cfg.FetchPartitionBytes, s.read && !f.holds(s, now)
 		s.read = false
 		req.Partitions = append(req.Partitions, at)
 	}
@@ -459,6 +494,9 @@ func (f *fetcher) partition(p *peer.FetchedPartition, now time.Time) {
 	f.mu.Unlock()
 	if s == nil || epoch < 0 { // dropped, or added anew and not asked for yet
 		return
+	}
+	if t := s.r.throttled(); t != nil {
+		t.Take(now, int64(len(p.Records)))
 	}
 	again, err := s.r.fetched(p, epoch, now)
 	f.mu.Lock()

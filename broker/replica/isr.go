@@ -122,7 +122,9 @@ func (r *Replica) altered(c partition.Change, a ISRAnswer) {
 	r.act(func(now time.Time) partition.Effects {
 		switch a.Verdict {
 		case Made:
-			return r.part.Altered(c, a.PartitionEpoch, a.ISR, now)
+			e := r.part.Altered(c, a.PartitionEpoch, a.ISR, now)
+			r.easeOff(&r.set.throttled[leading])
+			return e
 		case Declined:
 			return r.part.Declined(c, now)
 		}

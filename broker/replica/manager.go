@@ -127,6 +127,8 @@ type Manager struct {
 	isrMu     sync.Mutex    // guards the following, and Replica.proposes
 	proposers []*Replica
 
+	throttles [sides]*Throttle
+
 	begin chan struct{} // holds a token while a fetcher is to be started
 
 	traffic traffic // over all topics
@@ -147,7 +149,7 @@ func New(cfg Config, dir *storage.Dir, log *slog.Logger, reg prometheus.Register
 		cfg: cfg, dir: dir, log: log, metrics: newMetrics(reg, dir.IndexRebuilds),
 		dirty: make(chan struct{}, 1),
 		parts: map[key]*Replica{}, logs: map[*storage.Log]*Replica{}, topics: map[image.UUID]*topicTraffic{},
-		inert: map[string]bool{}, fetchers: map[int32]*fetcher{},
+		inert: map[string]bool{}, fetchers: map[int32]*fetcher{}, throttles: [sides]*Throttle{newThrottle(), newThrottle()},
 		proposed: make(chan struct{}, 1), begin: make(chan struct{}, 1), dead: make(chan struct{}),
 	}
 	m.image.Store(image.Empty())

@@ -399,9 +399,11 @@ func (r *Replica) update(s *image.Partition, set settings) {
 		return
 	}
 	r.log.SetConfig(set.log)
+	before := r.set.throttled[leading]
 	r.set = set
 	e := r.part.Update(s, set.partition, r.log.EndOffset(), r.log.FlushedOffset(), time.Now())
 	r.notify(e)
+	r.easeOff(&before)
 	r.mu.Unlock()
 	r.finish(e)
 	r.m.follow(r)

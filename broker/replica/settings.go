@@ -15,6 +15,8 @@ type settings struct {
 	retains   bool // and by their age and number
 	retention storage.RetentionConfig
 	rules     *batch.Rules // of batches from clients; not changed once it is made
+
+	throttled [sides]throttled
 }
 
 func (m *Manager) settings(t *image.Topic) settings {
@@ -46,6 +48,10 @@ func (m *Manager) settings(t *image.Topic) settings {
 			Before:        number("message.timestamp.before.max.ms"),
 			After:         number("message.timestamp.after.max.ms"),
 			NeedKey:       t.Has("cleanup.policy", "compact", m.defaults),
+		},
+		throttled: [sides]throttled{
+			leading:   throttledAt(t.String("leader.replication.throttled.replicas", m.defaults), m.cfg.NodeID),
+			following: throttledAt(t.String("follower.replication.throttled.replicas", m.defaults), m.cfg.NodeID),
 		},
 	}
 }

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -81,12 +82,12 @@ var topicKeys = []TopicKey{
 	topicKey("flush.ms", Long, never, AtLeast(0), "",
 		"Flush after so much time. Without effect: what is acknowledged is flushed, see streambus.flush.").
 		from(BrokerKey{Name: "log.flush.interval.ms"}).inertAlways(),
-	topicKey("follower.replication.throttled.replicas", List, "", nil, "",
-		"Replicas whose replication is throttled on the follower's side.").inertAlways(),
+	topicKey("follower.replication.throttled.replicas", List, "", replicaList, "",
+		"Replicas that follow no faster than follower.replication.throttled.rate while they are not in sync, as partition:broker,... or * for all."),
 	topicKey("index.interval.bytes", Int, "4096", AtLeast(0), "log.index.interval.bytes",
 		"Bytes of the log between two entries of its index."),
-	topicKey("leader.replication.throttled.replicas", List, "", nil, "",
-		"Replicas whose replication is throttled on the leader's side.").inertAlways(),
+	topicKey("leader.replication.throttled.replicas", List, "", replicaList, "",
+		"Replicas that as leaders serve followers that are not in sync no faster than leader.replication.throttled.rate, as partition:broker,... or * for all."),
 	topicKey("local.retention.bytes", Long, "-2", AtLeast(-2), "log.local.retention.bytes",
 		"Bytes that stay on local disks in tiered storage; -2 stands for retention.bytes.").inertAlways(),
 	topicKey("local.retention.ms", Long, "-2", AtLeast(-2), "log.local.retention.ms",
@@ -174,6 +175,21 @@ func levels(low, high, other float64) func(string) error {
 		}
 		return in(v)
 	}
+}
+
+// replicaList allows what Apache Kafka does: * alone, or numbers of partitions and brokers. Empty items count for nothing.
+func replicaList(v string) error {
+	items := Items(v)
+	if slices.Equal(items, []string{"*"}) {
+		return nil
+	}
+	number := func(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }
+	for _, item := range items {
+		if p, b, _ := strings.Cut(item, ":"); !number(p) || !number(b) {
+			return errors.New("must be the literal '*' or a list of replicas in the following format: [partitionId]:[brokerId],[partitionId]:[brokerId],...")
+		}
+	}
+	return nil
 }
 
 // TopicKeys are all settings of topics, by name. The slice must not be changed.

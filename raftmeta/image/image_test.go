@@ -856,6 +856,7 @@ func TestUUIDText(t *testing.T) {
 }
 
 func TestTopicConfig(t *testing.T) {
+	const notReplicas = "must be the literal '*' or a list of replicas in the following format: [partitionId]:[brokerId],[partitionId]:[brokerId],..."
 	for _, c := range []struct{ key, value, want string }{
 		{"segment.bytes", "1048576", ""},
 		{"segment.bytes", "1048575", "must be at least 1048576"},
@@ -875,6 +876,16 @@ func TestTopicConfig(t *testing.T) {
 		{"compression.gzip.level", "10", "must be no more than 9"},
 		{"min.cleanable.dirty.ratio", "NaN", "not a number of type DOUBLE"},
 		{"preallocate", "yes", "must be true or false"},
+		{"leader.replication.throttled.replicas", "", ""},
+		{"leader.replication.throttled.replicas", "*", ""},
+		{"leader.replication.throttled.replicas", "0:1, 10:200,,99999999999:1", ""},
+		{"leader.replication.throttled.replicas", "*,0:1", notReplicas},
+		{"leader.replication.throttled.replicas", "0", notReplicas},
+		{"follower.replication.throttled.replicas", "0:1:2", notReplicas},
+		{"follower.replication.throttled.replicas", "0:", notReplicas},
+		{"follower.replication.throttled.replicas", ":1", notReplicas},
+		{"follower.replication.throttled.replicas", "-1:1", notReplicas},
+		{"follower.replication.throttled.replicas", "0 :1", notReplicas},
 		{"remote.storage.enable", "true", "must be one of: false"},
 	} {
 		got := ""
