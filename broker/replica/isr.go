@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/streambus/streambus/broker/partition"
@@ -51,6 +52,10 @@ func (m *Manager) propose(r *Replica) {
 	}
 	r.proposes = true
 	m.proposers = append(m.proposers, r)
+	m.hurryISR()
+}
+
+func (m *Manager) hurryISR() {
 	select {
 	case m.proposed <- struct{}{}:
 	default:
@@ -66,29 +71,32 @@ func (m *Manager) alterISRs(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
-		for pause := false; ; {
-			asking, changes := m.proposals()
-			if len(changes) == 0 {
-				break
-			}
-			for i, a := range m.cfg.AlterISR(ctx, changes) {
-				asking[i].altered(changes[i].Change, a)
-				if a.Verdict == Unanswered {
-					pause = true
-					m.propose(asking[i])
-				}
-			}
-			if !pause {
-				continue
-			}
-			pause = false
-			select {
-			case <-time.After(isrPause):
-			case <-ctx.Done():
-				return nil
-			}
+		if m.alterISR(ctx) {
+			continue
+		}
+		select {
+		case <-time.After(isrPause):
+		case <-ctx.Done():
+			return nil
 		}
 	}
+}
+
+// alterISR makes one request. What is not answered is to be asked for again.
+func (m *Manager) alterISR(ctx context.Context) (answered bool) {
+	asking, changes := m.proposals()
+	if len(changes) == 0 {
+		return true
+	}
+	answered = true
+	for i, a := range m.cfg.AlterISR(ctx, changes) {
+		asking[i].altered(changes[i].Change, a)
+		if a.Verdict == Unanswered {
+			answered = false
+			m.propose(asking[i])
+		}
+	}
+	return answered
 }
 
 // proposals takes what waits to be asked for.
@@ -96,9 +104,12 @@ func (m *Manager) proposals() (asking []*Replica, changes []ISRChange) {
 	m.isrMu.Lock()
 	n := min(len(m.proposers), maxISRChanges)
 	waiting := m.proposers[:n]
-	m.proposers = append([]*Replica(nil), m.proposers[n:]...)
+	m.proposers = slices.Clone(m.proposers[n:])
 	for _, r := range waiting {
 		r.proposes = false
+	}
+	if len(m.proposers) > 0 {
+		m.hurryISR()
 	}
 	m.isrMu.Unlock()
 	for _, r := range waiting {
