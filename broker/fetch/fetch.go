@@ -8,7 +8,8 @@
 //
 // Followers fetch like consumers, to the log's end. Each request of theirs also
 // reports how far they are, and ends the one that waits with an empty answer, so
-// that a flush is reported at once.
+// that a flush is reported at once. One that is throttled is given no records while
+// there is debt, and its request goes on waiting (KIP-73).
 package fetch
 
 import (

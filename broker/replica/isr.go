@@ -133,9 +133,7 @@ func (r *Replica) altered(c partition.Change, a ISRAnswer) {
 	r.act(func(now time.Time) partition.Effects {
 		switch a.Verdict {
 		case Made:
-			e := r.part.Altered(c, a.PartitionEpoch, a.ISR, now)
-			r.easeOff(&r.set.throttled[leading])
-			return e
+			return r.part.Altered(c, a.PartitionEpoch, a.ISR, now)
 		case Declined:
 			return r.part.Declined(c, now)
 		}

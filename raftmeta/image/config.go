@@ -186,7 +186,7 @@ func replicaList(v string) error {
 	number := func(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }
 	for _, item := range items {
 		if p, b, _ := strings.Cut(item, ":"); !number(p) || !number(b) {
-			return errors.New("must be the literal '*' or a list of replicas in the following format: [partitionId]:[brokerId],[partitionId]:[brokerId],...")
+			return errors.New("must be the literal '*' or a list of replicas, each as [partitionId]:[brokerId]")
 		}
 	}
 	return nil

@@ -856,7 +856,7 @@ func TestUUIDText(t *testing.T) {
 }
 
 func TestTopicConfig(t *testing.T) {
-	const notReplicas = "must be the literal '*' or a list of replicas in the following format: [partitionId]:[brokerId],[partitionId]:[brokerId],..."
+	const notReplicas = "must be the literal '*' or a list of replicas, each as [partitionId]:[brokerId]"
 	for _, c := range []struct{ key, value, want string }{
 		{"segment.bytes", "1048576", ""},
 		{"segment.bytes", "1048575", "must be at least 1048576"},
