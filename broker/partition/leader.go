@@ -140,6 +140,10 @@ func (p *Partition) Reported(r Report, found EpochEnd, start int64, now time.Tim
 	if _, differs := p.Diverges(r.LastEpoch, r.LogEnd, found); differs && r.LastEpoch >= 0 {
 		return e, nil
 	}
+	if r.BrokerEpoch > f.brokerEpoch && f.brokerEpoch >= 0 {
+		// Another life: that the one before kept up is no reason to wait for this one.
+		f.fetching, f.flushing = pace{goal: p.logEnd, set: now}, pace{goal: p.logEnd, set: now}
+	}
 	f.brokerEpoch, f.eligible = r.BrokerEpoch, r.Eligible
 	f.logStart, f.logEnd, f.flushedEnd = r.LogStart, r.LogEnd, min(r.FlushedEnd, r.LogEnd)
 	if p.settings.FlushOS {

@@ -560,6 +560,18 @@ var scripts = map[string]string{
 		report 3 10,10 start=4 => hw 10
 		awaitstart 5 C       => waits
 		follow 1             => hw 10 failed [C]`,
+	"a follower that begins another life is not waited for until it keeps up again": `
+		lead 0 isr=2         => hw 0
+		append 10            => hw 0
+		flush 10             => hw 0
+		report 2 10,10       => hw 10 moved
+		tick gone=2          => hw 10
+		lead 0 isr=1 pe=1    => hw 10
+		append 20            => hw 10
+		report 2 5,5 epoch=8 => hw 10
+		flush 20             => hw 20 moved
+		append 30            => hw 20
+		report 2 20,20 epoch=8 => hw 20 proposes`,
 	"who is no replica says nothing": `
 		lead 0 isr=1         => hw 0
 		report 9 0,0         => no replica
