@@ -3,6 +3,7 @@ package broker
 import (
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -63,6 +64,31 @@ func TestFailedFlushIsFinal(t *testing.T) {
 		if code := produce(); code != 56 {
 			t.Errorf("disk failing %v: error %d, want KAFKA_STORAGE_ERROR", disk, code)
 		}
+	}
+	n.stop()
+	<-n.done
+}
+
+// The directory has failed whatever it was that could not be made durable: nobody
+// has to produce for that to be noticed.
+func TestFailureWithoutAFlush(t *testing.T) {
+	var fail atomic.Bool
+	fs := vfs.NewFaulty(vfs.NewMem(), func(op vfs.Op, name string) error {
+		if op == vfs.OpSyncDir && name == "/data" && fail.Load() {
+			return vfs.ErrPowerCut
+		}
+		return nil
+	})
+	n := startNodeAt(t, Disk{FS: fs, RaftLog: memoryLog()}, "/data", "0")
+	r := newRaw(t, n.addr())
+	createTopic(r, "t")
+	ask[*kmsg.ProduceResponse](r, produceRequest("t", 0, -1, batchtest.Values("x").Encode()))
+	fail.Store(true)
+	deleteTopic(r, "t")
+	select {
+	case <-n.replicas.Failed():
+	case <-time.After(10 * time.Second):
+		t.Error("nobody has noticed")
 	}
 	n.stop()
 	<-n.done

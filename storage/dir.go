@@ -43,6 +43,7 @@ type Dir struct {
 	rebuilds atomic.Int64
 	moved    atomic.Bool                 // a log became more durable since the last checkpoint
 	failed   atomic.Pointer[FailedError] // latched
+	dead     chan struct{}               // closed then
 	serial   atomic.Uint64               // of names made in this life
 	minFree  atomic.Int64                // what appends leave free
 	room     atomic.Int64                // what they may take until it is measured again
@@ -76,7 +77,7 @@ func OpenDir(fs vfs.FS, path string) (*Dir, error) {
 	if err != nil { // the lock is a file, opened for writing
 		return nil, fmt.Errorf("data directory %s cannot be written to: check its owner and that the file system is not read-only: %w", path, err)
 	}
-	d := &Dir{fs: fs, path: path, lock: lock, epoch: noBrokerEpoch, files: newFiles(fs), logs: make(map[string]*Log), buried: make(map[string]bool), left: make(map[string]bool)}
+	d := &Dir{fs: fs, path: path, lock: lock, epoch: noBrokerEpoch, files: newFiles(fs), dead: make(chan struct{}), logs: make(map[string]*Log), buried: make(map[string]bool), left: make(map[string]bool)}
 	if err := d.load(); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
@@ -324,6 +325,9 @@ func (d *Dir) Failed() error {
 	return nil
 }
 
+// Dead is closed when Failed is not nil any more.
+func (d *Dir) Dead() <-chan struct{} { return d.dead }
+
 // mustSync latches the directory if a sync has failed.
 func (d *Dir) mustSync(err error) error {
 	if err != nil {
@@ -334,7 +338,9 @@ func (d *Dir) mustSync(err error) error {
 
 // fail latches the directory. The first reason stays.
 func (d *Dir) fail(err error) error {
-	d.failed.CompareAndSwap(nil, &FailedError{Dir: d.path, Latched: true, Err: err})
+	if d.failed.CompareAndSwap(nil, &FailedError{Dir: d.path, Latched: true, Err: err}) {
+		close(d.dead)
+	}
 	return d.failed.Load()
 }
 

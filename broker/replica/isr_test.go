@@ -198,7 +198,7 @@ func TestState(t *testing.T) {
 		l.m.Apply(image.Apply(l.img, 9, []image.Record{record}))
 		why(partition.Out, "the controllers have it as "+says)
 	}
-	l.m.failed(fmt.Errorf("the disk is gone"))
+	l.r.fail(fmt.Errorf("the disk is gone"))
 	if s := l.r.State(time.Now()); s.Error != "the disk is gone" || s.Leader != 1 || len(s.Replicas) != 2 {
 		t.Errorf("%+v", s)
 	}

@@ -119,8 +119,6 @@ type Manager struct {
 
 	full bool // the disk is; the goroutine of retention only
 
-	dead chan struct{} // closed when the data directory has failed; by the flusher
-
 	image atomic.Pointer[image.Image] // applied last
 
 	proposed  chan struct{} // holds a token while somebody proposes
@@ -150,7 +148,7 @@ func New(cfg Config, dir *storage.Dir, log *slog.Logger, reg prometheus.Register
 		dirty: make(chan struct{}, 1),
 		parts: map[key]*Replica{}, logs: map[*storage.Log]*Replica{}, topics: map[image.UUID]*topicTraffic{},
 		inert: map[string]bool{}, fetchers: map[int32]*fetcher{}, throttles: [sides]*Throttle{newThrottle(), newThrottle()},
-		proposed: make(chan struct{}, 1), begin: make(chan struct{}, 1), dead: make(chan struct{}),
+		proposed: make(chan struct{}, 1), begin: make(chan struct{}, 1),
 	}
 	m.image.Store(image.Empty())
 	reg.MustRegister(newTrafficCollector(m))
@@ -422,6 +420,9 @@ func (m *Manager) flusher(ctx context.Context) error {
 		select {
 		case <-m.dirty:
 			m.flush()
+		case <-m.dir.Dead():
+			m.fail()
+			return nil
 		case <-ctx.Done():
 			return nil
 		}
@@ -439,14 +440,9 @@ func (m *Manager) flush() {
 	took := time.Since(begun)
 	m.metrics.flushSeconds.Observe(took.Seconds())
 	m.flushed.Store(int64(took))
-	flushed := round.Done(took, err)
-	if err != nil {
-		m.failed(fmt.Errorf("%w: a flush failed; the data directory is closed for reading and writing until the broker is restarted: %w", ErrStorage, err))
-		return
-	}
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	for _, f := range flushed {
+	for _, f := range round.Done(took, err) {
 		if r := m.logs[f.Log]; r != nil { // not deleted meanwhile
 			r.flushed(f.Offset)
 		}
@@ -469,12 +465,13 @@ func (m *Manager) LastFlush() time.Duration { return time.Duration(m.flushed.Loa
 
 // Failed is closed when the data directory has failed: nothing is read from it or
 // written to it any more.
-func (m *Manager) Failed() <-chan struct{} { return m.dead }
+func (m *Manager) Failed() <-chan struct{} { return m.dir.Dead() }
 
-// failed is called once: there are no rounds after one that failed.
-func (m *Manager) failed(err error) {
+// fail has nobody wait for a data directory that has failed. It may have been any
+// write that did it: no flush has to have been under way.
+func (m *Manager) fail() {
+	err := fmt.Errorf("%w: the data directory is closed for reading and writing until the broker is restarted: %w", ErrStorage, m.dir.Failed())
 	m.log.Error("the data directory has failed", "error", err)
-	close(m.dead)
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	for _, r := range m.parts {
