@@ -28,16 +28,16 @@ func (c *processes) replicated(name string) {
 	})
 }
 
-// put appends a record with acks=all, at whoever leads, and asks again where nobody
+// put appends a batch with acks=all, at whoever leads, and asks again where nobody
 // does for the moment.
-func (c *processes) put(topic, value string) {
+func (c *processes) put(topic string, values ...string) {
 	c.t.Helper()
 	c.eventually("a record for "+topic, func() error {
 		p, _, err := c.leaderOf(topic)
 		if err != nil {
 			return err
 		}
-		resp, err := exchange(p.addr(), produceRequest(topic, 0, -1, batchtest.Values(value).Encode()), 3*time.Second)
+		resp, err := exchange(p.addr(), produceRequest(topic, 0, -1, batchtest.Values(values...).Encode()), 3*time.Second)
 		if err != nil {
 			return err
 		}
@@ -229,6 +229,51 @@ func TestNearestReplica(t *testing.T) {
 	}
 }
 
+func (c *processes) deleteBelow(name string, at int64) {
+	c.t.Helper()
+	p, _, err := c.leaderOf(name)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	req := kmsg.NewPtrDeleteRecordsRequest()
+	req.Version, req.TimeoutMillis = 2, 10_000
+	topic, part := kmsg.NewDeleteRecordsRequestTopic(), kmsg.NewDeleteRecordsRequestTopicPartition()
+	topic.Topic, part.Offset = name, at
+	topic.Partitions = append(topic.Partitions, part)
+	req.Topics = append(req.Topics, topic)
+	resp, err := exchange(p.addr(), req, 15*time.Second)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if row := resp.(*kmsg.DeleteRecordsResponse).Topics[0].Partitions[0]; row.ErrorCode != 0 || row.LowWatermark != at {
+		c.t.Fatalf("records below %d: error %d, low watermark %d", at, row.ErrorCode, row.LowWatermark)
+	}
+}
+
+// A replica that begins anew where the leader has given up a part of a batch takes
+// the whole batch.
+func TestReplicaBeginsInsideABatch(t *testing.T) {
+	c := startCluster(t, 3)
+	c.replicated("t")
+	c.put("t", "a", "b", "c")
+	c.inSync("t", 3)
+	c.deleteBelow("t", 1)
+	p, _, err := c.leaderOf("t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.terminate(p)
+	if err := os.Truncate(filepath.Join(p.data, "t-0", "00000000000000000000.log"), 70); err != nil {
+		t.Fatal(err)
+	}
+	c.launch(p)
+	c.logged(p, "a damaged replica begins anew from its leader")
+	c.inSync("t", 3)
+	c.put("t", "d")
+	c.inSync("t", 3)
+	c.same("t")
+}
+
 // Deleted records are gone everywhere when the answer says so.
 func TestDeletedEverywhere(t *testing.T) {
 	c := startCluster(t, 3)
@@ -236,25 +281,9 @@ func TestDeletedEverywhere(t *testing.T) {
 	for i := range 5 {
 		c.put("t", fmt.Sprint(i))
 	}
-	p, _, err := c.leaderOf("t")
-	if err != nil {
-		t.Fatal(err)
-	}
 	c.inSync("t", 3)
 	for at := int64(1); at < 4; at++ {
-		req := kmsg.NewPtrDeleteRecordsRequest()
-		req.Version, req.TimeoutMillis = 2, 10_000
-		topic, part := kmsg.NewDeleteRecordsRequestTopic(), kmsg.NewDeleteRecordsRequestTopicPartition()
-		topic.Topic, part.Offset = "t", at
-		topic.Partitions = append(topic.Partitions, part)
-		req.Topics = append(req.Topics, topic)
-		resp, err := exchange(p.addr(), req, 15*time.Second)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if row := resp.(*kmsg.DeleteRecordsResponse).Topics[0].Partitions[0]; row.ErrorCode != 0 || row.LowWatermark != at {
-			t.Fatalf("records below %d: error %d, low watermark %d", at, row.ErrorCode, row.LowWatermark)
-		}
+		c.deleteBelow("t", at)
 		for _, x := range c.nodes {
 			b, err := os.ReadFile(filepath.Join(x.data, "log-start-offset-checkpoint"))
 			if err != nil || !strings.Contains(string(b), fmt.Sprintf("t 0 %d\n", at)) {

@@ -39,9 +39,10 @@ type Answer struct {
 	// Ours where Diverging's epoch ends here. Only with Differs.
 	Differs         bool
 	Diverging, Ours EpochEnd
-	// Base is the offset of the first record, -1 for none.
-	Base     int64
-	LogStart int64 // the leader's
+	// Base is the offset of the first batch, -1 for none, and Next that of the one
+	// behind it.
+	Base, Next int64
+	LogStart   int64 // the leader's
 }
 
 // Action is what a follower does to its log.
@@ -52,7 +53,7 @@ const (
 	Nothing Action = iota
 	Append         // what was answered
 	Cut            // what is from an offset on
-	Begin          // anew at an offset, with nothing
+	Begin          // anew at an offset, with what was answered, if that is there
 )
 
 // Answered decides what to do with an answer; start is where this log begins.
@@ -85,6 +86,10 @@ func (p *Partition) Answered(a Answer, start int64) (Action, int64, error) {
 			return Nothing, 0, nil // it has been cut since it was asked for
 		}
 		return Cut, cut, nil
+	case a.Base >= 0 && a.Base < p.logEnd && p.logEnd < a.Next && start == p.logEnd:
+		// The leader has given up a part of this batch, and the log began there. Batches
+		// are not split: it begins with the whole one (Kafka's Partition.scala).
+		return Begin, a.Base, nil
 	case a.Base < p.logEnd: // none, or they are here: they were answered twice
 		return Nothing, 0, nil
 	}

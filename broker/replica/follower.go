@@ -1,7 +1,6 @@
 package replica
 
 import (
-	"encoding/binary"
 	"fmt"
 	"time"
 
@@ -9,6 +8,7 @@ import (
 	"github.com/streambus/streambus/broker/peer"
 	"github.com/streambus/streambus/protocol"
 	"github.com/streambus/streambus/raftmeta/image"
+	"github.com/streambus/streambus/storage/batch"
 )
 
 // id is the partition as nodes name it to each other.
@@ -55,8 +55,8 @@ func (r *Replica) fetched(p *peer.FetchedPartition, epoch int32, now time.Time) 
 		a.Diverging = partition.EpochEnd{Epoch: p.DivergingEpoch, End: p.DivergingEnd}
 		a.Ours = r.epochEnd(p.DivergingEpoch)
 	}
-	if len(p.Records) >= 8 {
-		a.Base = int64(binary.BigEndian.Uint64(p.Records))
+	if h, err := batch.DecodeHeader(p.Records); err == nil {
+		a.Base, a.Next = h.BaseOffset, h.LastOffset()+1
 	}
 	do, at, err := r.part.Answered(a, r.log.StartOffset())
 	switch {
@@ -64,8 +64,13 @@ func (r *Replica) fetched(p *peer.FetchedPartition, epoch int32, now time.Time) 
 		return false, err
 	case do == partition.Cut:
 		return true, r.cut(at, now)
-	case do == partition.Begin:
+	case do == partition.Begin && a.Base != at:
 		return true, r.begin(at)
+	case do == partition.Begin:
+		if err := r.begin(at); err != nil {
+			return true, err
+		}
+		err = r.appendFetched(p, epoch, now)
 	case do == partition.Append:
 		err = r.appendFetched(p, epoch, now)
 	case r.part.LeaderEpoch() == epoch:
