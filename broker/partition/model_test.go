@@ -341,6 +341,8 @@ func (m *model) answered(r *modelReplica, a partition.Answer, records []modelRec
 		m.broken("%d: %v", r.id, err)
 	case do == partition.Begin && len(r.log) > 0 && at > 0:
 		m.broken("%d begins anew at %d, and has %d records", r.id, at, len(r.log))
+	case at < 0 || at > int64(len(r.log)):
+		m.broken("%d has %d records, and is to go on at %d", r.id, len(r.log), at)
 	case do == partition.Cut, do == partition.Begin:
 		m.counts["cuts"]++
 		m.tell("%d cuts %d records to %d", r.id, len(r.log), at)

@@ -11,6 +11,8 @@ import (
 	"github.com/streambus/streambus/raftmeta/image"
 	"github.com/streambus/streambus/raftmeta/liveness"
 	"github.com/streambus/streambus/raftmeta/quorum"
+	"github.com/streambus/streambus/storage"
+	"github.com/streambus/streambus/storage/vfs"
 )
 
 // broker pulls units, holds a lease, and asks for changes in the name of clients.
@@ -39,6 +41,17 @@ type broker struct {
 	elsewhere *broker // who has its address, nil for itself
 	displaced bool    // another had its address since this incarnation began
 
+	disk      *vfs.Mem // of its logs
+	failing   bool     // syncs of it do
+	logs      *storage.Dir
+	acting    bool // its image knows it
+	replicas  []*replica
+	proposers []*replica // to ask the controller for
+	altering  bool       // one request under way
+	flushing  bool
+	round     *storage.FlushRound
+	conns     []*conn // of followers
+
 	seq  uint64
 	open []*op // by sequence
 	wait []*op // answered, and not applied here yet
@@ -59,6 +72,9 @@ func (b *broker) start() {
 	b.seq, b.open, b.wait, b.stopping = 0, nil, nil, false
 	b.displaced, b.active, b.leased, b.silent = b.elsewhere != nil, false, -60*sec, 0
 	b.w.homes[b.incarnation] = b
+	if b.holdsRecords() {
+		b.mount()
+	}
 	b.hint = b.w.load.IntN(len(b.w.controllers))
 	b.w.tell("%s starts, incarnation %s", b.name, b.incarnation)
 	b.pull()
@@ -74,12 +90,22 @@ func (b *broker) crash() {
 		o.end(unknown)
 	}
 	b.up, b.open, b.wait, b.before = false, nil, nil, -1
+	if b.holdsRecords() {
+		b.unmount()
+	}
 }
+
+func (b *broker) holdsRecords() bool { return len(b.w.plan.recordTopics) > 0 && !b.twin }
 
 // stopped is the end of an orderly stop.
 func (b *broker) stopped() {
 	epoch := b.epoch
 	b.w.stats["orderly stops"]++
+	if b.holdsRecords() {
+		if err := b.logs.Close(b.clock()); err != nil && !b.failing {
+			b.w.broken("%s: %v", b.name, err)
+		}
+	}
 	b.crash()
 	b.before = epoch
 	b.w.after(b.w.chance.Int64N(2*sec), "start", b.again)
@@ -108,6 +134,10 @@ func (b *broker) register() {
 		switch {
 		case ok && x.Incarnation == b.incarnation:
 			b.epoch = x.Epoch
+			if b.holdsRecords() {
+				b.logs.SetBrokerEpoch(b.epoch)
+				b.setAsideStrays()
+			}
 			b.beat()
 		case ok && registered[b.incarnation] > 0 && registered[x.Incarnation] > registered[b.incarnation]:
 			b.w.stats["replaced when hardly registered"]++
@@ -159,6 +189,9 @@ func (b *broker) apply(c *controller, batch follow.Batch) {
 		}
 		b.img = change.Image
 		b.w.oracle.image(b.name, b.img, batch.Snapshot != nil)
+		if b.holdsRecords() {
+			b.followImage()
+		}
 	}
 	for _, u := range batch.Units {
 		b.w.oracle.unit(b.name, u.Index, u.Bytes)
@@ -271,6 +304,7 @@ type op struct {
 	attempts   int
 	try        int
 	then       func()
+	answered   func(reply any) // nil for none
 
 	name          string // the topic it is about
 	count         int32
@@ -346,6 +380,7 @@ func (o *op) attempt() {
 					case a.Err == nil:
 						o.try++
 						o.index, o.reply = a.Index, a.Reply
+						o.hear(a.Reply)
 						o.visible()
 					case isRefusal && r.Code == control.DuplicateBrokerRegistration:
 						w.stats["registrations put off"]++
@@ -376,6 +411,14 @@ func (o *op) attempt() {
 	})
 }
 
+// hear passes on a reply, of which others do not wait until it is shown.
+func (o *op) hear(reply any) {
+	if do := o.answered; do != nil {
+		o.answered = nil
+		do(reply)
+	}
+}
+
 func (o *op) waits() bool { return o.index > 0 }
 
 // visible ends a success once the answering broker has applied it.
@@ -400,6 +443,9 @@ func (o *op) end(what outcome) {
 		}
 	}
 	o.b.w.oracle.ended(o)
+	if o.b.life == o.life && o.b.up {
+		o.hear(nil)
+	}
 	if what == success && o.then != nil {
 		o.then()
 	}

@@ -43,8 +43,16 @@ func (w *world) disturb() {
 		}
 	})
 	add(p.brokerFaults, "pauses of brokers", func() { w.pause(&b.process, 12*sec) })
+	add(p.failedSyncs && b.holdsRecords(), "disks of records that fail a sync", func() { b.failing = true })
 	add(p.partitions, "partitions", w.partition)
 	add(p.partitions && p.elections, "leaders that do not hear of their successor", func() { w.deafen(c) })
+	add(p.partitions && b.holdsRecords(), "brokers that hear of nothing", func() { // and lead and follow as before
+		var links [][2]*process
+		for _, x := range w.controllers {
+			links = append(links, [2]*process{&x.process, &b.process})
+		}
+		w.net.separate(links, w.chance.Int64N(6*sec))
+	})
 	add(p.partitions, "one-way cuts", func() {
 		a, b := w.anyone(), w.anyone()
 		w.net.separate([][2]*process{{a, b}}, w.chance.Int64N(5*sec))
@@ -228,6 +236,7 @@ func (w *world) heal() {
 	}
 	for _, b := range w.brokers {
 		b.skew = 0
+		b.failing = false
 		b.pausedUntil = 0
 		b.resume()
 		if !b.up {

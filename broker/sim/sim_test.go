@@ -53,6 +53,8 @@ func simulate(t *testing.T, seed uint64, seconds int64) (w *world) {
 	for i := range int32(3) {
 		w.brokers = append(w.brokers, &broker{process: w.newProcess(fmt.Sprintf("broker %d", i)), node: i, before: -1, dir: w.uuid(), otherDir: w.uuid()})
 	}
+	w.clients = w.newProcess("clients")
+	w.clients.up = true
 	for _, c := range w.controllers {
 		c.start()
 	}
@@ -60,6 +62,10 @@ func simulate(t *testing.T, seed uint64, seconds int64) (w *world) {
 		b.start()
 	}
 	w.work()
+	if len(w.plan.recordTopics) > 0 {
+		w.createRecordTopics()
+		w.produce()
+	}
 	w.after(sec, "fault", w.disturb)
 	w.run(seconds * sec)
 	w.heal()
@@ -92,6 +98,9 @@ func (w *world) goOn() {
 	w.run(w.now + 15*sec) // clients give up, the last heartbeats and polls
 	if w.failure == "" {
 		w.oracle.quiet()
+	}
+	if w.failure == "" {
+		w.truth.quiet()
 	}
 	if w.failure == "" {
 		w.histories()
@@ -170,6 +179,7 @@ var mustHappen = []string{
 	"jumps of wall time", "second processes beside the first", "second processes beside a paused one", "second processes at a moved address",
 	"second processes that start with the first", "living processes replaced", "replaced, and stopped", "found gone by who answers in its place",
 	"wiped disks", "members replaced", "fences", "unfences", "controlled shutdowns", "orderly stops", "partition changes", "replicas begin to move", "replicas have moved", "reads", "histories checked",
+	"records acknowledged", "batches twice", "leaders of records", "in-sync replicas changed", "logs cut", "logs begun anew", "logs begun inside a batch", "records deleted", "power cuts", "torn tails", "stalls of a flush", "flushes that failed", "connections lost", "replicas given up", "logs compared",
 }
 
 func table(stats map[string]int) string {

@@ -44,13 +44,18 @@ func (w *world) work() {
 	case n < 66:
 		b.configure(&control.AlterConfigs{Node: w.load.Int32N(4) - 1}, "log.retention.ms", fmt.Sprint(w.load.Int64N(1<<40)))
 	case n < 71:
+		if len(w.plan.recordTopics) > 0 && w.load.IntN(4) == 0 {
+			name = w.plan.recordTopics[0]
+		}
 		b.reassign(name)
+	case n < 72:
+		b.deleteRecords()
 	case n < 76:
 		b.begin("ids", &control.AllocateProducerIDs{BrokerID: b.node, BrokerEpoch: b.epoch, Count: 10}, false).attempt()
 	case n < 82:
 		b.alterISR()
 	case n < 84:
-		b.begin("elect", &control.ElectLeaders{Unclean: w.load.IntN(3) == 0}, true).maybe().attempt()
+		b.begin("elect", &control.ElectLeaders{Unclean: w.load.IntN(3) == 0 && len(w.plan.recordTopics) == 0}, true).maybe().attempt()
 	case n < 86 && w.plan.big:
 		if big := fmt.Sprintf("big%d", w.load.IntN(4)); w.load.IntN(3) == 0 {
 			o := b.begin("delete", &control.DeleteTopic{Name: big}, true)
@@ -140,6 +145,9 @@ func (b *broker) alterISR() {
 	for lp := range b.img.Partitions(b.node, image.Leads) {
 		if len(changes) == 20 {
 			break
+		}
+		if holdsRecords(lp.Topic.Name) { // whose leaders do know
+			continue
 		}
 		change := control.ISRChange{
 			Topic: lp.Topic.ID, Partition: lp.Index, LeaderEpoch: lp.Partition.LeaderEpoch, PartitionEpoch: lp.Partition.PartitionEpoch,

@@ -41,7 +41,7 @@ type world struct {
 	trace uint64
 
 	// One source of randomness per purpose: more faults are not other load.
-	chance, disk, wire, load *rand.Rand
+	chance, disk, wire, load, records *rand.Rand
 
 	plan        plan
 	net         network
@@ -50,6 +50,9 @@ type world struct {
 	twins       []*broker              // second processes of nodes of those
 	homes       map[image.UUID]*broker // by incarnation
 	oracle      *oracle
+	truth       *truth
+	clients     process // that produce
+	producers   []*producer
 	stats       map[string]int
 	healed      bool
 	wiped       uint64 // disks
@@ -79,12 +82,17 @@ type plan struct {
 	big              bool // topics of 10,000 partitions: such a run takes ten times as long as others
 	opsPerSecond     int
 	diskMicroseconds int64
+
+	recordTopics     []string // none in runs without records
+	recordPartitions int32
+	minISR           int
+	segmentBytes     int64
 }
 
 func newWorld(t *testing.T, seed uint64) *world {
 	source := func(n uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, n)) }
 	w := &world{
-		t: t, seed: seed, trace: fnvOffset, chance: source(1), disk: source(2), wire: source(3), load: source(4),
+		t: t, seed: seed, trace: fnvOffset, chance: source(1), disk: source(2), wire: source(3), load: source(4), records: source(5),
 		homes: map[image.UUID]*broker{}, stats: map[string]int{},
 	}
 	w.net.world = w
@@ -97,7 +105,13 @@ func newWorld(t *testing.T, seed uint64) *world {
 		snapshotEvery: 1 + r.IntN(30), keepEntries: uint64(r.IntN(20)), big: r.IntN(16) == 0,
 		opsPerSecond: 3 + r.IntN(20), diskMicroseconds: 100 + r.Int64N(5000),
 	}
+	if r.IntN(2) == 0 { // a second process would be a second disk, which is another test
+		w.plan.twins = false
+		w.plan.recordTopics, w.plan.recordPartitions, w.plan.minISR = []string{"records"}, 1+r.Int32N(3), 1+r.IntN(2)
+		w.plan.segmentBytes = 1000 << r.IntN(7)
+	}
 	w.oracle = newOracle(w)
+	w.truth = &truth{w, map[place]*placeTruth{}}
 	return w
 }
 
@@ -200,6 +214,9 @@ func (w *world) story() string {
 	for _, b := range w.everyBroker() {
 		lines = append(lines, fmt.Sprintf("%s: up %v, image %d, epoch %d, holds a lease %v, last asked controller %d",
 			b.name, b.up, b.img.Index(), b.epoch, b.lease.Holds(b.clock()), b.hint+1))
+		for _, r := range b.replicas {
+			lines = append(lines, "    "+r.String())
+		}
 	}
 	return strings.Join(lines, "\n")
 }
