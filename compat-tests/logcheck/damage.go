@@ -1,0 +1,188 @@
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/streambus/streambus/compat-tests/server"
+)
+
+// inSyncTime is what a node may take to be in sync with all there is: it may have to
+// get whole logs anew.
+const inSyncTime = 2 * time.Minute
+
+// watermarks is the file of a data directory that says how far logs are acknowledged.
+const watermarks = "replication-offset-checkpoint"
+
+// damage breaks files of a node that was killed. It is back in sync with all others
+// before another node is touched: else what is damaged could be more than a minority.
+func damage(ctx context.Context, f *faults, s *server.Server) error {
+	ctx = context.WithoutCancel(ctx)
+	if err := f.awaitInSync(ctx); err != nil {
+		return err
+	}
+	if err := s.Kill(); err != nil {
+		f.note("killing %s: %v", s.Name, err)
+	}
+	for range 1 + f.rng.IntN(3) {
+		what, err := f.damageOne(s.Data)
+		if err != nil {
+			return err
+		}
+		f.note("damage of %s: %s", s.Name, what)
+	}
+	if err := s.Start(ctx); err != nil {
+		// A file of the whole directory ends the start, with what to do about it.
+		file := filepath.Join(s.Data, watermarks)
+		if !strings.Contains(s.Output(), file+" is damaged") {
+			return err
+		}
+		f.note("%s does not start: %s", s.Name, strings.TrimSpace(s.Output()))
+		if err := errors.Join(os.Remove(file), s.Start(ctx)); err != nil {
+			return err
+		}
+	}
+	if err := f.awaitInSync(ctx); err != nil {
+		return fmt.Errorf("%w\n%s", err, s.Output())
+	}
+	return f.removeStrays(s)
+}
+
+// removeStrays removes what a node has set aside, as who looks after it does.
+func (f *faults) removeStrays(s *server.Server) error {
+	strays, err := filepath.Glob(filepath.Join(s.Data, f.topic+"-*-stray"))
+	for _, dir := range strays {
+		f.note("%s had set aside %s", s.Name, filepath.Base(dir))
+		err = errors.Join(err, os.RemoveAll(dir))
+	}
+	return err
+}
+
+// damageOne damages a file of the topic's partitions, or that of their watermarks.
+func (f *faults) damageOne(data string) (what string, err error) {
+	dirs, err := filepath.Glob(filepath.Join(data, f.topic+"-*[0-9]"))
+	if err != nil {
+		return "", err
+	}
+	dirs = slices.DeleteFunc(dirs, func(d string) bool { return strings.Contains(filepath.Base(d), ".") }) // was set aside
+	if len(dirs) == 0 {
+		return "", fmt.Errorf("%s has no partition of %s", data, f.topic)
+	}
+	dir := dirs[f.rng.IntN(len(dirs))]
+	kinds := []string{".log", ".log", ".index", ".timeindex", ".snapshot", "leader-epoch-checkpoint", watermarks}
+	kind := kinds[f.rng.IntN(len(kinds))]
+	files := []string{filepath.Join(data, kind)}
+	if kind != watermarks {
+		if files, err = filepath.Glob(filepath.Join(dir, "*"+kind)); err != nil {
+			return "", err
+		}
+	}
+	if len(files) == 0 {
+		return filepath.Base(dir) + " has no " + kind, nil
+	}
+	file := files[f.rng.IntN(len(files))]
+	b, err := os.ReadFile(file)
+	if errors.Is(err, os.ErrNotExist) || err == nil && len(b) == 0 {
+		return file + " is not there, or empty", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	from := 0
+	cut := f.rng.IntN(2) == 0
+	if kind == ".log" && !cut {
+		if from, err = verifiedFrom(data, file, b); err != nil || from == len(b) {
+			return file + " has nothing that a start verifies", err
+		}
+	}
+	at := from + f.rng.IntN(len(b)-from)
+	name, _ := filepath.Rel(data, file)
+	if cut {
+		return fmt.Sprintf("%s of %d bytes is cut at %d", name, len(b), at), os.Truncate(file, int64(at))
+	}
+	bit := f.rng.IntN(8)
+	b[at] ^= 1 << bit
+	return fmt.Sprintf("%s of %d bytes has bit %d turned over at %d", name, len(b), bit, at), os.WriteFile(file, b, 0o644)
+}
+
+// verifiedFrom is the position in a segment from which on a start looks at every
+// batch: that of the recovery point. What lies before it is found damaged by whoever
+// reads there, which is not for a run that expects no reader to fail.
+func verifiedFrom(data, file string, b []byte) (int, error) {
+	text, err := os.ReadFile(filepath.Join(data, "recovery-point-offset-checkpoint"))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return 0, err
+	}
+	point := int64(0)
+	topic, partition := splitLast(filepath.Base(filepath.Dir(file)))
+	for line := range strings.Lines(string(text)) {
+		if w := strings.Fields(line); len(w) == 3 && w[0] == topic && w[1] == partition {
+			if point, err = strconv.ParseInt(w[2], 10, 64); err != nil {
+				return 0, err
+			}
+		}
+	}
+	const head = 12 // base offset and length of the rest
+	pos := 0
+	for pos+head <= len(b) && int64(binary.BigEndian.Uint64(b[pos:])) < point {
+		pos += head + int(binary.BigEndian.Uint32(b[pos+8:]))
+	}
+	return min(pos, len(b)), nil
+}
+
+func splitLast(dir string) (topic, partition string) {
+	i := strings.LastIndexByte(dir, '-')
+	return dir[:i], dir[i+1:]
+}
+
+// awaitInSync waits until all replicas of the topic are in sync.
+func (f *faults) awaitInSync(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, inSyncTime)
+	defer cancel()
+	var seeds []string
+	for _, s := range f.nodes {
+		seeds = append(seeds, s.Addr)
+	}
+	cl, err := kgo.NewClient(kgo.SeedBrokers(seeds...), kgo.AlwaysRetryEOF(), kgo.MetadataMinAge(100*time.Millisecond))
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	var behind []string
+	for {
+		topics, err := kadm.NewClient(cl).ListTopics(ctx, f.topic)
+		if err == nil {
+			if behind = outOfSync(topics[f.topic]); len(behind) == 0 {
+				return nil
+			}
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("not in sync after %s: %v (%v)", inSyncTime, behind, err)
+		}
+	}
+}
+
+func outOfSync(t kadm.TopicDetail) (behind []string) {
+	if t.Err != nil || len(t.Partitions) == 0 {
+		return []string{fmt.Sprintf("%s: %v", t.Topic, t.Err)}
+	}
+	for _, p := range t.Partitions.Sorted() {
+		if len(p.ISR) < len(p.Replicas) || p.Leader < 0 {
+			behind = append(behind, fmt.Sprintf("%d: leader %d, in sync %v", p.Partition, p.Leader, p.ISR))
+		}
+	}
+	return behind
+}
