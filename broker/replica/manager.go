@@ -408,7 +408,7 @@ func (m *Manager) Run(ctx context.Context) error {
 // small rounds get the disk to work while the rest is appended, and one large
 // round at the end took longer, for first records more than twice as long.
 func (m *Manager) wakeFlusher() {
-	if !m.dir.Dirty() {
+	if !m.dir.Dirty() && m.dir.Failed() == nil {
 		return
 	}
 	select {
@@ -423,6 +423,10 @@ func (m *Manager) flusher(ctx context.Context) error {
 		case <-m.dirty:
 			m.flush()
 		case <-ctx.Done():
+			return nil
+		}
+		if err := m.dir.Failed(); err != nil {
+			m.failed(fmt.Errorf("%w: the data directory is closed for reading and writing until the broker is restarted: %w", ErrStorage, err))
 			return nil
 		}
 	}
@@ -440,10 +444,6 @@ func (m *Manager) flush() {
 	m.metrics.flushSeconds.Observe(took.Seconds())
 	m.flushed.Store(int64(took))
 	flushed := round.Done(took, err)
-	if err != nil {
-		m.failed(fmt.Errorf("%w: a flush failed; the data directory is closed for reading and writing until the broker is restarted: %w", ErrStorage, err))
-		return
-	}
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	for _, f := range flushed {
@@ -471,7 +471,7 @@ func (m *Manager) LastFlush() time.Duration { return time.Duration(m.flushed.Loa
 // written to it any more.
 func (m *Manager) Failed() <-chan struct{} { return m.dead }
 
-// failed is called once: there are no rounds after one that failed.
+// failed is called once, by the flusher as it ends.
 func (m *Manager) failed(err error) {
 	m.log.Error("the data directory has failed", "error", err)
 	close(m.dead)
@@ -490,6 +490,9 @@ func (m *Manager) checkpoints(ctx context.Context) error {
 		case <-tick.C:
 			if err := m.dir.Checkpoint(); err != nil {
 				m.log.Error("recovery points were not written; a start after a crash will verify more", "error", err)
+			}
+			if m.dir.Failed() != nil { // by something else than a flush, as a log that could not be cut
+				m.wakeFlusher()
 			}
 		case <-ctx.Done():
 			return nil

@@ -12,15 +12,16 @@ import (
 	"strings"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/streambus/streambus/compat-tests/server"
 )
 
 // inSyncTime is what a node may take to be in sync with all there is: it may have to
 // get whole logs anew.
-const inSyncTime = 2 * time.Minute
+const inSyncTime = 25 * time.Second
 
 // watermarks is the file of a data directory that says how far logs are acknowledged.
 const watermarks = "replication-offset-checkpoint"
@@ -29,7 +30,7 @@ const watermarks = "replication-offset-checkpoint"
 // before another node is touched: else what is damaged could be more than a minority.
 func damage(ctx context.Context, f *faults, s *server.Server) error {
 	ctx = context.WithoutCancel(ctx)
-	if err := f.awaitInSync(ctx); err != nil {
+	if err := f.awaitInSync(ctx, s); err != nil {
 		return err
 	}
 	if err := s.Kill(); err != nil {
@@ -53,7 +54,7 @@ func damage(ctx context.Context, f *faults, s *server.Server) error {
 			return err
 		}
 	}
-	if err := f.awaitInSync(ctx); err != nil {
+	if err := f.awaitInSync(ctx, s); err != nil {
 		return fmt.Errorf("%w\n%s", err, s.Output())
 	}
 	return f.removeStrays(s)
@@ -146,40 +147,39 @@ func splitLast(dir string) (topic, partition string) {
 	return dir[:i], dir[i+1:]
 }
 
-// awaitInSync waits until all replicas of the topic are in sync.
-func (f *faults) awaitInSync(ctx context.Context) error {
+// awaitInSync waits until all replicas of the topic are in sync. It asks the node
+// that was touched: others may not have heard yet that it was out.
+func (f *faults) awaitInSync(ctx context.Context, s *server.Server) error {
 	ctx, cancel := context.WithTimeout(ctx, inSyncTime)
 	defer cancel()
-	var seeds []string
-	for _, s := range f.nodes {
-		seeds = append(seeds, s.Addr)
-	}
-	cl, err := kgo.NewClient(kgo.SeedBrokers(seeds...), kgo.AlwaysRetryEOF(), kgo.MetadataMinAge(100*time.Millisecond))
+	cl, err := kgo.NewClient(kgo.SeedBrokers(s.Addr), kgo.AlwaysRetryEOF())
 	if err != nil {
 		return err
 	}
 	defer cl.Close()
-	var behind []string
+	req := kmsg.NewPtrMetadataRequest()
+	req.Topics = []kmsg.MetadataRequestTopic{{Topic: &f.topic}}
 	for {
-		topics, err := kadm.NewClient(cl).ListTopics(ctx, f.topic)
+		resp, err := req.RequestWith(ctx, cl.Broker(f.id(s)))
+		var behind []string
 		if err == nil {
-			if behind = outOfSync(topics[f.topic]); len(behind) == 0 {
+			if behind = outOfSync(resp.Topics[0]); len(behind) == 0 {
 				return nil
 			}
 		}
 		select {
-		case <-time.After(100 * time.Millisecond):
+		case <-time.After(20 * time.Millisecond):
 		case <-ctx.Done():
 			return fmt.Errorf("not in sync after %s: %v (%v)", inSyncTime, behind, err)
 		}
 	}
 }
 
-func outOfSync(t kadm.TopicDetail) (behind []string) {
-	if t.Err != nil || len(t.Partitions) == 0 {
-		return []string{fmt.Sprintf("%s: %v", t.Topic, t.Err)}
+func outOfSync(t kmsg.MetadataResponseTopic) (behind []string) {
+	if err := kerr.ErrorForCode(t.ErrorCode); err != nil {
+		return []string{err.Error()}
 	}
-	for _, p := range t.Partitions.Sorted() {
+	for _, p := range t.Partitions {
 		if len(p.ISR) < len(p.Replicas) || p.Leader < 0 {
 			behind = append(behind, fmt.Sprintf("%d: leader %d, in sync %v", p.Partition, p.Leader, p.ISR))
 		}

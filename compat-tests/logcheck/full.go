@@ -17,6 +17,9 @@ import (
 // log to have its reserve.
 const diskBytes = 320 << 20
 
+// replicaLagTime is the default of replica.lag.time.max.ms.
+const replicaLagTime = 30 * time.Second
+
 // full fills the disk of a node for a while, in which it may be killed and started
 // anew. It may end, as it does when its disk fails and others are there; then it is
 // started when there is room again.
@@ -33,8 +36,13 @@ func full(ctx context.Context, f *faults, s *server.Server) error {
 		if err := s.Launch(); err != nil {
 			return err
 		}
+		f.note("%s was killed and started with a full disk", s.Name)
 	}
-	f.pause(ctx, f.between(time.Second, 8*time.Second))
+	hold := f.between(time.Second, 8*time.Second)
+	if f.rng.IntN(5) == 0 {
+		hold += replicaLagTime // it is no longer in sync by then
+	}
+	f.pause(ctx, hold)
 	// What became free meanwhile, as by the reserve that was given up, is taken too.
 	more, err := fill(ballast + "2")
 	f.pause(ctx, f.between(0, 4*time.Second))
@@ -50,7 +58,10 @@ func full(ctx context.Context, f *faults, s *server.Server) error {
 			return err
 		}
 	}
-	return f.awaitInSync(ctx)
+	if err := f.awaitInSync(ctx, s); err != nil {
+		return fmt.Errorf("%w\n%s", err, s.Output())
+	}
+	return nil
 }
 
 // fill writes a file until the disk is full.
