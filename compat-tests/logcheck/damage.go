@@ -21,7 +21,7 @@ import (
 
 // inSyncTime is what a node may take to be in sync with all there is: it may have to
 // get whole logs anew.
-const inSyncTime = 25 * time.Second
+const inSyncTime = 2 * time.Minute
 
 // watermarks is the file of a data directory that says how far logs are acknowledged.
 const watermarks = "replication-offset-checkpoint"
@@ -147,6 +147,9 @@ func splitLast(dir string) (topic, partition string) {
 	return dir[:i], dir[i+1:]
 }
 
+// errEnded says that a node that is waited for has ended by itself.
+var errEnded = errors.New("it has ended")
+
 // awaitInSync waits until all replicas of the topic are in sync. It asks the node
 // that was touched: others may not have heard yet that it was out.
 func (f *faults) awaitInSync(ctx context.Context, s *server.Server) error {
@@ -166,6 +169,9 @@ func (f *faults) awaitInSync(ctx context.Context, s *server.Server) error {
 			if behind = outOfSync(resp.Topics[0]); len(behind) == 0 {
 				return nil
 			}
+		}
+		if !s.Running() {
+			return errEnded
 		}
 		select {
 		case <-time.After(20 * time.Millisecond):

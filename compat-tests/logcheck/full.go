@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -46,22 +47,28 @@ func full(ctx context.Context, f *faults, s *server.Server) error {
 	// What became free meanwhile, as by the reserve that was given up, is taken too.
 	more, err := fill(ballast + "2")
 	f.pause(ctx, f.between(0, 4*time.Second))
-	ended := !s.Running()
 	if err := errors.Join(err, os.Remove(ballast), os.Remove(ballast+"2")); err != nil {
 		return err
 	}
 	f.note("the disk of %s was filled with %d and %d KiB", s.Name, n>>10, more>>10)
 	ctx = context.WithoutCancel(ctx)
-	if ended || !s.Running() {
-		f.note("%s has ended: %s", s.Name, s.Output())
+	err = f.awaitInSync(ctx, s)
+	if errors.Is(err, errEnded) { // at most once: there is room now
+		f.note("%s has ended: %s", s.Name, lastLine(s.Output()))
 		if err := s.Start(ctx); err != nil {
 			return err
 		}
+		err = f.awaitInSync(ctx, s)
 	}
-	if err := f.awaitInSync(ctx, s); err != nil {
+	if err != nil {
 		return fmt.Errorf("%w\n%s", err, s.Output())
 	}
 	return nil
+}
+
+func lastLine(s string) string {
+	s = strings.TrimSpace(s)
+	return s[strings.LastIndexByte(s, '\n')+1:]
 }
 
 // fill writes a file until the disk is full.
