@@ -24,6 +24,9 @@ import (
 	"github.com/streambus/streambus/compat-tests/server"
 )
 
+// readTime is what a consumer may take for all that was sent.
+const readTime = 2 * time.Minute
+
 // plan is what a run does.
 type plan struct {
 	bin, dir   string
@@ -174,7 +177,9 @@ func (p *plan) run(ctx context.Context) (report *Report, err error) {
 	took := time.Since(begun)
 	ends, err := l.ends(ctx)
 	if err == nil {
-		err = l.consume(ctx, p.consumers, func(next map[int32]int64) bool {
+		reading, cancel := context.WithTimeoutCause(ctx, readTime, fmt.Errorf("the log cannot be read to its end within %s", readTime))
+		defer cancel()
+		err = l.consume(reading, p.consumers, func(next map[int32]int64) bool {
 			for part, end := range ends {
 				if next[part] < end {
 					return false
@@ -182,6 +187,9 @@ func (p *plan) run(ctx context.Context) (report *Report, err error) {
 			}
 			return true
 		})
+		if cause := context.Cause(reading); cause != nil {
+			err = errors.Join(err, cause, l.unread.get())
+		}
 	}
 	stopConsuming()
 	if err := errors.Join(err, consumers.Wait()); err != nil {
