@@ -92,23 +92,31 @@ func (f *faults) damageOne(data string) (what string, err error) {
 	if len(files) == 0 {
 		return filepath.Base(dir) + " has no " + kind, nil
 	}
+	from := int64(0)
+	if kind == ".log" {
+		point, err := recoveryPoint(data, dir)
+		if err != nil {
+			return "", err
+		}
+		for len(files) > 1 && baseOf(files[1]) <= point {
+			files = files[1:]
+		}
+		from = point
+	}
 	file := files[f.rng.IntN(len(files))]
 	b, err := os.ReadFile(file)
-	if errors.Is(err, os.ErrNotExist) || err == nil && len(b) == 0 {
-		return file + " is not there, or empty", nil
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return "", err
 	}
-	from := 0
-	cut := f.rng.IntN(2) == 0
+	cut, pos := f.rng.IntN(2) == 0, 0
 	if kind == ".log" && !cut {
-		if from, err = verifiedFrom(data, file, b); err != nil || from == len(b) {
-			return file + " has nothing that a start verifies", err
-		}
+		pos = position(b, from)
 	}
-	at := from + f.rng.IntN(len(b)-from)
 	name, _ := filepath.Rel(data, file)
+	if pos == len(b) {
+		return name + " has nothing to be damaged", nil
+	}
+	at := pos + f.rng.IntN(len(b)-pos)
 	if cut {
 		return fmt.Sprintf("%s of %d bytes is cut at %d", name, len(b), at), os.Truncate(file, int64(at))
 	}
@@ -117,34 +125,34 @@ func (f *faults) damageOne(data string) (what string, err error) {
 	return fmt.Sprintf("%s of %d bytes has bit %d turned over at %d", name, len(b), bit, at), os.WriteFile(file, b, 0o644)
 }
 
-// verifiedFrom is the position in a segment from which on a start looks at every
-// batch: that of the recovery point. What lies before it is found damaged by whoever
-// reads there, which is not for a run that expects no reader to fail.
-func verifiedFrom(data, file string, b []byte) (int, error) {
+// recoveryPoint is the offset from which on a start looks at every batch of a log, and
+// below which it misses what is not there. What lies whole before that is found damaged
+// by whoever reads there, which is not for a run that expects no reader to fail.
+func recoveryPoint(data, dir string) (point int64, err error) {
 	text, err := os.ReadFile(filepath.Join(data, "recovery-point-offset-checkpoint"))
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return 0, err
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, nil
 	}
-	point := int64(0)
-	topic, partition := splitLast(filepath.Base(filepath.Dir(file)))
 	for line := range strings.Lines(string(text)) {
-		if w := strings.Fields(line); len(w) == 3 && w[0] == topic && w[1] == partition {
-			if point, err = strconv.ParseInt(w[2], 10, 64); err != nil {
-				return 0, err
-			}
+		if w := strings.Fields(line); len(w) == 3 && w[0]+"-"+w[1] == filepath.Base(dir) {
+			return strconv.ParseInt(w[2], 10, 64)
 		}
 	}
-	const head = 12 // base offset and length of the rest
-	pos := 0
-	for pos+head <= len(b) && int64(binary.BigEndian.Uint64(b[pos:])) < point {
-		pos += head + int(binary.BigEndian.Uint32(b[pos+8:]))
-	}
-	return min(pos, len(b)), nil
+	return 0, err
 }
 
-func splitLast(dir string) (topic, partition string) {
-	i := strings.LastIndexByte(dir, '-')
-	return dir[:i], dir[i+1:]
+func baseOf(segment string) int64 {
+	base, _ := strconv.ParseInt(strings.TrimSuffix(filepath.Base(segment), ".log"), 10, 64)
+	return base
+}
+
+// position is where a segment's batches from an offset on begin.
+func position(b []byte, offset int64) (pos int) {
+	const head = 12 // base offset and length of the rest
+	for pos+head <= len(b) && int64(binary.BigEndian.Uint64(b[pos:])) < offset {
+		pos += head + int(binary.BigEndian.Uint32(b[pos+8:]))
+	}
+	return min(pos, len(b))
 }
 
 // errEnded says that a node that is waited for has ended by itself.
