@@ -93,7 +93,7 @@ soak: build
 	STREAMBUS_KILLS=$${STREAMBUS_KILLS:-200} go test -count=1 -timeout 60m -run TestKill -v ./broker
 	STREAMBUS_FAULTS_OPERATIONS=$${STREAMBUS_FAULTS_OPERATIONS:-100000} STREAMBUS_BATCHES=$${STREAMBUS_BATCHES:-50} \
 		go test -count=1 -timeout 60m -run 'TestMetadataUnderFaults|TestBatchIsWhole' -v ./broker
-	cd compat-tests && for faults in kill kill,pause,stop,storm "cut,one way"; do \
+	cd compat-tests && for faults in kill kill,pause,stop,storm "cut,one way" damage kill,damage,full; do \
 		go run ./logcheck -broker ../bin/streambus -span $${STREAMBUS_LOGCHECK_SPAN:-10m} -faults "$$faults" || exit 1; \
 	done
 	SEEDS=$${SEEDS:-20000} $(MAKE) sim

@@ -79,6 +79,9 @@ func LinkedCluster(ctx context.Context, bin, dir string, n int, settings map[str
 	return nodes, links, err
 }
 
+// NodeName is the name of a cluster's node, and of its data directory.
+func NodeName(id int) string { return fmt.Sprintf("streambus-%d", id) }
+
 func cluster(ctx context.Context, bin, dir string, n int, settings map[string]string, links *Links) (nodes []*Server, err error) {
 	free, err := freeAddrs(4 * n)
 	if err != nil {
@@ -87,7 +90,7 @@ func cluster(ctx context.Context, bin, dir string, n int, settings map[string]st
 	var voters []string
 	for id := 1; id <= n; id++ {
 		addr, controllers, admin, brokers := free[4*id-4], free[4*id-3], free[4*id-2], free[4*id-1]
-		name := fmt.Sprintf("streambus-%d", id)
+		name := NodeName(id)
 		s := &Server{Name: name, Addr: addr, Admin: admin, Data: filepath.Join(dir, name), ofMany: n}
 		s.args = []string{bin, "serve", "--data-dir", s.Data, "--admin-listen", admin, "--log-level", "warn",
 			"--set", fmt.Sprint("node.id=", id), "--set", "controller.listener.names=CONTROLLER"}
