@@ -1,8 +1,9 @@
 // Command bench measures a broker it starts itself, beside what the machine
-// can do in the same run or, with -kafka, beside Apache Kafka (kafka.go). Machines change their speed from minute to minute,
-// so every row has a limit: the same work done by as little code as will do
-// it, without a broker, right before the row. Every round runs every row once
-// on a fresh broker, and a ratio is one between the two figures of one round.
+// can do in the same run or, with -kafka, beside Apache Kafka (kafka.go), one
+// node and three. Machines change their speed from minute to minute, so every
+// row has a limit: the same work done by as little code as will do it, without
+// a broker, right before the row. Every round runs every row once on a fresh
+// broker, and a ratio is one between the two figures of one round.
 //
 // Payload is random and not compressed; after each produce row the bytes on
 // disk are held against the bytes sent.
@@ -28,7 +29,7 @@ func main() {
 	dir := flag.String("dir", "", "where data directories are made (default: that of temporary files)")
 	only := flag.String("rows", "", "regular expression: run the rows whose names match")
 	kafka := flag.Bool("kafka", false, "measure Apache Kafka in turn with it, instead of the machine")
-	warm := flag.Duration("warm", time.Minute, "with -kafka: how long all brokers are warmed up before the first round")
+	warm := flag.Duration("warm", time.Minute, "with -kafka: how long all brokers are warmed up before the first round, and all clusters")
 	flag.Parse()
 	wanted, err := regexp.Compile(*only)
 	if err == nil && *kafka {

@@ -176,8 +176,11 @@ func signal(sig syscall.Signal) func(*server.Server) error {
 // A row takes out as many leaders as there is time for, in one round.
 const (
 	outagesInARow = 10
-	outagesTime   = 40 * time.Second
+	outagesTime   = 30 * time.Second
 )
+
+// howOften is about the run, and compared with nothing.
+const howOften = "times"
 
 // patience is how long an answer is waited for while nodes may be paused, beside the
 // same time that the request gives the broker. What is late is asked again, of who
@@ -213,7 +216,7 @@ func leaderEnds(active bool, o outage) measure {
 			}
 		}
 		slices.Sort(times)
-		return []figure{percentiles(times)[0], {"max ms", millis(times[len(times)-1])}, {"times", float64(len(times))}}, nil
+		return []figure{percentiles(times)[0], {"max ms", millis(times[len(times)-1])}, {howOften, float64(len(times))}}, nil
 	}
 }
 
