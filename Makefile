@@ -64,8 +64,9 @@ bench: build
 bench-scale:
 	go test -run '^$$' -bench '^BenchmarkScale$$' -benchtime 1x -timeout 30m ./raftmeta
 
-# The same broker and Apache Kafka in turn, about 10 minutes; the first run
-# fetches Kafka with Maven. BENCH has more flags, as in BENCH="-rounds 5 -rows produce".
+# The same broker and Apache Kafka in turn, one node of each for about 10 minutes and
+# three for 6; the first run fetches Kafka with Maven. BENCH has more flags, as in
+# BENCH="-rounds 5 -rows '^produce'", or BENCH="-rows replicas" for the three nodes.
 bench-kafka: build
 	cd compat-tests && go run ./bench -kafka -broker ../bin/streambus -span 1s -rounds 2 $(BENCH)
 
