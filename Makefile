@@ -64,8 +64,9 @@ bench: build
 bench-scale:
 	go test -run '^$$' -bench '^BenchmarkScale$$' -benchtime 1x -timeout 30m ./raftmeta
 
-# The same broker and Apache Kafka in turn, about 10 minutes; the first run
-# fetches Kafka with Maven. BENCH has more flags, as in BENCH="-rounds 5 -rows produce".
+# The same broker and Apache Kafka in turn, one node of each for about 10 minutes and
+# three for 6; the first run fetches Kafka with Maven. BENCH has more flags, as in
+# BENCH="-rounds 5 -rows '^produce'", or BENCH="-rows replicas" for the three nodes.
 bench-kafka: build
 	cd compat-tests && go run ./bench -kafka -broker ../bin/streambus -span 1s -rounds 2 $(BENCH)
 
@@ -93,7 +94,7 @@ soak: build
 	STREAMBUS_KILLS=$${STREAMBUS_KILLS:-200} go test -count=1 -timeout 60m -run TestKill -v ./broker
 	STREAMBUS_FAULTS_OPERATIONS=$${STREAMBUS_FAULTS_OPERATIONS:-100000} STREAMBUS_BATCHES=$${STREAMBUS_BATCHES:-50} \
 		go test -count=1 -timeout 60m -run 'TestMetadataUnderFaults|TestBatchIsWhole' -v ./broker
-	cd compat-tests && for faults in kill kill,pause,stop,storm "cut,one way"; do \
+	cd compat-tests && for faults in kill kill,pause,stop,storm "cut,one way" damage kill,damage,full; do \
 		go run ./logcheck -broker ../bin/streambus -span $${STREAMBUS_LOGCHECK_SPAN:-10m} -faults "$$faults" || exit 1; \
 	done
 	SEEDS=$${SEEDS:-20000} $(MAKE) sim

@@ -43,7 +43,7 @@ type Dir struct {
 	rebuilds atomic.Int64
 	moved    atomic.Bool                 // a log became more durable since the last checkpoint
 	failed   atomic.Pointer[FailedError] // latched
-	dead     chan struct{}               // closed then
+	told     atomic.Pointer[func()]      // who is told of that
 	serial   atomic.Uint64               // of names made in this life
 	minFree  atomic.Int64                // what appends leave free
 	room     atomic.Int64                // what they may take until it is measured again
@@ -77,7 +77,7 @@ func OpenDir(fs vfs.FS, path string) (*Dir, error) {
 	if err != nil { // the lock is a file, opened for writing
 		return nil, fmt.Errorf("data directory %s cannot be written to: check its owner and that the file system is not read-only: %w", path, err)
 	}
-	d := &Dir{fs: fs, path: path, lock: lock, epoch: noBrokerEpoch, files: newFiles(fs), dead: make(chan struct{}), logs: make(map[string]*Log), buried: make(map[string]bool), left: make(map[string]bool)}
+	d := &Dir{fs: fs, path: path, lock: lock, epoch: noBrokerEpoch, files: newFiles(fs), logs: make(map[string]*Log), buried: make(map[string]bool), left: make(map[string]bool)}
 	if err := d.load(); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
@@ -325,8 +325,14 @@ func (d *Dir) Failed() error {
 	return nil
 }
 
-// Dead is closed when Failed is not nil any more.
-func (d *Dir) Dead() <-chan struct{} { return d.dead }
+// OnFailure has do called when Failed is not nil any more, once or twice, by whoever
+// wrote: it must be quick.
+func (d *Dir) OnFailure(do func()) {
+	d.told.Store(&do)
+	if d.Failed() != nil {
+		do()
+	}
+}
 
 // mustSync latches the directory if a sync has failed.
 func (d *Dir) mustSync(err error) error {
@@ -339,7 +345,9 @@ func (d *Dir) mustSync(err error) error {
 // fail latches the directory. The first reason stays.
 func (d *Dir) fail(err error) error {
 	if d.failed.CompareAndSwap(nil, &FailedError{Dir: d.path, Latched: true, Err: err}) {
-		close(d.dead)
+		if do := d.told.Load(); do != nil {
+			(*do)()
+		}
 	}
 	return d.failed.Load()
 }

@@ -233,7 +233,7 @@ func (v view) seekOffset(w *walker, offset int64) error {
 		w.seek(v.hint.pos, offset)
 		return nil
 	}
-	if offset == v.base {
+	if offset == v.base && w.more() {
 		return nil
 	}
 	if _, err := v.seekEntry(w, func(e entry) bool { return e.last <= offset }); err != nil {

@@ -88,5 +88,8 @@ func (v view) verify(c *scrubCursor, budget int64) (read int64, err error) {
 		read += h.Length
 		c.pos, c.next = w.pos, w.next
 	}
+	if !w.more() && w.next < v.next && w.next >= v.log.cleaned.Load() {
+		return read, w.corrupt("it ends at offset %d, the next segment begins at %d", w.next, v.next)
+	}
 	return read, nil
 }

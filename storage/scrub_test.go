@@ -4,6 +4,7 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/streambus/streambus/storage/batch"
 	"github.com/streambus/streambus/storage/batch/batchtest"
 	"github.com/streambus/streambus/storage/vfs"
 )
@@ -83,5 +84,37 @@ func TestScrub(t *testing.T) {
 	must(t, err)
 	if _, damage := scrubAll(t, l, 300); damage != nil {
 		t.Errorf("of a deleted log: %v", damage)
+	}
+}
+
+// What a sealed segment lost at its end, or altogether, nobody takes for compacted.
+func TestLostEndOfSegment(t *testing.T) {
+	fs := vfs.NewMem()
+	d := openDir(t, fs, "/data")
+	l, _ := openLog(t, d, small)
+	fill(t, l, 60)
+	short, none, after := l.segments[1].base, l.segments[3].base, l.segments[4].base
+	must(t, d.Close(noon))
+	lose := func(base, keep int64) {
+		b, err := ReadFile(fs, fileName(base))
+		must(t, err)
+		must(t, writeFile(fs, fileName(base), b[:keep], true))
+	}
+	b, err := ReadFile(fs, fileName(short))
+	must(t, err)
+	h, err := batch.DecodeHeader(b)
+	must(t, err)
+	lose(short, h.Length)
+	lose(none, 0)
+	l, _ = openLog(t, openDir(t, fs, "/data"), small)
+	_, damage := scrubAll(t, l, 1<<20)
+	if len(damage) != 2 || damage[0].File != fileName(short) || damage[0].Position != h.Length || damage[1].File != fileName(none) {
+		t.Errorf("damage found: %v", damage)
+	}
+	for offset, file := range map[int64]string{h.LastOffset() + 1: fileName(short), none: fileName(none), after - 1: fileName(none)} {
+		r, err := l.Read(offset, l.EndOffset(), 1<<20, true)
+		if corrupt, ok := errors.AsType[*CorruptError](err); !ok || corrupt.File != file {
+			t.Errorf("at offset %d of segments from %d, %d and %d: %+v, %v", offset, short, none, after, r, err)
+		}
 	}
 }

@@ -119,6 +119,8 @@ type Manager struct {
 
 	full bool // the disk is; the goroutine of retention only
 
+	dead chan struct{} // closed when the data directory has failed
+
 	image atomic.Pointer[image.Image] // applied last
 
 	proposed  chan struct{} // holds a token while somebody proposes
@@ -148,8 +150,9 @@ func New(cfg Config, dir *storage.Dir, log *slog.Logger, reg prometheus.Register
 		dirty: make(chan struct{}, 1),
 		parts: map[key]*Replica{}, logs: map[*storage.Log]*Replica{}, topics: map[image.UUID]*topicTraffic{},
 		inert: map[string]bool{}, fetchers: map[int32]*fetcher{}, throttles: [sides]*Throttle{newThrottle(), newThrottle()},
-		proposed: make(chan struct{}, 1), begin: make(chan struct{}, 1),
+		proposed: make(chan struct{}, 1), begin: make(chan struct{}, 1), dead: make(chan struct{}),
 	}
+	dir.OnFailure(sync.OnceFunc(func() { close(m.dead) }))
 	m.image.Store(image.Empty())
 	reg.MustRegister(newTrafficCollector(m))
 	return m
@@ -420,7 +423,7 @@ func (m *Manager) flusher(ctx context.Context) error {
 		select {
 		case <-m.dirty:
 			m.flush()
-		case <-m.dir.Dead():
+		case <-m.dead:
 			m.fail()
 			return nil
 		case <-ctx.Done():
@@ -465,7 +468,7 @@ func (m *Manager) LastFlush() time.Duration { return time.Duration(m.flushed.Loa
 
 // Failed is closed when the data directory has failed: nothing is read from it or
 // written to it any more.
-func (m *Manager) Failed() <-chan struct{} { return m.dir.Dead() }
+func (m *Manager) Failed() <-chan struct{} { return m.dead }
 
 // fail has nobody wait for a data directory that has failed. It may have been any
 // write that did it: no flush has to have been under way.

@@ -30,10 +30,14 @@ type bench struct {
 	dir     string // everything is in it
 	scratch string // the files of the limits are
 	start   []figure
-	next    int
+	next    *int
+	many    manyStarter
 	nodes   []*server.Server // a cluster beside the broker, once a row has asked for it
 
-	replicas int16 // of the topics that are made; 0 stands for 1
+	// Of the topics that are made; 0 replicas stand for 1, and with more it is about
+	// the cluster, of which Server is one node.
+	replicas int16
+	settings map[string]string
 }
 
 // starter starts a broker with its files in dir.
@@ -45,19 +49,35 @@ func streamBus(bin string, settings map[string]string) starter {
 	}
 }
 
-// start runs a broker on an empty directory and takes the time of each part of
-// the way to the first acknowledged record.
-func start(run starter, parent string, span time.Duration) (*bench, error) {
+// manyStarter starts the nodes of a cluster with their files in dir.
+type manyStarter func(dir string) ([]*server.Server, error)
+
+func streamBuses(bin string, settings map[string]string) manyStarter {
+	return func(dir string) ([]*server.Server, error) {
+		return server.Cluster(context.Background(), bin, dir, clusterSize, settings)
+	}
+}
+
+// newBench makes the directories.
+func newBench(parent string, span time.Duration) (*bench, error) {
 	dir, err := os.MkdirTemp(parent, "streambus-bench-")
 	if err != nil {
 		return nil, err
 	}
-	b := &bench{run: run, span: span, dir: dir, scratch: filepath.Join(dir, "limits")}
-	if err := errors.Join(os.Mkdir(b.scratch, 0o755), settle(dir)); err != nil {
+	b := &bench{span: span, dir: dir, scratch: filepath.Join(dir, "limits"), next: new(int)}
+	return b, errors.Join(os.Mkdir(b.scratch, 0o755), settle(dir))
+}
+
+// start runs a broker on an empty directory and takes the time of each part of
+// the way to the first acknowledged record.
+func start(run starter, parent string, span time.Duration) (*bench, error) {
+	b, err := newBench(parent, span)
+	if err != nil {
 		return nil, err
 	}
-	if b.Server, err = run(dir); err != nil {
-		return nil, errors.Join(err, os.RemoveAll(dir))
+	b.run = run
+	if b.Server, err = run(b.dir); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(b.dir))
 	}
 	if err := b.firstAck(); err != nil {
 		return nil, errors.Join(err, b.stop())
@@ -88,11 +108,51 @@ func (b *bench) firstAck() error {
 }
 
 func (b *bench) stop() error {
-	err := b.Stop()
+	var err error
 	for _, s := range b.nodes {
-		err = errors.Join(err, s.Stop())
+		end := s.Kill // an orderly stop of Kafka's last would wait for the others' votes
+		if !s.Running() {
+			end = s.Stop // which says why
+		}
+		err = errors.Join(err, end())
+	}
+	if !slices.Contains(b.nodes, b.Server) {
+		err = errors.Join(err, b.Stop())
 	}
 	return errors.Join(err, os.RemoveAll(b.dir))
+}
+
+// startMany runs a cluster on empty directories, of which each topic has a replica
+// on every node.
+func startMany(many manyStarter, parent string, span time.Duration) (*bench, error) {
+	b, err := newBench(parent, span)
+	if err != nil {
+		return nil, err
+	}
+	b.many = many
+	if _, err := b.cluster(); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(b.dir))
+	}
+	return b.onCluster()
+}
+
+// onCluster is the same, about the cluster.
+func (b *bench) onCluster() (*bench, error) {
+	nodes, err := b.cluster()
+	if err != nil {
+		return nil, err
+	}
+	on := *b
+	on.Server, on.replicas = nodes[0], clusterSize
+	return &on, nil
+}
+
+// measured are the processes that a row is about.
+func (b *bench) measured() []*server.Server {
+	if b.replicas > 1 {
+		return b.nodes
+	}
+	return []*server.Server{b.Server}
 }
 
 // settle waits for what was written and removed before. Where the disk is told
@@ -129,14 +189,18 @@ func (b *bench) topic(partitions int32, flush string) (string, error) {
 		return "", err
 	}
 	defer cl.Close()
-	b.next++
+	*b.next++
 	name := b.lastTopic()
 	req := kmsg.NewPtrCreateTopicsRequest()
 	t := kmsg.NewCreateTopicsRequestTopic()
 	t.Topic, t.NumPartitions, t.ReplicationFactor = name, partitions, max(b.replicas, 1)
+	settings := b.settings
 	if flush != "" {
+		settings = with(settings, "streambus.flush", flush)
+	}
+	for name, value := range settings {
 		c := kmsg.NewCreateTopicsRequestTopicConfig()
-		c.Name, c.Value = "streambus.flush", &flush
+		c.Name, c.Value = name, &value
 		t.Configs = append(t.Configs, c)
 	}
 	req.Topics = append(req.Topics, t)
@@ -151,7 +215,7 @@ func (b *bench) topic(partitions int32, flush string) (string, error) {
 }
 
 // lastTopic is the one that was made last.
-func (b *bench) lastTopic() string { return fmt.Sprintf("bench-%d", b.next) }
+func (b *bench) lastTopic() string { return fmt.Sprintf("bench-%d", *b.next) }
 
 // leaderTime is what leaders of a topic may take to be known.
 const leaderTime = 30 * time.Second

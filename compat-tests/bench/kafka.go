@@ -19,7 +19,7 @@ import (
 	"github.com/streambus/streambus/compat-tests/server"
 )
 
-// Four brokers are compared: Apache Kafka as it comes and with a flush before
+// Four brokers are compared, and then clusters (clusters.go): Apache Kafka as it comes and with a flush before
 // each answer, and this one as it comes, which is with a flush before each
 // answer, and without. Each row runs on them in turn, in every round, and a
 // ratio is one between two figures of one row of one round.
@@ -65,6 +65,7 @@ type contest struct {
 	measure  measure // may be nil
 	together measure // may be nil
 	goals    map[string]goals
+	rare     bool // takes long: in the last round alone, and for both as they come
 }
 
 // goals are those of a unit, for each of pairs.
@@ -92,29 +93,29 @@ func (g goal) met(ratio float64) bool {
 }
 
 var contests = []contest{
-	{"produce 1 KiB, acks=all, idempotent", produce("", incompressible), nil, map[string]goals{
+	{name: "produce 1 KiB, acks=all, idempotent", measure: produce("", incompressible), goals: map[string]goals{
 		"MB/s": {atLeast(1.1), atLeast(2)}, "broker CPU s/GB": {atMost(.5)}}},
-	{"produce 1 KiB, acks=1", produce("", incompressible, acksOne()...), nil, map[string]goals{
+	{name: "produce 1 KiB, acks=1", measure: produce("", incompressible, acksOne()...), goals: map[string]goals{
 		"MB/s": {2: atLeast(1.5)}, "broker CPU s/GB": {2: atMost(.4)}}},
-	{"produce 100 B, acks=all, idempotent", produce("", small), nil, map[string]goals{
+	{name: "produce 100 B, acks=all, idempotent", measure: produce("", small), goals: map[string]goals{
 		"MB/s": {atLeast(1)}, "broker CPU s/GB": {atMost(.4)}}},
-	{"consume 1 KiB, hot", consume("", incompressible), nil, map[string]goals{
+	{name: "consume 1 KiB, hot", measure: consume("", incompressible), goals: map[string]goals{
 		"MB/s": {atLeast(1.1)}, "broker CPU s/GB": {atMost(.5)}}},
-	{"consume 100 B, hot", consume("", small), nil, map[string]goals{
+	{name: "consume 100 B, hot", measure: consume("", small), goals: map[string]goals{
 		"MB/s": {atLeast(1.1)}, "broker CPU s/GB": {atMost(.5)}}},
-	{"1 in flight", active(1, ""), nil, map[string]goals{
+	{name: "1 in flight", measure: active(1, ""), goals: map[string]goals{
 		"p50 ms": {atMost(1.1), atMost(.4), atMost(.35)}, "p99 ms": {atMost(.6), atMost(.3), atMost(.25)}}},
-	{"open loop, 2000/s on 6 partitions", openLoop(perSecond(2000), 6, ""), nil, map[string]goals{
+	{name: "open loop, 2000/s on 6 partitions", measure: openLoop(perSecond(2000), 6, ""), goals: map[string]goals{
 		"p99 ms": {atMost(1), atMost(.1)}}},
-	{"open loop at 70 % of its maximum", openLoop(share(.7, ""), 6, ""), nil, map[string]goals{
+	{name: "open loop at 70 % of its maximum", measure: openLoop(share(.7, ""), 6, ""), goals: map[string]goals{
 		"p99 ms": {atMost(.5)}}},
-	{"end to end at 500/s", endToEnd(500, ""), nil, map[string]goals{
+	{name: "end to end at 500/s", measure: endToEnd(500, ""), goals: map[string]goals{
 		"p50 ms": {atMost(1.1)}, "p99 ms": {atMost(.4)}}},
-	{"1000 new partitions", sweeps(1000, ""), watchedLast, map[string]goals{
+	{name: "1000 new partitions", measure: sweeps(1000, ""), together: watchedLast, goals: map[string]goals{
 		createdAndSwept: {atMost(.03)}, laterSweeps: {atMost(1), atMost(.05)}, watchedCPU: {atMost(.1)}}},
-	{"loaded", resident, nil, map[string]goals{"MB anonymous": {atMost(.15)}}},
-	{"idle", nil, idleFigure, map[string]goals{"idle CPU ms/s": {atMost(.1)}}},
-	{"start, empty directory", freshStart, nil, map[string]goals{
+	{name: "loaded", measure: resident, goals: map[string]goals{"MB anonymous": {atMost(.15)}}},
+	{name: "idle", together: idleFigure, goals: map[string]goals{"idle CPU ms/s": {atMost(.1)}}},
+	{name: "start, empty directory", measure: freshStart, goals: map[string]goals{
 		"ms in all": {atMost(.02)}, "MB anonymous": {atMost(.03)}, "ms to the first ack after it": {atMost(.02)}}},
 }
 
@@ -150,11 +151,27 @@ func freshStart(b *bench) ([]figure, error) {
 	})
 }
 
-func compare(bin, dir string, rounds int, span, warm time.Duration, wanted *regexp.Regexp) (err error) {
+func compare(bin, dir string, rounds int, span, warm time.Duration, wanted *regexp.Regexp) error {
 	jars, err := server.BrokerJars(context.Background())
 	if err != nil {
 		return err
 	}
+	match := func(rows []contest) []contest {
+		return slices.DeleteFunc(slices.Clone(rows), func(r contest) bool { return !wanted.MatchString(r.name) })
+	}
+	if rows := match(contests); len(rows) > 0 {
+		if err := compareSingle(bin, jars, dir, rounds, span, warm, rows); err != nil {
+			return err
+		}
+	}
+	if rows := match(clusterContests); len(rows) > 0 {
+		return compareClusters(bin, jars, dir, rounds, span, warm, rows)
+	}
+	return nil
+}
+
+// compareSingle has one node of each.
+func compareSingle(bin, jars, dir string, rounds int, span, warm time.Duration, rows []contest) (err error) {
 	kafka := func(settings map[string]string) starter {
 		return func(dir string) (*server.Server, error) {
 			return server.Kafka(context.Background(), jars, dir, kafkaHeap, settings)
@@ -166,30 +183,21 @@ func compare(bin, dir string, rounds int, span, warm time.Duration, wanted *rege
 		streamBus(bin, removal),
 		streamBus(bin, with(removal, "streambus.flush", "os")),
 	}
-	var all []*bench
+	var all [contestants]*bench
 	defer func() {
 		for _, b := range all {
-			err = errors.Join(err, b.stop())
+			if b != nil {
+				err = errors.Join(err, b.stop())
+			}
 		}
 	}()
 	for i, run := range starters {
-		b, err := start(run, dir, span)
-		if err != nil {
+		if all[i], err = start(run, dir, span); err != nil {
 			return fmt.Errorf("%s: %w", contestantNames[i], err)
 		}
-		all = append(all, b)
 	}
-	c := &comparison{all: all, results: make([]contestResult, len(contests))}
-	if err := c.warmUp(warm); err != nil {
-		return fmt.Errorf("warming up: %w", err)
-	}
-	for n := range rounds {
-		fmt.Fprintf(os.Stderr, "round %d of %d\n", n+1, rounds)
-		if err = c.round(wanted); err != nil {
-			break
-		}
-	}
-	return errors.Join(err, c.print()) // figures of rounds before an error are good
+	work := []measure{produce("", incompressible), produce("", small), consume("", incompressible), active(1, ""), openLoop(perSecond(2000), 6, "")}
+	return newComparison(all, rows).run(rounds, warm, work)
 }
 
 func with(settings map[string]string, key, value string) map[string]string {
@@ -202,19 +210,36 @@ func with(settings map[string]string, key, value string) map[string]string {
 
 // comparison is what the rounds have in common.
 type comparison struct {
-	all     []*bench // by contestant
+	all     [contestants]*bench
+	rows    []contest
 	machine result
 	results []contestResult // by contest
+}
+
+func newComparison(all [contestants]*bench, rows []contest) *comparison {
+	return &comparison{all: all, rows: rows, results: make([]contestResult, len(rows))}
+}
+
+func (c *comparison) run(rounds int, warm time.Duration, work []measure) (err error) {
+	if err := c.warmUp(warm, work); err != nil {
+		return fmt.Errorf("warming up: %w", err)
+	}
+	for n := range rounds {
+		fmt.Fprintf(os.Stderr, "round %d of %d\n", n+1, rounds)
+		if err = c.round(n == rounds-1); err != nil {
+			break
+		}
+	}
+	return errors.Join(err, c.print()) // figures of rounds before an error are good
 }
 
 // contestResult has the figures of a contest, by contestant.
 type contestResult [contestants]result
 
-// warmUp has all take turns at what the rounds will ask, so that the JVM has
+// warmUp has all take turns at work that the rounds will ask, so that the JVM has
 // compiled it, and takes away what that has left.
-func (c *comparison) warmUp(warm time.Duration) error {
+func (c *comparison) warmUp(warm time.Duration, work []measure) error {
 	fmt.Fprintf(os.Stderr, "warming up for %v\n", warm)
-	work := []measure{produce("", incompressible), produce("", small), consume("", incompressible), active(1, ""), openLoop(perSecond(2000), 6, "")}
 	begun := time.Now()
 	for n := 0; time.Since(begun) < warm; n++ {
 		for i, b := range c.all {
@@ -227,7 +252,7 @@ func (c *comparison) warmUp(warm time.Duration) error {
 }
 
 // round runs the machine's controls and every contest once.
-func (c *comparison) round(wanted *regexp.Regexp) error {
+func (c *comparison) round(last bool) error {
 	moved, err := loopback(c.all[durable])
 	if err != nil {
 		return err
@@ -237,13 +262,13 @@ func (c *comparison) round(wanted *regexp.Regexp) error {
 		return err
 	}
 	c.machine.add([]figure{{"loopback, MB/s", moved[0].value}, {"fdatasync of 4 KiB appends, p50 ms", synced[0].value}}, nil)
-	for i, row := range contests {
-		if !wanted.MatchString(row.name) {
+	for i, row := range c.rows {
+		if row.rare && !last {
 			continue
 		}
 		begun := time.Now()
-		figures, err := c.run(row)
-		if err == nil {
+		figures, err := c.once(row)
+		if err == nil && !row.rare { // those are the last
 			err = c.clear()
 		}
 		fmt.Fprintf(os.Stderr, "%s: %.0f s\n", row.name, time.Since(begun).Seconds())
@@ -257,10 +282,13 @@ func (c *comparison) round(wanted *regexp.Regexp) error {
 	return nil
 }
 
-// run gives the figures of one contest, by contestant.
-func (c *comparison) run(row contest) (figures [contestants][]figure, err error) {
+// once gives the figures of one contest, by contestant.
+func (c *comparison) once(row contest) (figures [contestants][]figure, err error) {
 	if row.measure != nil {
 		for i, b := range c.all {
+			if row.rare && i != shipped && i != durable {
+				continue
+			}
 			if err := settle(b.dir); err != nil {
 				return figures, err
 			}
@@ -322,7 +350,7 @@ func (b *bench) deleteTopics() error {
 		return err
 	}
 	for begun := time.Now(); time.Since(begun) < removalTime; time.Sleep(50 * time.Millisecond) {
-		left, err := filepath.Glob(filepath.Join(b.Data, "bench-*"))
+		left, err := filepath.Glob(filepath.Join(b.dir, "*", "bench-*")) // of all nodes
 		if len(left) == 0 || err != nil {
 			return err
 		}
@@ -336,12 +364,12 @@ func (c *comparison) print() error {
 		fmt.Fprintf(w, "machine: %s\t%s\n", unit, spreadOf(c.machine.values[unit].own))
 	}
 	fmt.Fprintf(w, "\nrow\tunit\t%s\n", strings.Join(contestantNames[:], "\t"))
-	for i, row := range contests {
+	for i, row := range c.rows {
 		r := &c.results[i]
 		for _, unit := range r[shipped].units {
 			fmt.Fprintf(w, "%s\t%s", row.name, unit)
 			for j := range r {
-				fmt.Fprintf(w, "\t%s", spreadOf(r[j].values[unit].own))
+				fmt.Fprintf(w, "\t%s", spreadOf(r[j].of(unit)))
 			}
 			fmt.Fprintln(w)
 		}
@@ -351,13 +379,16 @@ func (c *comparison) print() error {
 		fmt.Fprintf(w, "\t%s\tgoal\t", p.name)
 	}
 	fmt.Fprintln(w)
-	for i, row := range contests {
+	for i, row := range c.rows {
 		r := &c.results[i]
 		for _, unit := range r[shipped].units {
+			if unit == howOften {
+				continue
+			}
 			fmt.Fprintf(w, "%s\t%s", row.name, unit)
 			for j, p := range pairs {
-				ratios := quotients(r[p.ours].values[unit].own, r[p.theirs].values[unit].own)
-				fmt.Fprintf(w, "\t%s\t%s", spreadOf(ratios), verdict(row.goals[unit][j], median(ratios)))
+				ratios := quotients(r[p.ours].of(unit), r[p.theirs].of(unit))
+				fmt.Fprintf(w, "\t%s\t%s", spreadOf(ratios), verdict(row.goals[unit][j], ratios))
 			}
 			fmt.Fprintln(w)
 		}
@@ -365,20 +396,28 @@ func (c *comparison) print() error {
 	return w.Flush()
 }
 
+// of is a unit's values, none for a contestant that did not run the row.
+func (r *result) of(unit string) []float64 {
+	if s := r.values[unit]; s != nil {
+		return s.own
+	}
+	return nil
+}
+
 func quotients(a, b []float64) []float64 {
-	q := make([]float64, len(a))
-	for i := range a {
+	q := make([]float64, min(len(a), len(b)))
+	for i := range q {
 		q[i] = a[i] / b[i]
 	}
 	return q
 }
 
 // verdict fills two columns.
-func verdict(g goal, ratio float64) string {
+func verdict(g goal, ratios []float64) string {
 	switch {
-	case g == 0:
+	case g == 0 || len(ratios) == 0:
 		return "\t"
-	case g.met(ratio):
+	case g.met(median(ratios)):
 		return g.String() + "\tmet"
 	default:
 		return g.String() + "\tmissed"
@@ -386,6 +425,12 @@ func verdict(g goal, ratio float64) string {
 }
 
 func spreadOf(v []float64) string {
+	switch len(v) {
+	case 0:
+		return ""
+	case 1:
+		return short(v[0])
+	}
 	return fmt.Sprintf("%s (%s-%s)", short(median(v)), short(slices.Min(v)), short(slices.Max(v)))
 }
 

@@ -148,8 +148,8 @@ func echoes(n int) measure {
 }
 
 func (b *bench) file(name string) (*os.File, error) {
-	b.next++
-	return os.Create(filepath.Join(b.scratch, fmt.Sprint(name, "-", b.next)))
+	*b.next++
+	return os.Create(filepath.Join(b.scratch, fmt.Sprint(name, "-", *b.next)))
 }
 
 func fdatasync(b *bench) ([]figure, error) {
@@ -355,10 +355,10 @@ func bareSweeps(n int) measure {
 
 // directories makes n directories with a file each.
 func (b *bench) directories(n int) ([]*os.File, error) {
-	b.next++
+	*b.next++
 	var files []*os.File
 	for i := range n {
-		dir := filepath.Join(b.scratch, fmt.Sprintf("%d-%d", b.next, i))
+		dir := filepath.Join(b.scratch, fmt.Sprintf("%d-%d", *b.next, i))
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			return files, err
 		}

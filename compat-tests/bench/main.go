@@ -1,8 +1,9 @@
 // Command bench measures a broker it starts itself, beside what the machine
-// can do in the same run or, with -kafka, beside Apache Kafka (kafka.go). Machines change their speed from minute to minute,
-// so every row has a limit: the same work done by as little code as will do
-// it, without a broker, right before the row. Every round runs every row once
-// on a fresh broker, and a ratio is one between the two figures of one round.
+// can do in the same run or, with -kafka, beside Apache Kafka (kafka.go), one
+// node and three. Machines change their speed from minute to minute, so every
+// row has a limit: the same work done by as little code as will do it, without
+// a broker, right before the row. Every round runs every row once on a fresh
+// broker, and a ratio is one between the two figures of one round.
 //
 // Payload is random and not compressed; after each produce row the bytes on
 // disk are held against the bytes sent.
@@ -19,8 +20,6 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
-
-	"github.com/streambus/streambus/compat-tests/server"
 )
 
 func main() {
@@ -30,7 +29,7 @@ func main() {
 	dir := flag.String("dir", "", "where data directories are made (default: that of temporary files)")
 	only := flag.String("rows", "", "regular expression: run the rows whose names match")
 	kafka := flag.Bool("kafka", false, "measure Apache Kafka in turn with it, instead of the machine")
-	warm := flag.Duration("warm", time.Minute, "with -kafka: how long all brokers are warmed up before the first round")
+	warm := flag.Duration("warm", time.Minute, "with -kafka: how long all brokers are warmed up before the first round, and all clusters")
 	flag.Parse()
 	wanted, err := regexp.Compile(*only)
 	if err == nil && *kafka {
@@ -61,36 +60,36 @@ type figure struct {
 }
 
 func rows(bin string) []row {
-	many := executable(bin)
 	return []row{
 		{"machine: loopback, 64 KiB writes", loopback, nil},
 		{"machine: loopback, 64 B there and back", pingPong, nil},
 		{"machine: fdatasync of 4 KiB appends", fdatasync, nil},
 		{"start, empty directory", started, bareStart(bin)},
 		{"resident memory, idle", resident, nil},
-		{"metadata, 1 node, 1 caller", many.changes(1, 1), logs(1, 1)},
-		{"metadata, 1 node, 64 callers", many.changes(1, 64), logs(1, 64)},
-		{"metadata, 3 nodes, 1 caller", many.changes(3, 1), logs(3, 1)},
-		{"metadata, 3 nodes, 64 callers", many.changes(3, 64), logs(3, 64)},
-		{"3 nodes, topic of 1 partition", many.seenEverywhere(1), nil},
-		{"3 nodes, topic of 1000 partitions", many.seenEverywhere(1000), nil},
-		{"3 nodes, topic of 10000 partitions", many.seenEverywhere(10_000), nil},
-		{"3 nodes, kill -9 of the active controller", many.controllerKilled, nil},
-		{"3 nodes, idle", many.idleCluster, nil},
-		{"3 replicas, 100 idle partitions", many.idleReplicas(100), nil},
-		{"3 replicas, 1000 idle partitions", many.idleReplicas(1000), nil},
-		{"3 replicas, 10000 idle partitions", many.idleReplicas(10_000), nil},
-		{"3 replicas, produce 1 KiB, acks=all, durable", many.replicated(produce("ack", incompressible)), received(true)},
-		{"3 replicas, produce 1 KiB, acks=all, os", many.replicated(produce("os", incompressible)), received(false)},
-		{"3 replicas, produce 100 B, acks=all, durable", many.replicated(produce("ack", small)), received(true)},
-		{"3 replicas, produce 100 B, acks=all, os", many.replicated(produce("os", small)), received(false)},
-		{"3 replicas, 1 in flight, durable", many.replicated(active(1, "ack")), echo(true)},
-		{"3 replicas, 1 in flight, os", many.replicated(active(1, "os")), echo(false)},
-		{"3 replicas, 100 active partitions", many.replicated(active(100, "ack")), groupCommit(100)},
-		{"3 replicas, kill -9 of a leader", many.leaderEnds(false, (*server.Server).Kill), nil},
-		{"3 replicas, kill -9 of a leader that is the active controller", many.leaderEnds(true, (*server.Server).Kill), nil},
-		{"3 replicas, orderly stop of a leader", many.leaderEnds(false, (*server.Server).Stop), nil},
-		{"3 replicas, a follower returns", many.followerReturns, nil},
+		{"metadata, 1 node, 1 caller", changes(1, 1), logs(1, 1)},
+		{"metadata, 1 node, 64 callers", changes(1, 64), logs(1, 64)},
+		{"metadata, 3 nodes, 1 caller", changes(3, 1), logs(3, 1)},
+		{"metadata, 3 nodes, 64 callers", changes(3, 64), logs(3, 64)},
+		{"3 nodes, topic of 1 partition", seenEverywhere(1), nil},
+		{"3 nodes, topic of 1000 partitions", seenEverywhere(1000), nil},
+		{"3 nodes, topic of 10000 partitions", seenEverywhere(10_000), nil},
+		{"3 nodes, kill -9 of the active controller", controllerKilled, nil},
+		{"3 nodes, idle", idleCluster, nil},
+		{"3 replicas, 100 idle partitions", idleReplicas(100), nil},
+		{"3 replicas, 1000 idle partitions", idleReplicas(1000), nil},
+		{"3 replicas, 10000 idle partitions", idleReplicas(10_000), nil},
+		{"3 replicas, produce 1 KiB, acks=all, durable", replicated(produce("ack", incompressible)), received(true)},
+		{"3 replicas, produce 1 KiB, acks=all, os", replicated(produce("os", incompressible)), received(false)},
+		{"3 replicas, produce 100 B, acks=all, durable", replicated(produce("ack", small)), received(true)},
+		{"3 replicas, produce 100 B, acks=all, os", replicated(produce("os", small)), received(false)},
+		{"3 replicas, 1 in flight, durable", replicated(active(1, "ack")), echo(true)},
+		{"3 replicas, 1 in flight, os", replicated(active(1, "os")), echo(false)},
+		{"3 replicas, 100 active partitions", replicated(active(100, "ack")), groupCommit(100)},
+		{"3 replicas, kill -9 of a leader", leaderEnds(false, killed), nil},
+		{"3 replicas, kill -9 of a leader that is the active controller", leaderEnds(true, killed), nil},
+		{"3 replicas, orderly stop of a leader", leaderEnds(false, stopped), nil},
+		{"3 replicas, pause of a leader, its session 9 s", leaderEnds(false, paused), nil},
+		{"3 replicas, a follower returns", followerReturns, nil},
 		{"produce 1 KiB, acks=all, durable", produce("ack", incompressible), received(true)},
 		{"produce 1 KiB, acks=all, os", produce("os", incompressible), received(false)},
 		{"produce 100 B, acks=all, durable", produce("ack", small), received(true)},
@@ -139,7 +138,7 @@ func run(bin, dir string, rounds int, span time.Duration, wanted *regexp.Regexp)
 	results := make([]result, len(rows))
 	for n := range rounds {
 		fmt.Fprintf(os.Stderr, "round %d of %d\n", n+1, rounds)
-		if err := round(streamBus(bin, nil), dir, span, rows, results); err != nil {
+		if err := round(streamBus(bin, nil), streamBuses(bin, nil), dir, span, rows, results); err != nil {
 			return err
 		}
 	}
@@ -147,11 +146,12 @@ func run(bin, dir string, rounds int, span time.Duration, wanted *regexp.Regexp)
 }
 
 // round runs every row once on a fresh broker.
-func round(broker starter, dir string, span time.Duration, rows []row, results []result) (err error) {
+func round(broker starter, cluster manyStarter, dir string, span time.Duration, rows []row, results []result) (err error) {
 	b, err := start(broker, dir, span)
 	if err != nil {
 		return err
 	}
+	b.many = cluster
 	defer func() { err = errors.Join(err, b.stop()) }()
 	for i, r := range rows {
 		var limits []figure

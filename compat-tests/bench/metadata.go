@@ -21,16 +21,13 @@ import (
 // share the machine, and their logs one disk.
 const clusterSize = 3
 
-// executable is what the nodes of a cluster are started from.
-type executable string
-
 // cluster is that of the rows with several nodes: it starts with the first of
 // them and stays until the round is over.
-func (bin executable) cluster(b *bench) ([]*server.Server, error) {
+func (b *bench) cluster() ([]*server.Server, error) {
 	if b.nodes != nil {
 		return b.nodes, nil
 	}
-	nodes, err := server.Cluster(context.Background(), string(bin), b.dir, clusterSize, nil)
+	nodes, err := b.many(b.dir)
 	if err == nil {
 		b.nodes = nodes
 	}
@@ -38,11 +35,11 @@ func (bin executable) cluster(b *bench) ([]*server.Server, error) {
 }
 
 // brokers are those of a cluster of n nodes.
-func (bin executable) brokers(b *bench, n int) ([]*server.Server, error) {
+func (b *bench) brokers(n int) ([]*server.Server, error) {
 	if n == 1 {
 		return []*server.Server{b.Server}, nil
 	}
-	return bin.cluster(b)
+	return b.cluster()
 }
 
 // changer asks one broker for changes of a setting of one topic.
@@ -104,13 +101,13 @@ func create(s *server.Server, topic string, partitions int32) (time.Duration, er
 
 // changes are changes of the metadata that callers ask for, each when its last
 // one is answered: then it is durable, and every broker has it.
-func (bin executable) changes(nodes, callers int) measure {
+func changes(nodes, callers int) measure {
 	return func(b *bench) ([]figure, error) {
-		servers, err := bin.brokers(b, nodes)
+		servers, err := b.brokers(nodes)
 		if err != nil {
 			return nil, err
 		}
-		b.next++
+		*b.next++
 		if _, err := create(servers[0], b.lastTopic(), 1); err != nil {
 			return nil, err
 		}
@@ -203,13 +200,13 @@ func appendTo(f *os.File, changes int) error {
 
 // seenEverywhere makes a topic: until it is answered, and until every broker
 // names a leader for each of its partitions.
-func (bin executable) seenEverywhere(partitions int32) measure {
+func seenEverywhere(partitions int32) measure {
 	return func(b *bench) ([]figure, error) {
-		servers, err := bin.cluster(b)
+		servers, err := b.cluster()
 		if err != nil {
 			return nil, err
 		}
-		b.next++
+		*b.next++
 		topic := b.lastTopic()
 		begun := time.Now()
 		answered, err := create(servers[0], topic, partitions)
@@ -233,21 +230,31 @@ func (bin executable) seenEverywhere(partitions int32) measure {
 
 // activeController is the node whose controller decides.
 func activeController(nodes []*server.Server) (int, error) {
-	for begun := time.Now(); time.Since(begun) < leaderTime; time.Sleep(10 * time.Millisecond) {
-		for i, s := range nodes {
-			m, err := (&bench{Server: s}).metrics()
-			if err == nil && m[`kafka_server_raftmetrics_current_state{current_state="leader"}`] == 1 {
-				return i, nil
-			}
-		}
+	cl, err := kgo.NewClient(seeds(nodes))
+	if err != nil {
+		return 0, err
 	}
-	return 0, fmt.Errorf("no node leads the quorum after %v", leaderTime)
+	defer cl.Close()
+	req := kmsg.NewPtrDescribeQuorumRequest()
+	t, p := kmsg.NewDescribeQuorumRequestTopic(), kmsg.NewDescribeQuorumRequestTopicPartition()
+	t.Topic, t.Partitions = "__cluster_metadata", append(t.Partitions, p)
+	req.Topics = append(req.Topics, t)
+	leader := -1
+	err = wait("the quorum has a leader", func() bool {
+		resp, err := req.RequestWith(context.Background(), cl)
+		if err != nil || resp.ErrorCode != 0 || resp.Topics[0].Partitions[0].ErrorCode != 0 {
+			return false
+		}
+		leader = int(resp.Topics[0].Partitions[0].LeaderID) - 1
+		return leader >= 0
+	})
+	return leader, err
 }
 
 // controllerKilled asks the other brokers for changes, one after the other, while
 // the active controller's process is killed.
-func (bin executable) controllerKilled(b *bench) ([]figure, error) {
-	nodes, err := bin.cluster(b)
+func controllerKilled(b *bench) ([]figure, error) {
+	nodes, err := b.cluster()
 	if err != nil {
 		return nil, err
 	}
@@ -255,7 +262,7 @@ func (bin executable) controllerKilled(b *bench) ([]figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	b.next++
+	*b.next++
 	if _, err := create(nodes[at], b.lastTopic(), 1); err != nil {
 		return nil, err
 	}
@@ -308,8 +315,8 @@ func (bin executable) controllerKilled(b *bench) ([]figure, error) {
 }
 
 // idleCluster is what nodes cost that tell one another that they are there.
-func (bin executable) idleCluster(b *bench) ([]figure, error) {
-	nodes, err := bin.cluster(b)
+func idleCluster(b *bench) ([]figure, error) {
+	nodes, err := b.cluster()
 	if err != nil {
 		return nil, err
 	}

@@ -4,9 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -16,17 +17,13 @@ import (
 )
 
 // replicated measures on a cluster whose nodes have a replica of each partition.
-func (bin executable) replicated(m measure) measure {
+func replicated(m measure) measure {
 	return func(b *bench) ([]figure, error) {
-		nodes, err := bin.cluster(b)
+		on, err := b.onCluster()
 		if err != nil {
 			return nil, err
 		}
-		on := *b
-		on.Server, on.replicas = nodes[0], clusterSize
-		figures, err := m(&on)
-		b.next = on.next
-		return figures, err
+		return m(on)
 	}
 }
 
@@ -38,59 +35,89 @@ type stream struct {
 
 // streamTo makes a topic with a replica of each partition on every node, each led by
 // another.
-func (bin executable) streamTo(b *bench) (*stream, []*server.Server, error) {
-	nodes, err := bin.cluster(b)
+func streamTo(b *bench, opts ...kgo.Opt) (*stream, []*server.Server, error) {
+	on, err := b.onCluster()
 	if err != nil {
 		return nil, nil, err
 	}
-	on := *b
-	on.Server, on.replicas = nodes[0], clusterSize
-	topic, err := on.topic(clusterSize, "ack")
-	b.next = on.next
+	topic, err := on.topic(clusterSize, "")
 	if err != nil {
 		return nil, nil, err
 	}
-	var seeds []string
-	for _, s := range nodes {
-		seeds = append(seeds, s.Addr)
-	}
-	cl, err := b.client(kgo.SeedBrokers(seeds...), kgo.DefaultProduceTopic(topic), kgo.RecordPartitioner(kgo.ManualPartitioner()))
-	return &stream{cl, topic}, nodes, err
+	cl, err := b.client(append(opts, seeds(on.nodes), kgo.DefaultProduceTopic(topic), kgo.RecordPartitioner(kgo.ManualPartitioner()))...)
+	return &stream{cl, topic}, on.nodes, err
 }
 
-// partitions asks for the topic.
-func (s *stream) partitions() ([]kmsg.MetadataResponseTopicPartition, error) {
+func seeds(nodes []*server.Server) kgo.Opt {
+	var all []string
+	for _, s := range nodes {
+		all = append(all, s.Addr)
+	}
+	return kgo.SeedBrokers(all...)
+}
+
+// partitions asks a node for the topic, as the nodes do not learn of changes at the
+// same time: one that was paused still believes what was.
+func (s *stream) partitions(node int) ([]kmsg.MetadataResponseTopicPartition, error) {
 	req := kmsg.NewPtrMetadataRequest()
 	t := kmsg.NewMetadataRequestTopic()
 	t.Topic = &s.topic
 	req.Topics = append(req.Topics, t)
-	resp, err := req.RequestWith(context.Background(), s.cl)
+	resp, err := req.RequestWith(context.Background(), s.cl.Broker(node+1))
 	if err != nil {
 		return nil, err
 	}
 	return resp.Topics[0].Partitions, nil
 }
 
+// everywhere tells whether every node says this of all partitions.
+func (s *stream) everywhere(holds func(kmsg.MetadataResponseTopicPartition) bool) bool {
+	for node := range clusterSize {
+		all, err := s.partitions(node)
+		fails := func(p kmsg.MetadataResponseTopicPartition) bool { return !holds(p) }
+		if err != nil || len(all) != clusterSize || slices.ContainsFunc(all, fails) {
+			return false
+		}
+	}
+	return true
+}
+
+// inSync waits until all replicas are.
+func (s *stream) inSync() error {
+	return wait("the replicas are in sync", func() bool {
+		return s.everywhere(func(p kmsg.MetadataResponseTopicPartition) bool { return len(p.ISR) == clusterSize })
+	})
+}
+
 // whole waits until all replicas are in sync, and each node leads a partition again.
 func (s *stream) whole() error {
-	for begun := time.Now(); time.Since(begun) < leaderTime; time.Sleep(5 * time.Millisecond) {
-		all, err := s.partitions()
-		missing := func(p kmsg.MetadataResponseTopicPartition) bool { return len(p.ISR) != clusterSize }
-		if err != nil || len(all) != clusterSize || slices.ContainsFunc(all, missing) {
-			continue
+	if err := s.inSync(); err != nil {
+		return err
+	}
+	return wait("each replica leads that is the first", func() bool {
+		if s.everywhere(func(p kmsg.MetadataResponseTopicPartition) bool { return p.Leader == p.Replicas[0] }) {
+			return true
 		}
 		req := kmsg.NewPtrElectLeadersRequest() // all of them
 		req.TimeoutMillis = 5000
-		if _, err = req.RequestWith(context.Background(), s.cl); err == nil {
+		_, _ = req.RequestWith(context.Background(), s.cl) // again, if it has failed
+		return false
+	})
+}
+
+// wait asks until something is so.
+func wait(what string, holds func() bool) error {
+	for begun := time.Now(); time.Since(begun) < leaderTime; time.Sleep(5 * time.Millisecond) {
+		if holds() {
 			return nil
 		}
 	}
-	return fmt.Errorf("the replicas of %s are not in sync after %v", s.topic, leaderTime)
+	return fmt.Errorf("after %v it is not so that %s", leaderTime, what)
 }
 
 // led is a partition that a node leads.
 func (s *stream) led(node int) (int32, error) {
-	all, err := s.partitions()
+	all, err := s.partitions(node)
 	for _, p := range all {
 		if int(p.Leader) == node+1 {
 			return p.Partition, nil
@@ -130,20 +157,47 @@ func (s *stream) gap(partition int32, do func() error) (longest time.Duration, e
 	return longest, errors.Join(err, <-ended)
 }
 
-// killsInARow is how many leaders are taken out by a row, in one round.
-const killsInARow = 10
+// outage is a way for a node to be gone, and the way back.
+type outage struct{ begin, end func(*server.Server) error }
+
+var (
+	killed  = outage{(*server.Server).Kill, startAgain}
+	stopped = outage{(*server.Server).Stop, startAgain}
+	// paused has the connections stay open: only silence tells.
+	paused = outage{signal(syscall.SIGSTOP), signal(syscall.SIGCONT)}
+)
+
+func startAgain(s *server.Server) error { return s.Start(context.Background()) }
+
+func signal(sig syscall.Signal) func(*server.Server) error {
+	return func(s *server.Server) error { return s.Signal(sig) }
+}
+
+// A row takes out as many leaders as there is time for, in one round.
+const (
+	outagesInARow = 10
+	outagesTime   = 30 * time.Second
+)
+
+// howOften is about the run, and compared with nothing.
+const howOften = "times"
+
+// patience is how long an answer is waited for while nodes may be paused, beside the
+// same time that the request gives the broker. What is late is asked again, of who
+// leads then: a figure has up to this much, twice, of the client's own.
+const patience = 250 * time.Millisecond
 
 // leaderEnds takes the time without an acknowledgement when the process that leads
-// ends: of the node that is the active controller, or of another.
-func (bin executable) leaderEnds(active bool, how func(*server.Server) error) measure {
+// is gone: of the node that is the active controller, or of another.
+func leaderEnds(active bool, o outage) measure {
 	return func(b *bench) ([]figure, error) {
-		s, nodes, err := bin.streamTo(b)
+		s, nodes, err := streamTo(b, kgo.ProduceRequestTimeout(patience), kgo.RequestTimeoutOverhead(patience))
 		if err != nil {
 			return nil, err
 		}
 		defer s.cl.Close()
 		var times []time.Duration
-		for range killsInARow {
+		for begun := time.Now(); len(times) < outagesInARow && time.Since(begun) < outagesTime; {
 			at, err := activeController(nodes)
 			if err != nil {
 				return nil, err
@@ -155,74 +209,92 @@ func (bin executable) leaderEnds(active bool, how func(*server.Server) error) me
 			if err != nil {
 				return nil, err
 			}
-			gap, err := s.gap(partition, func() error { return how(nodes[at]) })
+			gap, err := s.gap(partition, func() error { return o.begin(nodes[at]) })
 			times = append(times, gap)
-			if err := errors.Join(err, nodes[at].Start(context.Background()), s.whole()); err != nil {
+			if err := errors.Join(err, o.end(nodes[at]), s.whole()); err != nil {
 				return nil, err
 			}
 		}
-		return percentiles(times), nil
+		slices.Sort(times)
+		return []figure{percentiles(times)[0], {"max ms", millis(times[len(times)-1])}, {howOften, float64(len(times))}}, nil
 	}
 }
 
-// followerReturns stops a node, has the others take records, and takes the time that
-// it needs to be in sync when it is back.
-func (bin executable) followerReturns(b *bench) ([]figure, error) {
-	s, nodes, err := bin.streamTo(b)
+// followerReturns stops a node, has the others take records, and takes what it reads
+// a second when it is back, and what its start takes until it is in sync.
+func followerReturns(b *bench) ([]figure, error) {
+	s, nodes, err := streamTo(b)
 	if err != nil {
 		return nil, err
 	}
 	defer s.cl.Close()
-	gone := nodes[1] // partition 0 is another's
+	partition, err := s.led(0)
+	if err != nil {
+		return nil, err
+	}
+	gone := nodes[1]
 	if err := gone.Stop(); err != nil {
 		return nil, err
 	}
 	const behind = 512 << 20
 	value := randomBytes(64 << 10)
 	for range behind / len(value) {
-		s.cl.Produce(context.Background(), &kgo.Record{Value: value}, func(_ *kgo.Record, e error) { err = errors.Join(err, e) })
+		s.cl.Produce(context.Background(), &kgo.Record{Partition: partition, Value: value}, func(_ *kgo.Record, e error) { err = errors.Join(err, e) })
 	}
 	if err := errors.Join(s.cl.Flush(context.Background()), err); err != nil {
 		return nil, err
 	}
-	if err := gone.Start(context.Background()); err != nil {
+	had, err := sizeOf(gone, s.topic, partition)
+	if err != nil {
 		return nil, err
 	}
-	begun := time.Now()
-	if err := s.whole(); err != nil {
+	if err := gone.Launch(); err != nil {
 		return nil, err
 	}
-	took := time.Since(begun)
-	var size int64
-	err = filepath.WalkDir(filepath.Join(gone.Data, s.topic+"-0"), func(_ string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
+	// What is read is seen in its files: it may have all of it before it serves clients.
+	var (
+		begun     time.Time
+		from, now int64
+		unseen    error
+	)
+	err = wait("the follower has it all", func() bool {
+		now, unseen = sizeOf(gone, s.topic, partition)
+		if begun.IsZero() && now > had {
+			begun, from = time.Now(), now
 		}
-		info, err := d.Info()
-		size += info.Size()
-		return err
+		return unseen != nil || now >= had+behind
 	})
-	if err == nil && size < behind {
-		err = fmt.Errorf("it is in sync, and has %d bytes", size)
+	took := time.Since(begun)
+	if err := errors.Join(err, unseen, s.inSync()); err != nil {
+		return nil, err
 	}
-	return []figure{rate(behind, took)}, err
+	return []figure{rate(now-from, took), {"ms from its start until in sync", millis(time.Since(gone.Started))}}, nil
+}
+
+// sizeOf is how many bytes the segments of a partition have on a node.
+func sizeOf(s *server.Server, topic string, partition int32) (sum int64, err error) {
+	files, err := filepath.Glob(filepath.Join(s.Data, fmt.Sprint(topic, "-", partition), "*.log"))
+	for _, f := range files {
+		info, err := os.Stat(f)
+		if err != nil {
+			return 0, err
+		}
+		sum += info.Size()
+	}
+	return sum, err
 }
 
 // idleReplicas is what a cluster takes with partitions that nobody uses, each with a
 // replica on every node.
-func (bin executable) idleReplicas(partitions int32) measure {
+func idleReplicas(partitions int32) measure {
 	return func(b *bench) ([]figure, error) {
-		nodes, err := bin.cluster(b)
+		on, err := b.onCluster()
 		if err != nil {
 			return nil, err
 		}
-		on := *b
-		on.Server, on.replicas = nodes[0], clusterSize
-		_, err = on.topic(partitions, "ack")
-		b.next = on.next
-		if err != nil {
+		if _, err := on.topic(partitions, "ack"); err != nil {
 			return nil, err
 		}
-		return bin.idleCluster(b)
+		return idleCluster(b)
 	}
 }

@@ -33,9 +33,15 @@ func chill(names []string) error {
 	return nil
 }
 
-// cpu is the processor time that the broker has used. Its clock is exact, while
-// what /proc tells is in hundredths of a second.
-func (b *bench) cpu() (time.Duration, error) { return cpuOf(b.Pid()) }
+// cpu is the processor time that the broker has used, or all nodes of the cluster.
+// Its clock is exact, while what /proc tells is in hundredths of a second.
+func (b *bench) cpu() (sum time.Duration, err error) {
+	for _, s := range b.measured() {
+		of, e := cpuOf(s.Pid())
+		sum, err = sum+of, errors.Join(err, e)
+	}
+	return sum, err
+}
 
 func cpuOf(pid int) (time.Duration, error) {
 	const process = 2 // CPUCLOCK_SCHED of linux/posix-timers.h

@@ -79,6 +79,20 @@ var allFaults = []fault{
 		}
 		return s.Start(context.WithoutCancel(ctx))
 	}},
+	{"damage", damage},
+	{"full", full},
+}
+
+// faultsOf finds faults by their names.
+func faultsOf(names []string) (kinds []fault, err error) {
+	for _, name := range names {
+		i := slices.IndexFunc(allFaults, func(k fault) bool { return k.name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("there is no fault %q", name)
+		}
+		kinds = append(kinds, allFaults[i])
+	}
+	return kinds, nil
 }
 
 // faults breaks one node after the other, never two at once: that would be more than
@@ -87,6 +101,7 @@ type faults struct {
 	rng   *rand.Rand
 	nodes []*server.Server
 	links *server.Links // nil without faults of the network
+	topic string
 	kinds []fault
 	least time.Duration // between the end of one and the next
 	most  time.Duration

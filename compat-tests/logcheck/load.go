@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -29,6 +30,7 @@ type load struct {
 	failed atomic.Int64 // records that a client gave up
 	gaps   *gaps
 	errors errorList
+	unread lastError // of a consumer
 }
 
 // gaps measures how long nothing was acknowledged, by partition.
@@ -78,6 +80,24 @@ func (e *errorList) add(err error) {
 	if s := err.Error(); len(e.some) < maxExamples && !slices.Contains(e.some, s) {
 		e.some = append(e.some, s)
 	}
+}
+
+// lastError is the latest of some errors.
+type lastError struct {
+	mu  sync.Mutex
+	err error
+}
+
+func (e *lastError) set(err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.err = err
+}
+
+func (e *lastError) get() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.err
 }
 
 // produce sends until ctx ends, and waits for what is under way. Client settings are
@@ -156,6 +176,11 @@ func (l *load) consume(ctx context.Context, id int, stop func(next map[int32]int
 			}
 			l.reads[id] = append(l.reads[id], Read{v, r.Partition, r.Offset})
 			next[r.Partition] = r.Offset + 1
+		})
+		fetches.EachError(func(_ string, partition int32, err error) {
+			if !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled) {
+				l.unread.set(fmt.Errorf("partition %d from offset %d on: %w", partition, next[partition], err))
+			}
 		})
 	}
 	return nil

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -22,6 +23,9 @@ import (
 
 	"github.com/streambus/streambus/compat-tests/server"
 )
+
+// readTime is what a consumer may take for all that was sent.
+const readTime = 2 * time.Minute
 
 // plan is what a run does.
 type plan struct {
@@ -66,11 +70,19 @@ func main() {
 	flag.DurationVar(&p.most, "most", 10*time.Second, "the longest")
 	flag.Uint64Var(&p.seed, "seed", rand.Uint64(), "of the faults")
 	partitions := flag.Int("partitions", 6, "of the topic")
-	kinds := flag.String("faults", "kill,pause,stop,storm", "which; or those of the network: cut,one way")
+	kinds := flag.String("faults", "kill,pause,stop,storm,damage,full", "which; or those of the network: cut,one way")
 	flush := flag.String("flush", "ack", "streambus.flush")
 	flag.Parse()
 	p.partitions, p.kinds = int32(*partitions), strings.Split(*kinds, ",")
 	p.settings = map[string]string{"streambus.flush": *flush}
+	asked := false
+	flag.Visit(func(f *flag.Flag) { asked = asked || f.Name == "faults" })
+	if !asked {
+		if err := canMount(p.dir); err != nil {
+			p.log("without the fault full: " + err.Error())
+			p.kinds = slices.DeleteFunc(p.kinds, func(k string) bool { return k == "full" })
+		}
+	}
 	r, err := p.run(context.Background())
 	if err == nil {
 		var text []byte
@@ -88,6 +100,10 @@ func main() {
 
 // run is a whole run.
 func (p *plan) run(ctx context.Context) (report *Report, err error) {
+	kinds, err := faultsOf(p.kinds)
+	if err != nil {
+		return nil, err
+	}
 	dir, err := os.MkdirTemp(p.dir, "logcheck")
 	if err != nil {
 		return nil, err
@@ -99,6 +115,15 @@ func (p *plan) run(ctx context.Context) (report *Report, err error) {
 			p.log("what the nodes left is in " + dir)
 		}
 	}()
+	if slices.Contains(p.kinds, "full") {
+		for i := range p.nodes {
+			disk := filepath.Join(dir, server.NodeName(i+1))
+			if err := mountDisk(disk); err != nil {
+				return nil, err
+			}
+			defer func() { err = errors.Join(err, unmountDisk(disk, err != nil || len(report.Anomalies) > 0)) }()
+		}
+	}
 	var nodes []*server.Server
 	var links *server.Links
 	if slices.Contains(p.kinds, "cut") || slices.Contains(p.kinds, "one way") {
@@ -117,7 +142,7 @@ func (p *plan) run(ctx context.Context) (report *Report, err error) {
 		}
 	}()
 	l := &load{topic: "log", partitions: p.partitions, rate: p.rate, sends: make([][]Sent, p.producers), reads: make([][]Read, p.consumers+1)}
-	l.killed = slices.Contains(p.kinds, "kill") || slices.Contains(p.kinds, "storm")
+	l.killed = slices.ContainsFunc(p.kinds, func(k string) bool { return k != "pause" && k != "stop" && k != "cut" && k != "one way" })
 	for _, s := range nodes {
 		l.seeds = append(l.seeds, s.Addr)
 	}
@@ -127,15 +152,8 @@ func (p *plan) run(ctx context.Context) (report *Report, err error) {
 	begun := time.Now()
 	l.gaps = newGaps(p.partitions, begun)
 	f := &faults{
-		rng: rand.New(rand.NewPCG(p.seed, 0)), nodes: nodes, links: links, least: p.least, most: p.most, gaps: l.gaps, log: p.log,
+		rng: rand.New(rand.NewPCG(p.seed, 0)), nodes: nodes, links: links, topic: l.topic, kinds: kinds, least: p.least, most: p.most, gaps: l.gaps, log: p.log,
 		count: map[string]int{}, longest: map[string]time.Duration{},
-	}
-	for _, k := range allFaults {
-		for _, name := range p.kinds {
-			if k.name == name {
-				f.kinds = append(f.kinds, k)
-			}
-		}
 	}
 	disturbed, calm := context.WithTimeout(ctx, p.span)
 	defer calm()
@@ -159,7 +177,9 @@ func (p *plan) run(ctx context.Context) (report *Report, err error) {
 	took := time.Since(begun)
 	ends, err := l.ends(ctx)
 	if err == nil {
-		err = l.consume(ctx, p.consumers, func(next map[int32]int64) bool {
+		reading, cancel := context.WithTimeoutCause(ctx, readTime, fmt.Errorf("the log cannot be read to its end within %s", readTime))
+		defer cancel()
+		err = l.consume(reading, p.consumers, func(next map[int32]int64) bool {
 			for part, end := range ends {
 				if next[part] < end {
 					return false
@@ -167,6 +187,9 @@ func (p *plan) run(ctx context.Context) (report *Report, err error) {
 			}
 			return true
 		})
+		if cause := context.Cause(reading); cause != nil {
+			err = errors.Join(err, cause, l.unread.get())
+		}
 	}
 	stopConsuming()
 	if err := errors.Join(err, consumers.Wait()); err != nil {
@@ -189,8 +212,8 @@ func (p *plan) create(ctx context.Context, l *load) error {
 		return err
 	}
 	defer cl.Close()
-	two := "2"
-	_, err = kadm.NewClient(cl).CreateTopic(ctx, l.partitions, int16(min(3, p.nodes)), map[string]*string{"min.insync.replicas": &two}, l.topic)
+	two, small := "2", "1048576" // a long run has many segments
+	_, err = kadm.NewClient(cl).CreateTopic(ctx, l.partitions, int16(min(3, p.nodes)), map[string]*string{"min.insync.replicas": &two, "segment.bytes": &small}, l.topic)
 	return err
 }
 

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Short runs, in which one node after the other is killed, paused, stopped, and cut
-// off. The long ones are those of make soak.
+// Short runs, in which one node after the other is killed, paused, stopped, cut off,
+// and has a bad disk. The long ones are those of make soak.
 func TestRun(t *testing.T) {
 	bin := filepath.Join(t.TempDir(), "streambus")
 	build := exec.Command("go", "build", "-o", bin, "./cmd/streambus")
@@ -17,11 +17,23 @@ func TestRun(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("building: %v\n%s", err, out)
 	}
-	for name, kinds := range map[string][]string{"processes": {"kill", "pause", "stop", "storm"}, "network": {"cut", "one way"}} {
+	disks := []string{"damage", "full"}
+	if err := canMount(t.TempDir()); err != nil {
+		t.Log("without the fault full:", err)
+		disks = disks[:1]
+	}
+	for name, run := range map[string]struct {
+		span  time.Duration
+		kinds []string
+	}{
+		"processes": {25 * time.Second, []string{"kill", "pause", "stop", "storm"}},
+		"network":   {25 * time.Second, []string{"cut", "one way"}},
+		"disks":     {10 * time.Second, disks},
+	} {
 		t.Run(name, func(t *testing.T) {
 			p := plan{
-				bin: bin, dir: t.TempDir(), nodes: 3, partitions: 6, producers: 3, consumers: 2, rate: 1000, span: 25 * time.Second,
-				kinds: kinds, least: 500 * time.Millisecond, most: 2 * time.Second, seed: uint64(time.Now().UnixNano()),
+				bin: bin, dir: t.TempDir(), nodes: 3, partitions: 6, producers: 3, consumers: 2, rate: 1000, span: run.span,
+				kinds: run.kinds, least: 500 * time.Millisecond, most: 2 * time.Second, seed: uint64(time.Now().UnixNano()),
 				log: func(s string) { t.Log(s) },
 			}
 			r, err := p.run(t.Context())

@@ -1,6 +1,5 @@
 // Package server runs the brokers that are compared, as processes on loopback:
-// this project's, of one node or several, and one node of Apache Kafka from its
-// published jars.
+// this project's and Apache Kafka from its published jars, of one node or several.
 package server
 
 import (
@@ -8,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -79,6 +79,9 @@ func LinkedCluster(ctx context.Context, bin, dir string, n int, settings map[str
 	return nodes, links, err
 }
 
+// NodeName is the name of a cluster's node, and of its data directory.
+func NodeName(id int) string { return fmt.Sprintf("streambus-%d", id) }
+
 func cluster(ctx context.Context, bin, dir string, n int, settings map[string]string, links *Links) (nodes []*Server, err error) {
 	free, err := freeAddrs(4 * n)
 	if err != nil {
@@ -87,7 +90,7 @@ func cluster(ctx context.Context, bin, dir string, n int, settings map[string]st
 	var voters []string
 	for id := 1; id <= n; id++ {
 		addr, controllers, admin, brokers := free[4*id-4], free[4*id-3], free[4*id-2], free[4*id-1]
-		name := fmt.Sprintf("streambus-%d", id)
+		name := NodeName(id)
 		s := &Server{Name: name, Addr: addr, Admin: admin, Data: filepath.Join(dir, name), ofMany: n}
 		s.args = []string{bin, "serve", "--data-dir", s.Data, "--admin-listen", admin, "--log-level", "warn",
 			"--set", fmt.Sprint("node.id=", id), "--set", "controller.listener.names=CONTROLLER"}
@@ -114,10 +117,15 @@ func cluster(ctx context.Context, bin, dir string, n int, settings map[string]st
 			s.args = append(s.args, "--set", k+"="+settings[k])
 		}
 	}
+	return nodes, startAll(ctx, nodes)
+}
+
+// startAll starts the nodes of a cluster: none of them serves before all are there.
+func startAll(ctx context.Context, nodes []*Server) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	started := make(chan error)
-	for _, s := range nodes { // none of them serves before all are there
+	for _, s := range nodes {
 		go func() { started <- s.Start(ctx) }()
 	}
 	for range nodes {
@@ -133,7 +141,7 @@ func cluster(ctx context.Context, bin, dir string, n int, settings map[string]st
 			}
 		}
 	}
-	return nodes, err
+	return err
 }
 
 // Kafka formats a directory and starts Apache Kafka in KRaft combined mode on
@@ -148,37 +156,73 @@ func Kafka(ctx context.Context, jars, dir, heap string, settings map[string]stri
 		return nil, err
 	}
 	s := &Server{Name: "kafka", Addr: addr, Data: filepath.Join(dir, "kafka")}
-	all := map[string]string{
-		"process.roles":                            "broker,controller",
+	err = s.format(ctx, jars, heap, controller, map[string]string{
 		"node.id":                                  "1",
-		"listeners":                                "PLAINTEXT://" + addr + ",CONTROLLER://" + controller,
-		"advertised.listeners":                     "PLAINTEXT://" + addr,
-		"controller.listener.names":                "CONTROLLER",
-		"listener.security.protocol.map":           "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
 		"controller.quorum.bootstrap.servers":      controller,
-		"log.dirs":                                 s.Data,
 		"offsets.topic.replication.factor":         "1",
 		"transaction.state.log.replication.factor": "1",
 		"transaction.state.log.min.isr":            "1",
+	}, settings, "--standalone")
+	if err != nil {
+		return nil, err
 	}
-	for k, v := range settings {
-		all[k] = v
+	return s, s.Start(ctx)
+}
+
+// KafkaCluster does so for n nodes of one cluster, each of them broker and
+// controller, and returns when each knows all. Node ids are from 1.
+func KafkaCluster(ctx context.Context, jars, dir, heap string, n int, settings map[string]string) (nodes []*Server, err error) {
+	free, err := freeAddrs(2 * n)
+	if err != nil {
+		return nil, err
 	}
+	var voters []string
+	for id := 1; id <= n; id++ {
+		voters = append(voters, fmt.Sprintf("%d@%s", id, free[2*id-1]))
+	}
+	for id := 1; id <= n; id++ {
+		name := fmt.Sprintf("kafka-%d", id)
+		s := &Server{Name: name, Addr: free[2*id-2], Data: filepath.Join(dir, name), ofMany: n}
+		err := s.format(ctx, jars, heap, free[2*id-1], map[string]string{
+			"node.id":                  fmt.Sprint(id),
+			"controller.quorum.voters": strings.Join(voters, ","),
+		}, settings)
+		if err != nil {
+			return nil, err
+		}
+		nodes = append(nodes, s)
+	}
+	return nodes, startAll(ctx, nodes)
+}
+
+// format writes a Kafka node's settings, formats its directory and says how it is
+// started. The later settings count.
+func (s *Server) format(ctx context.Context, jars, heap, controller string, role, settings map[string]string, how ...string) error {
+	all := map[string]string{
+		"process.roles":                  "broker,controller",
+		"listeners":                      "PLAINTEXT://" + s.Addr + ",CONTROLLER://" + controller,
+		"advertised.listeners":           "PLAINTEXT://" + s.Addr,
+		"controller.listener.names":      "CONTROLLER",
+		"listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+		"log.dirs":                       s.Data,
+	}
+	maps.Copy(all, role)
+	maps.Copy(all, settings)
 	var text strings.Builder
 	for _, k := range sortedKeys(all) {
 		fmt.Fprintf(&text, "%s=%s\n", k, all[k])
 	}
-	file := filepath.Join(dir, "kafka.properties")
+	file := s.Data + ".properties"
 	if err := os.WriteFile(file, []byte(text.String()), 0o644); err != nil {
-		return nil, err
+		return err
 	}
 	java := []string{"java", "-Xms" + heap, "-Xmx" + heap, "-XX:+UseG1GC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", filepath.Join(jars, "*")}
-	format := slices.Concat(java, []string{"kafka.tools.StorageTool", "format", "--standalone", "-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c", file})
+	format := slices.Concat(java, []string{"kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c", file}, how)
 	if out, err := exec.CommandContext(ctx, format[0], format[1:]...).CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("formatting Kafka's directory: %w\n%s", err, out)
+		return fmt.Errorf("formatting Kafka's directory: %w\n%s", err, out)
 	}
 	s.args = slices.Concat(java, []string{"kafka.Kafka", file})
-	return s, s.Start(ctx)
+	return nil
 }
 
 func sortedKeys(m map[string]string) []string {
