@@ -465,6 +465,7 @@ func (b *Broker) start(ctx context.Context, g *errgroup.Group, parts context.Con
 	}
 	g.Go(func() error { return b.session.run(parts) })
 	g.Go(func() error { return b.giveUpWithDisk(parts) })
+	g.Go(func() error { b.giveUpWhatIsFound(parts); return nil })
 	b.session.setReady()
 	select {
 	case <-b.session.in:
