@@ -2,6 +2,7 @@ package broker
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"github.com/streambus/streambus/broker/config"
 	"github.com/streambus/streambus/protocol"
 	"github.com/streambus/streambus/raftmeta/control"
+	"github.com/streambus/streambus/storage/batch"
 	"github.com/streambus/streambus/storage/batch/batchtest"
 )
 
@@ -228,6 +230,42 @@ func TestReplicaDamagedWhileRunning(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A batch whose leader epoch is damaged, which no CRC covers, names one that nobody has
+// led in. Its replica gives it up and comes back.
+func TestDamagedEpoch(t *testing.T) {
+	c := startCluster(t, 3)
+	c.replicated("t")
+	for i := range 5 {
+		c.put("t", fmt.Sprint(i))
+	}
+	p, _, err := c.leaderOf("t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.signal(os.Kill)
+	<-p.exited
+	// A start verifies what lies above the recovery point.
+	if err := os.Remove(filepath.Join(p.data, "recovery-point-offset-checkpoint")); err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	file := filepath.Join(p.data, "t-0", "00000000000000000000.log")
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := batch.DecodeHeader(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const epochAt = 12
+	flip(t, file, int(second.Length+epochAt)*8+5)
+	c.launch(p)
+	c.started(p)
+	c.put("t", "more")
+	c.inSync("t", 3)
+	c.same("t")
 }
 
 // Without enough replicas in sync nothing is acknowledged, and what has been goes

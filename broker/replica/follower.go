@@ -55,6 +55,9 @@ func (r *Replica) fetched(s *source, p *peer.FetchedPartition, epoch int32, now 
 		return false, fmt.Errorf("the leader answers %s", p.Code)
 	}
 	a := partition.Answer{LeaderEpoch: epoch, OutOfRange: p.Code != protocol.None, Differs: p.DivergingEpoch >= 0, Base: -1, LogStart: p.LogStart}
+	if a.OutOfRange {
+		a.Last, a.Ours = r.log.EpochAt(r.log.EndOffset()), r.epochEnd(epoch)
+	}
 	if a.Differs {
 		a.Diverging = partition.EpochEnd{Epoch: p.DivergingEpoch, End: p.DivergingEnd}
 		a.Ours = r.epochEnd(p.DivergingEpoch)
