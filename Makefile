@@ -88,15 +88,16 @@ compat: build
 # The long runs: STREAMBUS_KILLS kills of a broker that a producer writes to; the five
 # operations of a metadata quorum, STREAMBUS_FAULTS_OPERATIONS of them, while controllers
 # are killed and paused; STREAMBUS_BATCHES topics of 10,000 partitions; clients of a
-# cluster whose nodes are, for STREAMBUS_LOGCHECK_SPAN; the simulator on SEEDS seeds; then every fuzz target there is, for STREAMBUS_FUZZ_TIME each. Making
+# cluster whose nodes are, and whose disks fail them, for STREAMBUS_LOGCHECK_SPAN; the simulator on SEEDS seeds; then every fuzz target there is, for STREAMBUS_FUZZ_TIME each. Making
 # inputs small, which the fuzzer does by default, would take most of that.
 soak: build
 	STREAMBUS_KILLS=$${STREAMBUS_KILLS:-200} go test -count=1 -timeout 60m -run TestKill -v ./broker
 	STREAMBUS_FAULTS_OPERATIONS=$${STREAMBUS_FAULTS_OPERATIONS:-100000} STREAMBUS_BATCHES=$${STREAMBUS_BATCHES:-50} \
 		go test -count=1 -timeout 60m -run 'TestMetadataUnderFaults|TestBatchIsWhole' -v ./broker
-	cd compat-tests && for faults in kill kill,pause,stop,storm "cut,one way" damage kill,damage,full; do \
+	cd compat-tests && for faults in kill damage "cut,one way"; do \
 		go run ./logcheck -broker ../bin/streambus -span $${STREAMBUS_LOGCHECK_SPAN:-10m} -faults "$$faults" || exit 1; \
 	done
+	cd compat-tests && go run ./logcheck -broker ../bin/streambus -span $${STREAMBUS_LOGCHECK_SPAN:-10m} # all that need no cut network
 	SEEDS=$${SEEDS:-20000} $(MAKE) sim
 	@go test -list '^Fuzz' ./... | awk '/^Fuzz/ { t[n++] = $$1 } /^ok/ { for (i = 0; i < n; i++) print $$2, t[i]; n = 0 }' | \
 	while read package target; do \

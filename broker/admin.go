@@ -14,7 +14,8 @@ import (
 )
 
 // adminHandler serves metrics and health. Live means that the process answers;
-// ready that clients can be served. The disk is apart from them: a node whose disk is
+// ready that clients can be served, and that the controllers count on this broker: it
+// may end, and come again. The disk is apart from them: a node whose disk is
 // full goes on, and somebody has to make room.
 // /why tells what changed in the metadata, see [history.Question]; /quorum where the
 // controllers stand, as this one sees it; /partition which replicas are in sync, and

@@ -402,7 +402,7 @@ func (b *Broker) Run(ctx context.Context) error {
 	case <-failed.Done():
 	}
 	drain, cancel := context.WithTimeout(failed, drainTime)
-	if b.isReady() != nil { // nobody was served, so nobody waits for an answer
+	if !isClosed(b.ready) { // nobody was served, so nobody waits for an answer
 		cancel()
 	}
 	b.handOver(drain)  // 1. others lead what this node led
@@ -482,6 +482,7 @@ func (b *Broker) start(ctx context.Context, g *errgroup.Group, parts context.Con
 	}
 	g.Go(func() error { return b.session.run(parts) })
 	g.Go(func() error { return b.giveUpWithDisk(parts) })
+	g.Go(func() error { b.giveUpWhatIsFound(parts); return nil })
 	b.session.setReady()
 	select {
 	case <-b.session.in:
@@ -569,14 +570,17 @@ func (b *Broker) shown(index uint64, awaited bool) {
 // Ready is closed when clients can be served.
 func (b *Broker) Ready() <-chan struct{} { return b.ready }
 
+// isReady says why clients cannot be served, or should not come here: the node is
+// starting, or the controllers do not count on it.
 func (b *Broker) isReady() error {
-	select {
-	case <-b.ready:
-		return nil
-	default:
+	if !isClosed(b.ready) {
 		done, total := b.replicas.Recovery()
 		return fmt.Errorf("starting: %d of %d logs are open", done, total)
 	}
+	if !b.cfg.IsBroker() {
+		return nil
+	}
+	return b.session.standing(b.view.Image(), time.Now(), b.cfg.Millis("broker.session.timeout.ms"))
 }
 
 // diskServes says what is wrong with the disk: that it has failed, or that nothing

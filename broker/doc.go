@@ -227,8 +227,10 @@
 // at the same moment ask within a millisecond, and ask again only after seconds.
 //
 // A replica whose log cannot be opened for damage is given up where others stand for
-// it: by LoseReplicas, before its broker may lead. Apache Kafka takes the whole
-// directory offline.
+// it: by LoseReplicas, before its broker may lead. One that the scrub or a reader finds
+// damaged later goes the same way, and serves what it can until others have taken over:
+// then its files are set aside, and its leader fills a new log. Apache Kafka takes the
+// whole directory offline.
 //
 // A probe goes on while its connection is cut: the listener of a process that is torn
 // down may take a connection still, and nobody would be found gone.

@@ -80,9 +80,22 @@ func isrAnswer(p control.AlteredPartition) replica.ISRAnswer {
 	return replica.ISRAnswer{Verdict: replica.Superseded}
 }
 
+// giveUpWhatIsFound gives up replicas whose damage is found while the broker runs, by
+// the scrub or by a reader.
+func (b *Broker) giveUpWhatIsFound(ctx context.Context) {
+	for {
+		select {
+		case <-b.replicas.Damage():
+			b.giveUpDamaged(ctx)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // giveUpDamaged has others stand for what this broker's replicas vouched for whose
-// files are damaged. It does so before the broker may lead: without it one of them
-// could be elected.
+// files are damaged. At a start it does so before the broker may lead: without it one
+// of them could be elected.
 func (b *Broker) giveUpDamaged(ctx context.Context) {
 	damaged := b.replicas.Damaged()
 	if len(damaged) == 0 {
@@ -97,7 +110,7 @@ func (b *Broker) giveUpDamaged(ctx context.Context) {
 	if err == nil {
 		err = b.view.Wait(ctx, o.Index)
 	}
-	if err != nil {
+	if err != nil && ctx.Err() == nil {
 		b.log.Error("partitions whose files are damaged here could not be left to others", "partitions", len(damaged), "error", err)
 	}
 }

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"github.com/streambus/streambus/broker/config"
 	"github.com/streambus/streambus/protocol"
 	"github.com/streambus/streambus/raftmeta/control"
+	"github.com/streambus/streambus/storage/batch"
 	"github.com/streambus/streambus/storage/batch/batchtest"
 )
 
@@ -145,6 +147,125 @@ func TestDamagedReplica(t *testing.T) {
 	if err != nil || len(names) != 1 {
 		t.Errorf("set aside: %v, %v", names, err)
 	}
+}
+
+// A replica that is found damaged while its broker runs, by the scrub or by a reader,
+// goes the same way: others lead, and it gets the records from them. Where there are no
+// others it stays as it is.
+func TestReplicaDamagedWhileRunning(t *testing.T) {
+	const segment = "00000000000000000000.log"
+	value := strings.Repeat("x", 300_000)
+	magicOfSecond := int64(len(batchtest.Values(value).Encode()) + 16)
+	for _, x := range []struct {
+		name    string
+		scrub   string
+		leads   bool
+		at      int64 // of the sealed segment
+		noticed func(c *processes, p *process, topic string)
+	}{
+		{"scrub-leader", "1000000000", true, 500_000, nil},
+		{"scrub-follower", "1000000000", false, 500_000, nil},
+		{"read-leader", "0", true, magicOfSecond, func(c *processes, p *process, topic string) {
+			if _, err := exchange(p.addr(), fetchRequest(topic, 0, 1), patience); err != nil {
+				c.t.Error(err)
+			}
+		}},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			c := newProcesses(t, asBoth, asBoth, asBoth)
+			for _, p := range c.nodes {
+				p.settings = []string{"streambus.scrub.bytes.per.second=" + x.scrub}
+				c.launch(p)
+			}
+			for _, p := range c.nodes {
+				c.started(p)
+			}
+			by := c.as(900, c.clusterID())
+			fill := func(topic string, replicas ...int32) {
+				c.submit(by, &control.CreateTopic{
+					Name: topic, ID: newUUID(), Partitions: -1, ReplicationFactor: -1, Assignments: [][]int32{replicas},
+					Configs: map[string]string{"segment.bytes": "1048576"},
+				})
+				for range 6 { // more than one segment
+					c.put(topic, value)
+				}
+			}
+			damage := func(p *process, topic string) {
+				f, err := os.OpenFile(filepath.Join(p.data, topic+"-0", segment), os.O_RDWR, 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer f.Close()
+				if _, err := f.WriteAt([]byte{0xff}, x.at); err != nil {
+					t.Fatal(err)
+				}
+				if x.noticed != nil {
+					x.noticed(c, p, topic)
+				}
+			}
+			fill("alone", 1)
+			fill("t", 1, 2, 3)
+			c.inSync("t", 3)
+			p := c.nodes[0]
+			if x.leads {
+				damage(p, "alone")
+			} else {
+				p = c.nodes[1]
+			}
+			damage(p, "t")
+			c.logged(p, "a damaged replica begins anew from its leader")
+			c.put("t", "more")
+			c.inSync("t", 3)
+			c.same("t")
+			if leader, _, err := c.leaderOf("t"); err != nil || leader == p {
+				t.Errorf("node %d leads: %v", p.id, err)
+			}
+			names, err := filepath.Glob(filepath.Join(p.data, "t-0.*-stray"))
+			if err != nil || len(names) != 1 {
+				t.Errorf("set aside: %v, %v", names, err)
+			}
+			c.put("alone", "more")
+			if names, err := filepath.Glob(filepath.Join(p.data, "alone-0.*")); err != nil || len(names) != 0 {
+				t.Errorf("set aside: %v, %v", names, err)
+			}
+		})
+	}
+}
+
+// A batch whose leader epoch is damaged, which no CRC covers, names one that nobody has
+// led in. Its replica gives it up and comes back.
+func TestDamagedEpoch(t *testing.T) {
+	c := startCluster(t, 3)
+	c.replicated("t")
+	for i := range 5 {
+		c.put("t", fmt.Sprint(i))
+	}
+	p, _, err := c.leaderOf("t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.signal(os.Kill)
+	<-p.exited
+	// A start verifies what lies above the recovery point.
+	if err := os.Remove(filepath.Join(p.data, "recovery-point-offset-checkpoint")); err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	file := filepath.Join(p.data, "t-0", "00000000000000000000.log")
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := batch.DecodeHeader(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const epochAt = 12
+	flip(t, file, int(second.Length+epochAt)*8+5)
+	c.launch(p)
+	c.started(p)
+	c.put("t", "more")
+	c.inSync("t", 3)
+	c.same("t")
 }
 
 // Without enough replicas in sync nothing is acknowledged, and what has been goes

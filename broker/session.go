@@ -51,6 +51,7 @@ type session struct {
 	ready    bool
 	stopping bool
 	answered time.Time     // the last heartbeat
+	admitted time.Time     // when the controllers counted on the broker first
 	in       chan struct{} // closed once the controllers count on the broker
 	out      chan struct{} // closed once nobody needs it any more
 }
@@ -141,6 +142,7 @@ func (s *session) shown(index uint64, awaited bool) {
 	}
 	if me, ok := s.view.Image().Broker(s.broker.ID); ok && me.Epoch == s.epoch && me.Active() && !isClosed(s.in) {
 		close(s.in)
+		s.admitted = time.Now()
 		awaited = true // it may have a lease from now on
 	}
 	s.mu.Unlock()
@@ -245,6 +247,28 @@ func (s *session) current(ctx context.Context) *image.Image {
 		s.stale.Add(1)
 	}
 	return s.view.Image()
+}
+
+// standing says why clients should not count on this broker, nil if they may. What is
+// over within a session, as an election is, is nothing to tell of: nobody is fenced
+// for it.
+func (s *session) standing(img *image.Image, now time.Time, session time.Duration) error {
+	if me, ok := img.Broker(s.broker.ID); !ok || me.Fenced {
+		return errors.New("this broker is fenced: the controllers have not heard from it for its session, and others lead what it led")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	leased := s.admitted // the first lease comes after
+	if until := s.lease.Until(); until.After(leased) {
+		leased = until
+	}
+	switch silent, without := now.Sub(s.answered), now.Sub(leased); {
+	case silent > session:
+		return fmt.Errorf("no controller has answered for %s, more than broker.session.timeout.ms (%s): this broker is fenced, or will be", silent.Round(time.Millisecond), session)
+	case without > session:
+		return fmt.Errorf("the controllers have granted no lease for %s, more than broker.session.timeout.ms (%s): most of them are away, or this broker does not get what they decide", without.Round(time.Millisecond), session)
+	}
+	return nil
 }
 
 // hasOthers tells whether there are other brokers.

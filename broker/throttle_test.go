@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -73,6 +74,8 @@ func TestReplicationThrottle(t *testing.T) {
 	const rate, batches, batchSize = 1 << 20, 16, 500_000
 	const leaderRate, followerRate = "leader.replication.throttled.rate", "follower.replication.throttled.rate"
 	const leaderList, followerList = "leader.replication.throttled.replicas", "follower.replication.throttled.replicas"
+	const asFollower = `^waits for +its throttle to let more through\nthrottled +by follower\.replication\.throttled\.rate=1, with all that are throttled on this node; nothing for 1h0m0s$`
+	const asLeader = `^3 +out .*; throttled by leader\.replication\.throttled\.rate=1, with all that are throttled on this node; nothing for 1h0m0s$`
 	c := startCluster(t, 3)
 	first, third := c.nodes[0], c.nodes[2]
 	by := c.as(900, c.clusterID())
@@ -81,18 +84,19 @@ func TestReplicationThrottle(t *testing.T) {
 		at        *process // who is throttled
 		key, list string
 		replicas  string
+		tells     string
 		faster    func(topic string)
 	}{
-		{"follower", third, followerRate, followerList, "0:3", func(string) {
+		{"follower", third, followerRate, followerList, "0:3", asFollower, func(string) {
 			c.configure(third, kmsg.ConfigResourceTypeBroker, "3", map[string]string{followerRate: ""})
 		}},
-		{"leader", first, leaderRate, leaderList, "0:1", func(string) {
+		{"leader", first, leaderRate, leaderList, "0:1", asLeader, func(string) {
 			c.configure(first, kmsg.ConfigResourceTypeBroker, "1", map[string]string{leaderRate: fmt.Sprint(1 << 40)})
 		}},
-		{"follower-list", third, followerRate, followerList, "*", func(topic string) {
+		{"follower-list", third, followerRate, followerList, "*", asFollower, func(topic string) {
 			c.configure(first, kmsg.ConfigResourceTypeTopic, topic, map[string]string{followerList: ""})
 		}},
-		{"leader-list", first, leaderRate, leaderList, "*", func(topic string) {
+		{"leader-list", first, leaderRate, leaderList, "*", asLeader, func(topic string) {
 			c.configure(first, kmsg.ConfigResourceTypeTopic, topic, map[string]string{leaderList: "0:2"})
 		}},
 	} {
@@ -153,6 +157,14 @@ func TestReplicationThrottle(t *testing.T) {
 			}
 			if grown := third.logSize(topic) - before; grown > 2<<20 {
 				t.Errorf("%d bytes came while there was debt", grown)
+			}
+			// The node that throttles tells, and of no other topic.
+			told := regexp.MustCompile(`(?m)` + x.tells)
+			if out, err := c.partition(x.at, topic+"-0"); err != nil || !told.MatchString(out) {
+				t.Errorf("it tells\n%s%v", out, err)
+			}
+			if out, err := c.partition(x.at, other+"-0"); err != nil || strings.Contains(out, "throttle") {
+				t.Errorf("of a topic in sync it tells\n%s%v", out, err)
 			}
 			x.faster(topic)
 			c.inSync(topic, 3)

@@ -39,7 +39,7 @@ func (d *Dir) DeleteLogs(now time.Time, names ...string) error {
 		moved  bool
 	)
 	for _, name := range names {
-		r, err := d.takeAway(name, now)
+		r, err := d.takeAway(name, deletedDirSuffix, now)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("log %s: %w", name, err))
 			continue
@@ -57,12 +57,12 @@ func (d *Dir) DeleteLogs(now time.Time, names ...string) error {
 }
 
 // takeAway moves a log's directory and ends its use. The move is not durable yet.
-func (d *Dir) takeAway(name string, now time.Time) (removal, error) {
+func (d *Dir) takeAway(name, suffix string, now time.Time) (removal, error) {
 	d.mu.Lock()
 	l := d.logs[name]
 	d.mu.Unlock()
 	if l == nil {
-		to, err := d.moveAside(name, deletedDirSuffix)
+		to, err := d.moveAside(name, suffix)
 		return removal{name: name, dir: to, at: now}, err
 	}
 	l.appendMu.Lock()
@@ -72,7 +72,7 @@ func (d *Dir) takeAway(name string, now time.Time) (removal, error) {
 		return removal{log: l, name: name, at: now}, nil
 	}
 	l.gone.Store(true) // first: a round must not take what it misses for a failure
-	to, err := d.moveAside(name, deletedDirSuffix)
+	to, err := d.moveAside(name, suffix)
 	if err != nil {
 		l.gone.Store(false)
 		return removal{}, err
@@ -129,6 +129,27 @@ func (d *Dir) SetAside(name string) (to string, err error) {
 		return "", err
 	}
 	d.bury([]removal{{name: name}})
+	return to, nil
+}
+
+// SetAside ends the use of a log as DeleteLogs does, but its directory stays, under
+// the name that is returned: "" if it has none.
+func (l *Log) SetAside(now time.Time) (to string, err error) {
+	if err := l.d.Failed(); err != nil {
+		return "", err
+	}
+	r, err := l.d.takeAway(l.name, strayDirSuffix, now)
+	if err != nil {
+		return "", err
+	}
+	if to = r.dir; to != "" {
+		if err := l.d.mustSync(l.d.fs.SyncDir(l.d.path)); err != nil {
+			return "", err
+		}
+	}
+	r.dir = "" // nothing removes it
+	l.d.bury([]removal{r})
+	l.d.files.forgetLog(l)
 	return to, nil
 }
 

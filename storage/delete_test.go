@@ -321,6 +321,45 @@ func TestTopicID(t *testing.T) {
 	}
 }
 
+// A log that is in use is set aside too, if it is asked to: what was read can be sent, a
+// new one has its name at once, and neither a Sweep nor a crash changes that.
+func TestSetAsideInUse(t *testing.T) {
+	fs := vfs.NewMem()
+	d := openDir(t, fs, "/data")
+	must(t, fs.SyncDir("/"))
+	l, _ := openLog(t, d, small)
+	all := fill(t, l, 5)
+	flush(t, d)
+	region, err := l.Read(0, l.EndOffset(), 1<<20, true)
+	must(t, err)
+	fill(t, l, 1) // nobody will flush it
+	to, err := l.SetAside(noon)
+	must(t, err)
+	if b, err := region.Bytes(); err != nil || !bytes.HasPrefix(slices.Concat(all...), b) || len(b) == 0 {
+		t.Errorf("%d bytes of what was read: %v", len(b), err)
+	}
+	if _, err := l.Append(all[0], 0, noon); err == nil {
+		t.Error("a log that was set aside takes records")
+	}
+	l, _ = openLog(t, d, small)
+	if l.EndOffset() != 0 || l.HighWatermark() != 0 {
+		t.Fatalf("the new log ends at %d", l.EndOffset())
+	}
+	all = fill(t, l, 2)
+	flush(t, d)
+	must(t, d.Checkpoint())
+	_, err = d.Sweep(noon.Add(1000 * time.Hour))
+	must(t, err)
+	for seed := range uint64(20) {
+		disk := fs.Crash(rand.New(rand.NewPCG(seed, 16)))
+		if !exists(disk, "/data/"+to+"/00000000000000000000.log") {
+			t.Fatalf("seed %d: what was set aside is gone", seed)
+		}
+		l, _ := openLog(t, openDir(t, disk, "/data"), small)
+		wantBatches(t, readAll(t, l, 1000), all)
+	}
+}
+
 func TestSetAside(t *testing.T) {
 	fs := vfs.NewMem()
 	d := openDir(t, fs, "/data")

@@ -18,7 +18,8 @@
 //     SetHighWatermark says what it writes of how far a log is acknowledged.
 //  5. Now and then, Retain for each log, and Sweep: it removes the files that were
 //     given up LogConfig.DeleteDelay before. DeleteLogs for a partition that is no
-//     more, and SetAside for what Partitions lists and no partition claims.
+//     more, and SetAside for what Partitions lists and no partition claims, or a
+//     log that is damaged.
 //     FreeGuard, so that these have the room they need themselves.
 //  6. Scrub, as slowly as it likes.
 //  7. Close, after the loop has ended.

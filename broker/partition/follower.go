@@ -36,9 +36,11 @@ type Answer struct {
 	// OutOfRange says that the follower's log end is not in the leader's log.
 	OutOfRange bool
 	// Diverging is where the epoch of the follower's last record ends there, and
-	// Ours where Diverging's epoch ends here. Only with Differs.
+	// Ours where Diverging's epoch ends here. Only with Differs; with OutOfRange Ours is
+	// where LeaderEpoch ends here.
 	Differs         bool
 	Diverging, Ours EpochEnd
+	Last            int32 // epoch of the follower's last record, -1 for none
 	// Base is the offset of the first batch, -1 for none, and Next that of the one
 	// behind it.
 	Base, Next int64
@@ -66,6 +68,10 @@ func (p *Partition) Answered(a Answer, start int64) (Action, int64, error) {
 	switch {
 	case p.leading || a.LeaderEpoch != p.leaderEpoch:
 		return Nothing, 0, nil // the next request says so
+	case a.OutOfRange && a.Last > p.leaderEpoch:
+		// Nobody has led in that epoch, so no leader can tell where it ended: what the log
+		// says of it is damaged. No CRC covers a batch's epoch.
+		return Cut, max(a.Ours.End, start), nil
 	case a.OutOfRange:
 		if a.LogStart < 0 || p.logEnd >= a.LogStart && start < p.logEnd {
 			return Nothing, 0, fmt.Errorf("the leader has no offset %d, and its log begins at %d", p.logEnd, a.LogStart)

@@ -498,7 +498,7 @@ func (f *fetcher) partition(p *peer.FetchedPartition, now time.Time) {
 	if t := s.r.throttled(); t != nil {
 		t.Take(now, int64(len(p.Records)))
 	}
-	again, err := s.r.fetched(p, epoch, now)
+	again, err := s.r.fetched(s, p, epoch, now)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err == nil {

@@ -40,17 +40,24 @@ func (r *Replica) position(leader int32) (peer.FetchPartition, bool) {
 }
 
 // fetched takes over what the leader of an epoch answered. again says that there
-// may be more: the position has changed.
-func (r *Replica) fetched(p *peer.FetchedPartition, epoch int32, now time.Time) (again bool, err error) {
+// may be more: the position has changed. What was asked for an older log comes from
+// another source than the replica has now.
+func (r *Replica) fetched(s *source, p *peer.FetchedPartition, epoch int32, now time.Time) (again bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.broken != nil {
 		return false, r.broken
 	}
+	if r.source.Load() != s {
+		return false, nil
+	}
 	if p.Code != protocol.None && p.Code != protocol.OffsetOutOfRange {
 		return false, fmt.Errorf("the leader answers %s", p.Code)
 	}
 	a := partition.Answer{LeaderEpoch: epoch, OutOfRange: p.Code != protocol.None, Differs: p.DivergingEpoch >= 0, Base: -1, LogStart: p.LogStart}
+	if a.OutOfRange {
+		a.Last, a.Ours = r.log.EpochAt(r.log.EndOffset()), r.epochEnd(epoch)
+	}
 	if a.Differs {
 		a.Diverging = partition.EpochEnd{Epoch: p.DivergingEpoch, End: p.DivergingEnd}
 		a.Ours = r.epochEnd(p.DivergingEpoch)

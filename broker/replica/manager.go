@@ -129,6 +129,8 @@ type Manager struct {
 
 	throttles [sides]*Throttle
 
+	damage chan struct{} // holds a token while damaged replicas are to be given up
+
 	begin chan struct{} // holds a token while a fetcher is to be started
 
 	traffic traffic // over all topics
@@ -150,7 +152,7 @@ func New(cfg Config, dir *storage.Dir, log *slog.Logger, reg prometheus.Register
 		dirty: make(chan struct{}, 1),
 		parts: map[key]*Replica{}, logs: map[*storage.Log]*Replica{}, topics: map[image.UUID]*topicTraffic{},
 		inert: map[string]bool{}, fetchers: map[int32]*fetcher{}, throttles: [sides]*Throttle{newThrottle(), newThrottle()},
-		proposed: make(chan struct{}, 1), begin: make(chan struct{}, 1), dead: make(chan struct{}),
+		damage: make(chan struct{}, 1), proposed: make(chan struct{}, 1), begin: make(chan struct{}, 1), dead: make(chan struct{}),
 	}
 	dir.OnFailure(sync.OnceFunc(func() { close(m.dead) }))
 	m.image.Store(image.Empty())
@@ -337,28 +339,81 @@ func (r *Replica) opened(log *storage.Log) {
 	r.part = partition.New(r.m.cfg.NodeID, log.HighWatermark())
 }
 
+// renewed is what remains to be done, without r.mu, for a replica that begins anew.
+type renewed struct {
+	log  *storage.Log // nil if it does not
+	had  *storage.Log // nil if it could not be opened
+	old  *source      // what it had from its leader
+	left partition.Effects
+}
+
 // renew gives a replica whose files are damaged an empty log, where nobody counts
-// on what it had: its leader fills it. The files are set aside. It is nil if there
-// is nothing to do, or it cannot be done. r.mu is held.
-func (r *Replica) renew(s *image.Partition, set settings) *storage.Log {
-	vouches := slices.Contains(s.ISR, r.m.cfg.NodeID) || slices.Contains(s.ELR, r.m.cfg.NodeID)
-	if !r.damaged || vouches {
-		return nil
+// on what it had: its leader fills it. The files are set aside. r.mu is held.
+func (r *Replica) renew(s *image.Partition, set settings) (n renewed) {
+	if !r.damaged {
+		return n
 	}
-	aside, err := r.m.dir.SetAside(r.name)
+	if slices.Contains(s.ISR, r.m.cfg.NodeID) || slices.Contains(s.ELR, r.m.cfg.NodeID) {
+		if r.broken == nil && len(s.ISR) > 1 {
+			r.m.giveUp() // there may be somebody to leave it to now
+		}
+		return n
+	}
+	aside, err := r.setAside()
 	var log *storage.Log
 	if err == nil {
-		log, _, err = r.m.dir.OpenLog(r.name, set.log, time.Now())
+		if r.broken == nil { // nothing that is under way for the old log may come to the new one
+			n.had, n.left = r.log, partition.Effects{Failed: r.part.Fail(), Failure: partition.ErrNotLeader}
+			n.old = r.source.Swap(nil)
+		}
+		if log, _, err = r.m.dir.OpenLog(r.name, set.log, time.Now()); err != nil {
+			r.broken = storageError(err)
+		}
 	}
 	if err != nil {
 		r.m.log.Error("a damaged replica could not begin anew; it is tried again with the next change of the partition", "partition", r.name, "error", err)
-		return nil
+		return n
 	}
+	n.log = log
 	r.opened(log)
 	r.m.log.Warn("a damaged replica begins anew from its leader; look at the old files, and remove them when they are not needed",
 		"partition", r.name, "files", aside, "leader", s.Leader)
-	return log
+	return n
 }
+
+// setAside ends the use of the replica's files. r.mu is held.
+func (r *Replica) setAside() (to string, err error) {
+	if r.broken == nil {
+		return r.log.SetAside(time.Now())
+	}
+	return r.m.dir.SetAside(r.name)
+}
+
+// found takes in an error of reading a log. Where others have the partition, one whose
+// files are damaged is given up; until the metadata has it so, it goes on as before.
+func (r *Replica) found(log *storage.Log, err error) {
+	if !storage.IsDamage(err) {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.log != log || r.broken != nil || r.damaged || len(r.part.Replicas()) < 2 {
+		return
+	}
+	r.damaged = true
+	r.m.log.Error("a replica is damaged, and is left to others if they have everything", "partition", r.name, "error", err)
+	r.m.giveUp()
+}
+
+func (m *Manager) giveUp() {
+	select {
+	case m.damage <- struct{}{}:
+	default:
+	}
+}
+
+// Damage holds a token while there are Damaged partitions that others may stand for.
+func (m *Manager) Damage() <-chan struct{} { return m.damage }
 
 // Damaged are the partitions whose files here are damaged. While the metadata has
 // such a replica among those in sync, or eligible, nothing can be done about it here.
@@ -447,7 +502,7 @@ func (m *Manager) flush() {
 	defer m.mu.RUnlock()
 	for _, f := range round.Done(took, err) {
 		if r := m.logs[f.Log]; r != nil { // not deleted meanwhile
-			r.flushed(f.Offset)
+			r.flushed(f.Log, f.Offset)
 		}
 	}
 }

@@ -27,7 +27,7 @@ type Replica struct {
 	part     *partition.Partition
 	log      *storage.Log // nil when broken at opening
 	broken   error        // why nothing can be read or written here any more
-	damaged  bool         // that is since its files are damaged
+	damaged  bool         // its files are; it may be read and written still
 	watchers []*Watcher
 	set      settings
 }
@@ -132,6 +132,7 @@ func (r *Replica) Read(who Reader, offset int64, leaderEpoch int32, maxBytes int
 		return v, ErrOffsetNotAvailable
 	}
 	v.Records, err = log.Read(offset, v.Limit, maxBytes, atLeastOne)
+	r.found(log, err)
 	return v, storageError(err)
 }
 
@@ -237,6 +238,7 @@ func (r *Replica) search(leaderEpoch int32, find func(*storage.Log, int64) (stor
 		return Nowhere, err
 	}
 	at, ok, err := find(log, v.HighWatermark)
+	r.found(log, err)
 	if err != nil || !ok {
 		return Nowhere, storageError(err)
 	}
@@ -391,11 +393,11 @@ func (r *Replica) Status() Status {
 // update takes over a state from the image.
 func (r *Replica) update(s *image.Partition, set settings) {
 	r.mu.Lock()
-	if log := r.renew(s, set); log != nil {
-		defer r.m.flushes(log, r)
-	}
+	anew := r.renew(s, set)
+	r.notify(anew.left)
 	if r.broken != nil {
 		r.mu.Unlock()
+		r.begun(anew)
 		return
 	}
 	r.log.SetConfig(set.log)
@@ -405,13 +407,36 @@ func (r *Replica) update(s *image.Partition, set settings) {
 	r.notify(e)
 	r.easeOff(&before)
 	r.mu.Unlock()
+	r.begun(anew)
 	r.finish(e)
 	r.m.follow(r)
 }
 
-// flushed says that the log is durable below end.
-func (r *Replica) flushed(end int64) {
-	r.act(func(now time.Time) partition.Effects { return r.part.Flushed(end, now) })
+// begun does what renew left. Only the goroutine of Apply calls it.
+func (r *Replica) begun(n renewed) {
+	if n.had != nil {
+		r.m.mu.Lock()
+		delete(r.m.logs, n.had)
+		r.m.mu.Unlock()
+	}
+	if n.log != nil {
+		r.m.flushes(n.log, r)
+	}
+	if n.old != nil {
+		n.old.f.drop(n.old)
+	}
+	r.finish(n.left)
+}
+
+// flushed says that a log is durable below end. It may be the one that the replica had
+// before.
+func (r *Replica) flushed(log *storage.Log, end int64) {
+	r.act(func(now time.Time) partition.Effects {
+		if r.log != log {
+			return partition.Effects{}
+		}
+		return r.part.Flushed(end, now)
+	})
 	if s := r.source.Load(); s != nil {
 		s.f.tell(s, false)
 	}

@@ -113,6 +113,7 @@ func (r *Replica) scrub(budget int64) (read int64, whole bool) {
 	if err != nil {
 		r.m.metrics.damaged.Inc()
 		r.m.log.Error("a stored segment is damaged; what is damaged cannot be read", "partition", r.name, "error", err)
+		r.found(log, err)
 	}
 	return read, whole
 }

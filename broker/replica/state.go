@@ -31,6 +31,15 @@ type State struct {
 
 	Followers []partition.FollowerState `json:"followers,omitempty"` // where this broker leads
 	Following *Following                `json:"following,omitempty"` // where it does not
+	Throttled []Throttled               `json:"throttled,omitempty"` // by this broker: of the followers, or this one
+}
+
+// Throttled is a replica that is not in sync, and copies no faster than all those that
+// are throttled on the same side of this broker may together (KIP-73).
+type Throttled struct {
+	ID   int32   `json:"id"`
+	Rate int64   `json:"bytesPerSecond"`
+	Wait float64 `json:"waitMs"` // until something may go through again, 0 for now; an hour is that or longer
 }
 
 // Following is how a follower gets its records. Times and UnderWay are those of the
@@ -66,10 +75,33 @@ func (r *Replica) State(now time.Time) State {
 		s.Following = &Following{Lag: r.part.Lag(), Waits: r.part.Waits()}
 	}
 	r.mu.Unlock()
+	s.throttled(r, now)
 	if src := r.source.Load(); src != nil && !leads {
 		src.describe(s.Following, now)
 	}
 	return s
+}
+
+// throttled tells who is throttled here, and has a follower wait for that.
+func (s *State) throttled(r *Replica, now time.Time) {
+	note := func(id int32, t *Throttle) {
+		if t == nil {
+			return
+		}
+		rate, wait := t.state(now)
+		s.Throttled = append(s.Throttled, Throttled{id, rate, float64(wait) / float64(time.Millisecond)})
+		if s.Following != nil && wait > 0 {
+			s.Following.Waits = "its throttle to let more through"
+		}
+	}
+	if s.Following != nil {
+		note(r.m.cfg.NodeID, r.throttled())
+		return
+	}
+	for i := range s.Followers {
+		id := s.Followers[i].ID
+		note(id, r.Throttles(id))
+	}
 }
 
 // assigned is what the image has, for a replica that cannot be used and so is told

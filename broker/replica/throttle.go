@@ -51,6 +51,12 @@ func (t *Throttle) Wait(now time.Time) time.Duration {
 	return t.bucket.wait(now)
 }
 
+func (t *Throttle) state(now time.Time) (rate int64, wait time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.bucket.rate, t.bucket.wait(now)
+}
+
 // SetRates gives leader.replication.throttled.rate and
 // follower.replication.throttled.rate, in bytes a second. It is followed by an Apply
 // of everything.

@@ -160,6 +160,9 @@ func writePartition(w io.Writer, a *broker.Partitions, s *replica.State) {
 		s.LogStart, s.LogEnd, s.FlushedEnd, s.HighWatermark, s.Bytes, s.Segments, flush)
 	if s.Following != nil {
 		writeFollowing(w, a.Time, s.Following)
+		for _, t := range s.Throttled {
+			fmt.Fprintf(w, "throttled\t%s\n", throttle(&t, "follower.replication.throttled.rate"))
+		}
 	} else {
 		writeFollowers(w, a, s)
 	}
@@ -191,8 +194,21 @@ func writeFollowers(w io.Writer, a *broker.Partitions, s *replica.State) {
 		if !f.Fetched.IsZero() {
 			fetched += " ago"
 		}
-		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", f.ID, f.Standing, end(f.LogEnd), end(f.FlushedEnd), since(a.Time, f.CaughtUp), fetched, link, f.Why)
+		why := f.Why
+		if at := slices.IndexFunc(s.Throttled, func(t replica.Throttled) bool { return t.ID == f.ID }); at >= 0 {
+			why += "; throttled " + throttle(&s.Throttled[at], "leader.replication.throttled.rate")
+		}
+		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", f.ID, f.Standing, end(f.LogEnd), end(f.FlushedEnd), since(a.Time, f.CaughtUp), fetched, link, why)
 	}
+}
+
+// throttle says what bounds a replica, and by which setting of the node that was asked.
+func throttle(t *replica.Throttled, by string) string {
+	text := fmt.Sprintf("by %s=%d, with all that are throttled on this node", by, t.Rate)
+	if t.Wait > 0 {
+		text += fmt.Sprintf("; nothing for %s", (time.Duration(t.Wait) * time.Millisecond).Round(time.Millisecond))
+	}
+	return text
 }
 
 // end is an offset, or a dash for one that is not known.

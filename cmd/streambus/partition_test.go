@@ -152,6 +152,7 @@ func TestPartitionText(t *testing.T) {
 		{ID: 2, LogEnd: 50, FlushedEnd: 48, CaughtUp: ago(20 * time.Millisecond), Fetched: ago(4 * time.Millisecond), Standing: partition.In, Why: "so"},
 		{ID: 3, LogEnd: -1, FlushedEnd: -1, Standing: partition.Enters, Why: "because"},
 	}
+	leads.Throttled = []replica.Throttled{{ID: 3, Rate: 1000, Wait: 2500}}
 	got := text(broker.Partitions{Node: 1, LastFlush: 1.5, Followers: []broker.Heard{{Node: 2, Last: ago(90 * time.Second)}}, Partitions: []replica.State{leads}, LeftOut: 7})
 	if want := `partition   orders-3
 leader      node 1, leader epoch 4, partition epoch 9
@@ -164,7 +165,7 @@ last flush  took 1.50 ms (of the whole data directory)
 NODE  ISR     WRITTEN  FLUSHED  BEHIND  FETCHED  LINK       WHY
 1     in      50       49       -       -        -          it leads
 2     in      50       48       20ms    4ms ago  1m30s ago  so
-3     enters  -        -        -       -        -          because
+3     enters  -        -        -       -        -          because; throttled by leader.replication.throttled.rate=1000, with all that are throttled on this node; nothing for 2.5s
 
 7 more partitions are left out: ask for one, as TOPIC-PARTITION
 `; got != want {
@@ -172,6 +173,7 @@ NODE  ISR     WRITTEN  FLUSHED  BEHIND  FETCHED  LINK       WHY
 	}
 	follows := of
 	follows.Following = &replica.Following{Connected: ago(time.Hour), Answered: ago(time.Second), UnderWay: 1, Lag: 5, Waits: "for it"}
+	follows.Throttled = []replica.Throttled{{ID: 2, Rate: 1000}}
 	cut := of
 	cut.Leader = -1
 	cut.Following = &replica.Following{Waits: "an election: nobody leads", Error: "refused"}
@@ -187,6 +189,7 @@ last flush  none yet (of the whole data directory)
 link        connected for 1h0m0s, 1 fetches under way, last answer 1s ago
 lag         5 acknowledged records
 waits for   for it
+throttled   by follower.replication.throttled.rate=1000, with all that are throttled on this node
 
 partition   orders-3
 leader      nobody, leader epoch 4, partition epoch 9; this is what node 2 knows

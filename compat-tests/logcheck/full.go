@@ -102,7 +102,7 @@ func mountDisk(dir string) error {
 		return err
 	}
 	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", fmt.Sprint("size=", diskBytes), "tmpfs", dir).CombinedOutput(); err != nil {
-		return fmt.Errorf("%w: %v: %s", errNoDisk, err, out)
+		return fmt.Errorf("%w: %w: %s", errNoDisk, err, strings.TrimSpace(string(out)))
 	}
 	return nil
 }

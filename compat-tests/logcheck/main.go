@@ -104,6 +104,11 @@ func (p *plan) run(ctx context.Context) (report *Report, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if slices.Contains(p.kinds, "full") {
+		if err := canMount(p.dir); err != nil {
+			return nil, err
+		}
+	}
 	dir, err := os.MkdirTemp(p.dir, "logcheck")
 	if err != nil {
 		return nil, err

@@ -31,6 +31,9 @@ func (l *Lease) Granted(sent time.Time, lease time.Duration) {
 // Holds tells whether the image may be answered from.
 func (l *Lease) Holds(now time.Time) bool { return now.Before(l.until) }
 
+// Until is when the last one that was granted ends, zero if none was.
+func (l *Lease) Until() time.Time { return l.until }
+
 // Applied says that a unit that somebody waits for is in the image that is answered from.
 func (l *Lease) Applied(index uint64) { l.awaited = max(l.awaited, index) }
 
