@@ -25,8 +25,9 @@ type offset struct {
 	at       int64
 	epoch    int32 // leader epoch, -1 if it was not told
 	metadata string
-	written  int64 // wall time in ms
-	expires  int64 // as the client asked, -1 if it did not
+	written  int64    // wall time in ms
+	expires  int64    // as the client asked, -1 if it did not
+	topicID  [16]byte // zero if the client named the topic only
 }
 
 // Commit asks for offsets to be kept.
@@ -42,6 +43,7 @@ type Commit struct {
 // CommitOffset is one of them.
 type CommitOffset struct {
 	Topic     string
+	TopicID   [16]byte // zero where the client did not name it so
 	Partition int32
 	Offset    int64
 	Epoch     int32
@@ -71,7 +73,7 @@ func (s *Shard) Commit(now time.Time, c *Commit, token any) Effects {
 			continue
 		}
 		kept = append(kept, i)
-		records = append(records, offsetRecord(c.Group, partitionID{x.Topic, x.Partition}, offset{x.Offset, x.Epoch, x.Metadata, now.UnixMilli(), expires}))
+		records = append(records, offsetRecord(c.Group, partitionID{x.Topic, x.Partition}, x.kept(now, expires)))
 	}
 	s.write(records, func() {
 		if g == nil && len(kept) > 0 {
@@ -79,7 +81,7 @@ func (s *Shard) Commit(now time.Time, c *Commit, token any) Effects {
 		}
 		for _, i := range kept {
 			x := c.Offsets[i]
-			g.offsets[partitionID{x.Topic, x.Partition}] = offset{x.Offset, x.Epoch, strings.Clone(x.Metadata), now.UnixMilli(), expires}
+			g.offsets[partitionID{x.Topic, x.Partition}] = x.kept(now, expires)
 		}
 		s.reply(token, codes)
 	}, func(code protocol.ErrorCode) {
@@ -89,6 +91,10 @@ func (s *Shard) Commit(now time.Time, c *Commit, token any) Effects {
 		s.reply(token, codes)
 	})
 	return s.effects(now)
+}
+
+func (x *CommitOffset) kept(now time.Time, expires int64) offset {
+	return offset{x.Offset, x.Epoch, strings.Clone(x.Metadata), now.UnixMilli(), expires, x.TopicID}
 }
 
 // committer finds the group of a commit, nil if there is none yet, and whether the
@@ -210,7 +216,7 @@ func (s *Shard) DeleteOffsets(now time.Time, req *kmsg.OffsetDeleteRequest, toke
 		}
 		resp.Topics = append(resp.Topics, rt)
 	}
-	s.drop(g, gone, func() { s.reply(token, resp) }, func(code protocol.ErrorCode) {
+	s.drop(g, gone, false, func() { s.reply(token, resp) }, func(code protocol.ErrorCode) {
 		resp.ErrorCode, resp.Topics = int16(code), nil
 		s.reply(token, resp)
 	})
@@ -222,13 +228,14 @@ func (g *Group) has(p partitionID) bool {
 	return ok
 }
 
-// drop removes offsets, and with the last of them a group that nobody is in.
-func (s *Shard) drop(g *Group, gone []partitionID, then func(), refused func(protocol.ErrorCode)) {
+// drop removes offsets. With the last of them, if it is due, goes a group that nobody
+// is in.
+func (s *Shard) drop(g *Group, gone []partitionID, due bool, then func(), refused func(protocol.ErrorCode)) {
 	var records []Record
 	for _, p := range gone {
 		records = append(records, Record{offsetKey(g.id, p), nil})
 	}
-	last := len(gone) == len(g.offsets) && len(gone) > 0 && g.state == Empty && len(g.pending) == 0
+	last := due && len(gone) == len(g.offsets) && len(gone) > 0 && g.state == Empty && len(g.pending) == 0
 	if last && g.stored {
 		records = append(records, Record{groupKey(g.id), nil})
 	}
@@ -303,7 +310,7 @@ func (s *Shard) retain(now time.Time) {
 			continue
 		}
 		if len(gone) > 0 {
-			s.drop(g, gone, func() {}, func(protocol.ErrorCode) {})
+			s.drop(g, gone, true, func() {}, func(protocol.ErrorCode) {})
 		}
 	}
 }
@@ -314,7 +321,7 @@ func (s *Shard) TopicsDeleted(now time.Time, topics []string) Effects {
 		g := s.groups[id]
 		gone := slices.DeleteFunc(g.partitions(), func(p partitionID) bool { return !slices.Contains(topics, p.topic) })
 		if len(gone) > 0 {
-			s.drop(g, gone, func() {}, func(protocol.ErrorCode) {})
+			s.drop(g, gone, false, func() {}, func(protocol.ErrorCode) {})
 		}
 	}
 	return s.effects(now)

@@ -17,6 +17,7 @@ const (
 	groupKeyVersion  = 2
 
 	offsetVersion  = 3
+	offsetIDs      = 4 // with the topic's id
 	expiredVersion = 1 // of an offset with a time of its own
 	groupVersion   = 3
 )
@@ -35,8 +36,11 @@ func offsetRecord(group string, p partitionID, o offset) Record {
 	v := kmsg.OffsetCommitValue{
 		Version: offsetVersion, Offset: o.at, LeaderEpoch: o.epoch, Metadata: o.metadata, CommitTimestamp: o.written, ExpireTimestamp: o.expires,
 	}
-	if o.expires >= 0 {
+	switch {
+	case o.expires >= 0:
 		v.Version = expiredVersion
+	case o.topicID != [16]byte{}:
+		v.Version, v.TopicID = offsetIDs, o.topicID
 	}
 	return Record{offsetKey(group, p), v.AppendTo(nil)}
 }
@@ -108,7 +112,7 @@ func (s *Shard) replayOffset(key, value []byte) error {
 	if v.Version != expiredVersion {
 		v.ExpireTimestamp = -1
 	}
-	s.group(k.Group, true).offsets[p] = offset{v.Offset, v.LeaderEpoch, v.Metadata, v.CommitTimestamp, v.ExpireTimestamp}
+	s.group(k.Group, true).offsets[p] = offset{v.Offset, v.LeaderEpoch, v.Metadata, v.CommitTimestamp, v.ExpireTimestamp, v.TopicID}
 	return nil
 }
 

@@ -200,7 +200,7 @@ func (b *Broker) offsetCommit(_ context.Context, r *protocol.Request, done func(
 			case p.Partition < 0 || p.Partition >= topic.NumPartitions():
 				row.ErrorCode = int16(protocol.UnknownTopicOrPartition)
 			default:
-				x := group.CommitOffset{Topic: topic.Name, Partition: p.Partition, Offset: p.Offset, Epoch: p.LeaderEpoch}
+				x := group.CommitOffset{Topic: topic.Name, TopicID: topic.ID, Partition: p.Partition, Offset: p.Offset, Epoch: p.LeaderEpoch}
 				if req.Version < 6 {
 					x.Epoch = -1
 				}
