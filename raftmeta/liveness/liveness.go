@@ -46,6 +46,10 @@ var (
 // again is after how long a change that was asked for and does not show in the image is asked for again.
 const again = time.Second
 
+// unheard is after how long a broker is probed again that leads, and has no connection here that could close: one that has
+// not come to a new office yet, or not come back. If it ends before it does, nothing else would tell before its session ends.
+const unheard = 300 * time.Millisecond
+
 // stuck is how long a broker that stops leads as much as before until it is taken for all that others can lead.
 const stuck = 250 * time.Millisecond
 
@@ -132,6 +136,8 @@ type broker struct {
 	wantStop   bool
 	superseded bool // another incarnation may be registered any time
 	probe      bool
+	connected  bool      // it was heard of here, and the connection has not closed
+	probedAt   time.Time // last
 	asked      ask
 	askedAt    time.Time
 	leads      int       // when last looked at while it stops
@@ -242,6 +248,7 @@ func (t *Tracker) Heartbeat(now time.Time, h Heartbeat) (Reply, error) {
 	if now.After(b.heard) {
 		b.heard = now
 	}
+	b.connected = true
 	b.applied = max(b.applied, h.Applied)
 	b.wantFence = h.WantFence
 	b.wantStop = b.wantStop || h.WantShutdown
@@ -279,7 +286,7 @@ func (b *broker) holds(now time.Time) bool { return !b.gone && now.Before(b.leas
 // Closed says that a connection from a broker ended, which a process does that ends: it is to be probed.
 func (t *Tracker) Closed(node int32, incarnation image.UUID) {
 	if b := t.find(node, incarnation); b != nil && !b.gone {
-		b.probe = true
+		b.probe, b.connected = true, false
 	}
 }
 
@@ -355,10 +362,15 @@ func (t *Tracker) Tick(now time.Time) Effects {
 	t.release(now, &e)
 	t.brokers = slices.DeleteFunc(t.brokers, func(b *broker) bool { return !b.registered && !b.holds(now) })
 	for _, b := range t.brokers {
-		if b.probe && !b.gone {
+		alone := b.registered && !b.fenced && !b.connected && !b.gone
+		if b.probe && !b.gone || alone && !now.Before(b.probedAt.Add(unheard)) {
 			e.Probe = append(e.Probe, b.Broker)
+			b.probedAt = now
 		}
 		b.probe = false
+		if alone {
+			e.wake(b.probedAt.Add(unheard))
+		}
 		if b.registered {
 			t.demand(now, b, &e)
 		}

@@ -107,7 +107,10 @@ func wantStop(h *Heartbeat)  { h.WantShutdown = true }
 
 func TestSilenceEndsASession(t *testing.T) {
 	s := newScript(t, false, 2)
-	e := s.expect("probe 1", "probe 2")
+	s.expect("probe 1", "probe 2")
+	s.beat(1, 20)
+	s.beat(2, 20)
+	e := s.expect()
 	if want := start.Add(9*time.Second + 1); e.Wake != want {
 		t.Errorf("wakes at %s, not when the sessions end", e.Wake)
 	}
@@ -189,6 +192,33 @@ func TestProofOfDeath(t *testing.T) {
 	}
 }
 
+// Who has no connection here that could close, and may have ended, is asked again until
+// it has one.
+func TestUnheard(t *testing.T) {
+	s := newScript(t, false, 2)
+	s.expect("probe 1", "probe 2")
+	s.beat(2, 20)
+	if e := s.expect(); e.Wake != start.Add(300*time.Millisecond) {
+		t.Errorf("wakes at %s", e.Wake)
+	}
+	s.wait(300 * time.Millisecond)
+	s.expect("probe 1")
+	s.Probed(1, image.UUID{1}, Alive, image.UUID{1})
+	s.wait(299 * time.Millisecond)
+	s.expect()
+	s.wait(time.Millisecond)
+	s.expect("probe 1")
+	s.beat(1, 20)
+	s.wait(time.Second)
+	s.expect()
+	s.Closed(1, image.UUID{1})
+	s.expect("probe 1")
+	s.wait(300 * time.Millisecond)
+	s.expect("probe 1")
+	s.Probed(1, image.UUID{1}, Refused, image.UUID{})
+	s.expect("fence 1/11: its process is gone: its listener refuses connections")
+}
+
 func TestHeartbeatsOfOthersAreRefused(t *testing.T) {
 	s := newScript(t, false, 1)
 	for want, h := range map[error]Heartbeat{
@@ -209,7 +239,7 @@ func TestAwait(t *testing.T) {
 	s.expect("probe 1", "probe 2", "probe 3")
 	s.wait(2 * time.Second) // what the predecessor granted is over
 	s.Await(20, "at once")
-	s.expect("release at once")
+	s.expect("release at once", "probe 1", "probe 2", "probe 3")
 	for node := range int32(3) {
 		if r := s.beat(node+1, 20); r.Lease != time.Second {
 			t.Fatalf("granted %s", r.Lease)
@@ -270,6 +300,7 @@ func TestNewOfficeWaitsALease(t *testing.T) {
 		s := newScript(t, fenced, 1)
 		s.expect("probe 1")
 		s.Await(21, "x")
+		s.Tick(s.now.Add(time.Second)) // it may be probed again
 		s.wait(time.Second)
 		s.expect()
 		s.wait(time.Second*2/9 + time.Millisecond)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/streambus/streambus/raftmeta/control"
 	"github.com/streambus/streambus/raftmeta/image"
+	"github.com/streambus/streambus/raftmeta/liveness"
 	"github.com/streambus/streambus/raftmeta/quorum"
 )
 
@@ -82,6 +83,11 @@ func (b *bench) follow(n int) {
 // again, after the start.
 func (b *bench) look(at time.Duration) (units int, wake string) {
 	b.t.Helper()
+	for _, x := range b.core.Image().Brokers() { // who is not heard of is probed
+		if _, err := b.o.Heartbeat(now.Add(at), liveness.Heartbeat{Node: x.ID, Incarnation: x.Incarnation, Epoch: x.Epoch, WantFence: x.Fenced}); err != nil {
+			b.t.Fatal(err)
+		}
+	}
 	for range 100 {
 		was := b.core.Image().Index()
 		e := b.o.Supervise(now.Add(at))
