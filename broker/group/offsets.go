@@ -98,12 +98,11 @@ func (x *CommitOffset) kept(now time.Time, expires int64) offset {
 }
 
 // committer finds the group of a commit, nil if there is none yet, and whether the
-// member may commit for it. Who is in no group may where nobody is.
+// member may commit for it. Who is in no group may where nobody is. A group without a
+// name never has members, and keeps offsets as others do.
 func (s *Shard) committer(now time.Time, c *Commit) (*Group, protocol.ErrorCode) {
 	g := s.groups[c.Group]
 	switch {
-	case c.Group == "":
-		return nil, protocol.InvalidGroupID
 	case g == nil && c.Generation < 0:
 		return nil, protocol.None
 	case g == nil && c.Version >= 9:

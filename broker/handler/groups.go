@@ -208,11 +208,13 @@ func (b *Broker) offsetCommit(_ context.Context, r *protocol.Request, done func(
 					x.Metadata = *p.Metadata
 				}
 				c.Offsets = append(c.Offsets, x)
-				rows = append(rows, [2]int{i, j})
+				rows = append(rows, [2]int{len(resp.Topics), j})
 			}
 			t.Partitions = append(t.Partitions, row)
 		}
-		resp.Topics = append(resp.Topics, t)
+		if len(t.Partitions) > 0 {
+			resp.Topics = append(resp.Topics, t)
+		}
 	}
 	b.Groups.Step(req.Group, func(core *group.Shard, now time.Time, token any) group.Effects { return core.Commit(now, c, token) },
 		func(body any, code protocol.ErrorCode) {
