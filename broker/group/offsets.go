@@ -183,12 +183,15 @@ func (g *Group) partitions() []partitionID {
 	return ids
 }
 
-// DeleteOffsets takes an OffsetDelete (KIP-496). The answer is a
+// DeleteOffsets takes an OffsetDelete (KIP-496) of partitions that are there. A group
+// that this leaves with nothing goes when its retention is over. The answer is a
 // *kmsg.OffsetDeleteResponse.
 func (s *Shard) DeleteOffsets(now time.Time, req *kmsg.OffsetDeleteRequest, token any) Effects {
 	resp := req.ResponseKind().(*kmsg.OffsetDeleteResponse)
 	g := s.groups[req.Group]
 	switch {
+	case req.Group == "":
+		resp.ErrorCode = int16(protocol.InvalidGroupID)
 	case g == nil:
 		resp.ErrorCode = int16(protocol.GroupIDNotFound)
 	case g.state != Empty && g.protocolType != consumerProtocol:
@@ -242,10 +245,8 @@ func (s *Shard) drop(g *Group, gone []partitionID, due bool, then func(), refuse
 		for _, p := range gone {
 			delete(g.offsets, p)
 		}
-		if last {
-			g.stored = false
-			s.forget(g)
-		}
+		g.stored = g.stored && !last
+		s.forget(g)
 		then()
 	}, refused)
 }
