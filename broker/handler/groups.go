@@ -447,7 +447,7 @@ func (b *Broker) describeGroups(_ context.Context, r *protocol.Request, done fun
 			if found, ok := body.(*kmsg.DescribeGroupsResponseGroup); ok && code == protocol.None {
 				row = *found
 			}
-			if row.AuthorizedOperations = notAsked; req.IncludeAuthorizedOperations {
+			if row.AuthorizedOperations = notAsked; req.IncludeAuthorizedOperations && row.ErrorCode == 0 {
 				row.AuthorizedOperations = allGroupOperations
 			}
 			resp.Groups[i] = row
