@@ -293,4 +293,303 @@ func init() {
 		m.ask(deleteGroups(s, level, g, empty, empty))
 		m.ask(listGroups(s, level))
 	})
+
+	timeline("two members", func(s *session, level int16) {
+		topic, g := s.create(2), s.group()
+		a, b := s.member(level, g, "a"), s.member(level, g, "b")
+		settled := func() {
+			b.say(b.sync())
+			a.say(a.sync(a, b))
+			b.hear()
+			a.hear()
+			s.look(level, g)
+		}
+		a.come()
+		a.ask(a.sync(a))
+		b.enter()
+		s.inState(g, "PreparingRebalance", 2)
+		s.look(level, g)
+		a.ask(a.beat())
+		a.ask(a.sync(a))
+		a.ask(a.commit(topic, 1, 0))
+		a.ask(deleteGroups(s, level, g))
+		a.say(a.join())
+		b.hear()
+		a.hear()
+		s.look(level, g)
+		a.ask(a.beat())
+		b.ask(b.beat())
+		a.ask(a.commit(topic, 2, 0))
+		b.ask(b.join()) // has it not heard?
+		a.ask(a.join())
+		settled()
+		b.ask(b.join()) // it wants to be sure
+		b.ask(b.sync())
+		b.ask(b.commit(topic, 3, 1))
+		b.topics = []string{"t", "u"}
+		b.say(b.join()) // a subscription that is new
+		s.inState(g, "PreparingRebalance", 2)
+		a.ask(a.beat())
+		s.member(level, g, "c").ask(b.beat())
+		a.say(a.join())
+		b.hear()
+		a.hear()
+		settled()
+		b.ask(b.leave())
+		b.ask(b.beat())
+		a.ask(a.beat())
+		s.look(level, g)
+		a.come()
+		b.id, b.generation = "", -1
+		b.enter() // while the generation waits for its assignment
+		s.inState(g, "PreparingRebalance", 2)
+		a.ask(a.sync(a))
+		a.say(a.join())
+		b.hear()
+		a.hear()
+		settled()
+		a.ask(a.leave()) // the leader
+		b.ask(b.beat())
+		b.ask(b.sync())
+		b.come()
+		b.ask(b.sync(b))
+		a.ask(a.beat())
+		a.ask(a.sync())
+		a.ask(a.commit(topic, 4, 0))
+		x := *a
+		x.id = "x"
+		b.ask(s.leaving(level, g, b, a, &x))
+		s.look(level, g)
+		a.ask(a.join())
+		b.ask(b.join())
+	})
+
+	timeline("waits that end", func(s *session, level int16) {
+		g := s.group()
+		a, b, c := s.member(level, g, "a"), s.member(level, g, "b"), s.member(level, g, "c")
+		a.come()
+		a.ask(a.sync(a))
+		b.enter()
+		s.inState(g, "PreparingRebalance", 2)
+		a.say(a.join())
+		b.hear()
+		a.hear()
+		b.say(b.sync()) // it waits for the leader
+		c.enter()
+		b.hear()
+		s.inState(g, "PreparingRebalance", 3)
+		a.ask(a.beat())
+		a.ask(b.leave())
+		if level >= 4 { // before, its id is not known
+			d := s.member(level, g, "d")
+			d.enter()
+			s.inState(g, "PreparingRebalance", 3)
+			a.ask(d.leave())
+			d.hear()
+		}
+		a.say(a.join())
+		c.hear()
+		a.hear()
+		a.ask(c.leave())
+		a.ask(a.beat())
+		s.look(level, g)
+	})
+
+	register("JoinGroup/twice by one member", func(s *session) {
+		a := s.member(9, s.group(), "a")
+		a.come()
+		a.ask(a.sync(a))
+		b := s.member(9, a.group, "b")
+		b.enter()
+		s.inState(a.group, "PreparingRebalance", 2)
+		again := *b
+		again.c = s.member(9, a.group, "b").c
+		a.ask(a.beat())
+		again.say(again.join())
+		b.hear()
+	})
+
+	timeline("ids that are not used", func(s *session, level int16) {
+		if level < 5 {
+			return
+		}
+		g := s.group()
+		a, b, c := s.member(level, g, "a"), s.member(level, g, "b"), s.member(level, g, "c")
+		b.ask(b.join())
+		s.look(level, g)
+		b.ask(b.beat())
+		b.ask(b.sync())
+		b.ask(b.leave())
+		b.ask(b.join())
+		s.look(level, g)
+		a.come()
+		a.ask(a.sync(a))
+		b.id = ""
+		b.ask(b.join())
+		b.ask(b.beat())
+		b.ask(set(b.join(), func(r *kmsg.JoinGroupRequest) { r.InstanceID = ptr("i") }))
+		s.look(level, g)
+		c.enter()
+		s.inState(g, "PreparingRebalance", 2)
+		a.say(a.join()) // b is waited for
+		s.inState(g, "PreparingRebalance", 2)
+		c2 := s.member(level, g, "d")
+		c2.ask(b.leave())
+		c.hear()
+		a.hear()
+		b.ask(b.join())
+	})
+
+	timeline("protocols", func(s *session, level int16) {
+		g := s.group()
+		a, b, c := s.member(level, g, "a"), s.member(level, g, "b"), s.member(level, g, "c")
+		a.likes = []string{"range", "sticky"}
+		b.likes = []string{"sticky"}
+		c.likes = []string{"range"}
+		a.come()
+		a.ask(a.sync(a))
+		b.enter()
+		s.inState(g, "PreparingRebalance", 2)
+		a.say(a.join())
+		b.hear()
+		a.hear()
+		c.ask(c.join())
+		b.say(b.sync())
+		a.ask(a.sync(a, b)) // of the protocol that it likes best
+		a.ask(set(a.sync(a, b), func(r *kmsg.SyncGroupRequest) { r.Protocol = ptr("sticky") }))
+		b.hear()
+		s.look(level, g)
+		a.ask(set(a.join(), func(r *kmsg.JoinGroupRequest) { r.Protocols = r.Protocols[:1] })) // no more in common
+		a.ask(a.beat())
+		b.ask(set(b.join(), func(r *kmsg.JoinGroupRequest) { r.Protocols[0].Name = "other" }))
+		b.ask(b.beat())
+		a.ask(a.leave())
+		b.likes = []string{"other", "sticky"}
+		b.come()
+		s.look(level, g)
+	})
+
+	timeline("sessions that end", func(s *session, level int16) {
+		if level > 1 && level < 9 { // it takes its time
+			return
+		}
+		g := s.group()
+		a, b := s.member(level, g, "a"), s.member(level, g, "b")
+		brief := func(m *member) *kmsg.JoinGroupRequest {
+			return set(m.join(), func(r *kmsg.JoinGroupRequest) { r.SessionTimeoutMillis, r.RebalanceTimeoutMillis = 1000, 1200 })
+		}
+		comes := func(m *member) {
+			if m.id == "" && level >= 4 {
+				m.ask(brief(m))
+			}
+			m.say(brief(m))
+		}
+		comes(a)
+		a.hear()
+		a.ask(a.sync(a))
+		s.inState(g, "Empty", 0)
+		a.ask(a.beat())
+		s.look(level, g)
+		a.id = ""
+		comes(a)
+		a.hear()
+		s.inState(g, "Empty", 0) // it has not asked for an assignment
+		a.ask(a.sync(a))
+		a.id = ""
+		comes(a)
+		a.hear()
+		a.ask(a.sync(a))
+		comes(b)
+		s.inState(g, "PreparingRebalance", 2)
+		b.hear() // alone
+		a.ask(a.beat())
+		b.ask(b.sync(b))
+		s.look(level, g)
+	})
+
+	timeline("static members", func(s *session, level int16) {
+		if level < 7 { // commits of older levels cannot say who they are of
+			return
+		}
+		topic, g := s.create(1), s.group()
+		old := s.instanceOf(level, g, "a", "i")
+		old.come()
+		s.look(level, g)
+		old.ask(old.sync(old))
+		a := s.instanceOf(level, g, "a", "i")
+		a.come() // it began anew
+		s.look(level, g)
+		a.ask(a.sync())
+		a.ask(a.beat())
+		fenced := func(old *member) {
+			old.ask(old.beat())
+			old.ask(old.sync())
+			old.ask(old.commit(topic, 1, 0))
+			old.ask(old.join())
+			old.ask(old.leave())
+			nameless := *old
+			nameless.instance = nil
+			old.ask(nameless.beat())
+			old.ask(nameless.leave())
+		}
+		fenced(old)
+		a.ask(a.beat())
+		old = a
+		a = s.instanceOf(level, g, "a", "i")
+		a.topics = []string{"u"}
+		a.come() // with another subscription: a rebalance
+		s.look(level, g)
+		fenced(old)
+		a.ask(a.sync(a))
+
+		b := s.instanceOf(level, g, "b", "j")
+		b.enter()
+		s.inState(g, "PreparingRebalance", 2)
+		b2 := s.instanceOf(level, g, "b", "j")
+		b2.enter() // while the first waits
+		b.hear()
+		a.ask(a.beat())
+		a.say(a.join())
+		b2.hear()
+		a.hear()
+		b = s.instanceOf(level, g, "b", "j")
+		b.enter() // before the assignment
+		s.inState(g, "PreparingRebalance", 2)
+		a.ask(a.sync(a, b2))
+		a.say(a.join())
+		b.hear()
+		a.hear()
+		b.say(b.sync())
+		a.say(a.sync(a, b))
+		b.hear()
+		a.hear()
+		s.look(level, g)
+		b2 = s.instanceOf(level, g, "b", "j")
+		b2.come() // a follower, without a rebalance
+		b2.ask(b2.sync())
+		a.ask(a.beat())
+		fenced(b)
+		old, a = a, s.instanceOf(level, g, "a", "i")
+		a.topics = []string{"u"}
+		a.come() // the leader
+		a.ask(a.beat())
+		a.ask(a.sync())
+		fenced(old)
+		s.look(level, g)
+		unknown := *a
+		unknown.instance = ptr("k")
+		fenced(&unknown)
+		noID := *a
+		noID.id = ""
+		noID.instance = ptr("j")
+		a.ask(s.leaving(level, g, &unknown, &noID)) // of an instance, whoever it is
+		b2.ask(b2.beat())
+		a.ask(a.beat())
+		a.come()
+		a.ask(a.sync(a))
+		a.ask(a.leave())
+		s.look(level, g)
+		a.id = ""
+		a.come()
+	})
 }

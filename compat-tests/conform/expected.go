@@ -56,6 +56,12 @@ var expected = []expectation{
 	// Better than there.
 	{scenario: "FindCoordinator/*", path: "*ErrorMessage", ours: "null", why: "there is no message without an error"},
 	{scenario: "Groups/*", step: "* DeleteGroups *", path: ".Groups", ours: "3 entries", reference: "2 entries", why: "every group asked for is answered, one named twice too"},
+	{scenario: "JoinGroup/twice by one member", reference: "\"there is no answer\"", why: "who waits is told when another request of the same member takes its place; Apache Kafka forgets it"},
+	{scenario: "Groups/ids that are not used", step: "* JoinGroup *", path: ".MemberID", reference: "\"\"", why: "Apache Kafka fails inside"},
+	{scenario: "Groups/ids that are not used", path: ".Groups[0].State", ours: "\"Dead\"", reference: "\"Empty\"", why: "an id that is not used leaves no group behind"},
+	{scenario: "Groups/ids that are not used", path: ".Groups[0].ErrorCode", ours: "\"69 GROUP_ID_NOT_FOUND\"", reference: "\"NONE\"", why: "an id that is not used leaves no group behind"},
+	{scenario: "Groups/ids that are not used", path: ".Groups[0].AuthorizedOperations", ours: "-2147483648", why: "an id that is not used leaves no group behind"},
+	{scenario: "Groups/ids that are not used", step: "* ListGroups *", path: ".Groups*", why: "an id that is not used leaves no group behind"},
 	{scenario: "Groups/joins that are refused", step: "* JoinGroup *", path: ".ErrorCode", ours: "\"25 UNKNOWN_MEMBER_ID\"", reference: "\"23 INCONSISTENT_GROUP_PROTOCOL\"", why: "a join that is refused leaves no group behind"},
 	{scenario: "Groups/joins that are refused", path: ".Groups[0].State", ours: "\"Dead\"", reference: "\"Empty\"", why: "a join that is refused leaves no group behind"},
 	{scenario: "Groups/joins that are refused", path: ".Groups[0].ErrorCode", ours: "\"69 GROUP_ID_NOT_FOUND\"", reference: "\"NONE\"", why: "a join that is refused leaves no group behind"},
