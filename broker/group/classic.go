@@ -349,10 +349,12 @@ func (s *Shard) Sync(now time.Time, req *kmsg.SyncGroupRequest, token any) Effec
 }
 
 func (s *Shard) sync(now time.Time, g *Group, req *kmsg.SyncGroupRequest, w *syncing) protocol.ErrorCode {
-	if req.Group == "" {
+	switch {
+	case req.Version >= 5 && (req.ProtocolType == nil || req.Protocol == nil):
+		return protocol.InconsistentGroupProtocol
+	case req.Group == "":
 		return protocol.InvalidGroupID
-	}
-	if g == nil || g.state == Empty {
+	case g == nil || g.state == Empty:
 		return protocol.UnknownMemberID
 	}
 	m, code := g.find(req.MemberID, req.InstanceID)
@@ -362,8 +364,7 @@ func (s *Shard) sync(now time.Time, g *Group, req *kmsg.SyncGroupRequest, w *syn
 		return code
 	case req.Generation != g.generation:
 		return protocol.IllegalGeneration
-	case other(req.ProtocolType, &g.protocolType) || other(req.Protocol, g.protocol),
-		req.Version >= 5 && (req.ProtocolType == nil || req.Protocol == nil):
+	case other(req.ProtocolType, &g.protocolType) || other(req.Protocol, g.protocol):
 		return protocol.InconsistentGroupProtocol
 	case g.state == PreparingRebalance:
 		return protocol.RebalanceInProgress
