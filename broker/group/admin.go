@@ -34,9 +34,9 @@ func (g *Group) describe(row *kmsg.DescribeGroupsResponseGroup) {
 	g.each(func(m *member) {
 		x := kmsg.NewDescribeGroupsResponseGroupMember()
 		x.MemberID, x.InstanceID, x.ClientID, x.ClientHost = m.id, m.instance, m.client.ID, m.client.Host
-		x.ProtocolMetadata, x.MemberAssignment = []byte{}, []byte{}
+		x.ProtocolMetadata, x.MemberAssignment = []byte{}, append([]byte{}, m.assignment...)
 		if settled {
-			x.ProtocolMetadata, x.MemberAssignment = m.metadata(row.Protocol), slices.Concat(m.assignment)
+			x.ProtocolMetadata = m.metadata(row.Protocol)
 		}
 		row.Members = append(row.Members, x)
 	})

@@ -175,10 +175,10 @@ func (s *Shard) joinStatic(now time.Time, g *Group, req *kmsg.JoinGroupRequest, 
 		return protocol.None
 	}
 	m := g.members[old]
-	led, same := g.leader == old, m.says(req.Protocols)
+	led := g.leader == old
 	s.endJoin(m, protocol.FencedInstanceID)
 	s.endSync(m, protocol.FencedInstanceID)
-	if g.state == Stable && same {
+	if g.state == Stable && g.electWith(m, req.Protocols) == *g.protocol {
 		s.replace(now, g, m, id, led, req, who, w)
 		return protocol.None
 	}
@@ -189,8 +189,9 @@ func (s *Shard) joinStatic(now time.Time, g *Group, req *kmsg.JoinGroupRequest, 
 	return protocol.None
 }
 
-// replace lets an instance that began anew go on where it was, without a rebalance.
-// It is not told that it leads, unless it can be told to keep the assignment.
+// replace lets an instance that began anew go on where it was, without a rebalance,
+// even if it says something else than before: consumers say what they own, and one
+// that begins owns nothing yet. It is not told that it leads, unless it can be told to keep the assignment.
 func (s *Shard) replace(now time.Time, g *Group, m *member, id string, led bool, req *kmsg.JoinGroupRequest, who Client, w *joining) {
 	old := m.id
 	next := *m
@@ -282,8 +283,7 @@ func (s *Shard) complete(now time.Time, g *Group) {
 	g.protocol = &name
 	g.become(CompletingRebalance, now)
 	g.syncUntil = now.Add(g.longest())
-	g.each(func(m *member) {
-		m.assignment = nil
+	g.each(func(m *member) { // it keeps the assignment that it had for those who look
 		g.unsynced[m.id] = true
 		m.deadline = now.Add(m.session)
 		if w := m.join; w != nil {
@@ -349,10 +349,12 @@ func (s *Shard) Sync(now time.Time, req *kmsg.SyncGroupRequest, token any) Effec
 }
 
 func (s *Shard) sync(now time.Time, g *Group, req *kmsg.SyncGroupRequest, w *syncing) protocol.ErrorCode {
-	if req.Group == "" {
+	switch {
+	case req.Version >= 5 && (req.ProtocolType == nil || req.Protocol == nil):
+		return protocol.InconsistentGroupProtocol
+	case req.Group == "":
 		return protocol.InvalidGroupID
-	}
-	if g == nil || g.state == Empty {
+	case g == nil || g.state == Empty:
 		return protocol.UnknownMemberID
 	}
 	m, code := g.find(req.MemberID, req.InstanceID)
@@ -362,8 +364,7 @@ func (s *Shard) sync(now time.Time, g *Group, req *kmsg.SyncGroupRequest, w *syn
 		return code
 	case req.Generation != g.generation:
 		return protocol.IllegalGeneration
-	case other(req.ProtocolType, &g.protocolType) || other(req.Protocol, g.protocol),
-		req.Version >= 5 && (req.ProtocolType == nil || req.Protocol == nil):
+	case other(req.ProtocolType, &g.protocolType) || other(req.Protocol, g.protocol):
 		return protocol.InconsistentGroupProtocol
 	case g.state == PreparingRebalance:
 		return protocol.RebalanceInProgress
@@ -512,7 +513,10 @@ func (s *Shard) leave(g *Group, x kmsg.LeaveGroupRequestMember) protocol.ErrorCo
 	if code != protocol.None {
 		return code
 	}
-	s.endJoin(m, protocol.UnknownMemberID)
+	if w := m.join; w != nil { // it has no id any more
+		m.join = nil
+		s.joinFailed(w, "", protocol.UnknownMemberID)
+	}
 	s.endSync(m, protocol.UnknownMemberID)
 	g.remove(m)
 	return protocol.None

@@ -214,6 +214,14 @@ func (g *Group) elect() string {
 	return best
 }
 
+// electWith is what elect would be if a member had other protocols.
+func (g *Group) electWith(m *member, protocols []kmsg.JoinGroupRequestProtocol) string {
+	old := m.protocols
+	m.protocols = protocols
+	defer func() { m.protocols = old }()
+	return g.elect()
+}
+
 // metadata is what a member says under a protocol, nil if it does not have it.
 func (m *member) metadata(protocol string) []byte {
 	for _, p := range m.protocols {

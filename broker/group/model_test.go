@@ -28,6 +28,15 @@ type consumer struct {
 	gone       bool
 }
 
+// owner is who partitions are of: an instance that begins anew takes over those that
+// it had.
+func (c *consumer) owner() string {
+	if c.instance != nil {
+		return *c.instance
+	}
+	return c.id
+}
+
 // A model is consumers of one group, which come and go in any order that a seed gives,
 // while the coordinator fails over and its log refuses. What holds is checked at every
 // answer.
@@ -118,10 +127,10 @@ func (m *model) hear(c *consumer) {
 		c.owns = true
 		for _, p := range strings.Fields(string(r.MemberAssignment)) {
 			key := fmt.Sprintf("%d/%s", c.generation, p)
-			if other := m.owners[key]; other != "" && other != c.id && m.stays {
-				m.broken("partition %s is of %s and of %s in generation %d", p, other, c.id, c.generation)
+			if other := m.owners[key]; other != "" && other != c.owner() && m.stays {
+				m.broken("partition %s is of %s and of %s in generation %d", p, other, c.owner(), c.generation)
 			}
-			m.owners[key] = c.id
+			m.owners[key] = c.owner()
 		}
 	case *kmsg.HeartbeatResponse:
 		m.lost(c, protocol.ErrorCode(r.ErrorCode))

@@ -98,12 +98,11 @@ func (x *CommitOffset) kept(now time.Time, expires int64) offset {
 }
 
 // committer finds the group of a commit, nil if there is none yet, and whether the
-// member may commit for it. Who is in no group may where nobody is.
+// member may commit for it. Who is in no group may where nobody is. A group without a
+// name never has members, and keeps offsets as others do.
 func (s *Shard) committer(now time.Time, c *Commit) (*Group, protocol.ErrorCode) {
 	g := s.groups[c.Group]
 	switch {
-	case c.Group == "":
-		return nil, protocol.InvalidGroupID
 	case g == nil && c.Generation < 0:
 		return nil, protocol.None
 	case g == nil && c.Version >= 9:
@@ -184,12 +183,15 @@ func (g *Group) partitions() []partitionID {
 	return ids
 }
 
-// DeleteOffsets takes an OffsetDelete (KIP-496). The answer is a
+// DeleteOffsets takes an OffsetDelete (KIP-496) of partitions that are there. A group
+// that this leaves with nothing goes when its retention is over. The answer is a
 // *kmsg.OffsetDeleteResponse.
 func (s *Shard) DeleteOffsets(now time.Time, req *kmsg.OffsetDeleteRequest, token any) Effects {
 	resp := req.ResponseKind().(*kmsg.OffsetDeleteResponse)
 	g := s.groups[req.Group]
 	switch {
+	case req.Group == "":
+		resp.ErrorCode = int16(protocol.InvalidGroupID)
 	case g == nil:
 		resp.ErrorCode = int16(protocol.GroupIDNotFound)
 	case g.state != Empty && g.protocolType != consumerProtocol:
@@ -243,10 +245,8 @@ func (s *Shard) drop(g *Group, gone []partitionID, due bool, then func(), refuse
 		for _, p := range gone {
 			delete(g.offsets, p)
 		}
-		if last {
-			g.stored = false
-			s.forget(g)
-		}
+		g.stored = g.stored && !last
+		s.forget(g)
 		then()
 	}, refused)
 }

@@ -208,11 +208,13 @@ func (b *Broker) offsetCommit(_ context.Context, r *protocol.Request, done func(
 					x.Metadata = *p.Metadata
 				}
 				c.Offsets = append(c.Offsets, x)
-				rows = append(rows, [2]int{i, j})
+				rows = append(rows, [2]int{len(resp.Topics), j})
 			}
 			t.Partitions = append(t.Partitions, row)
 		}
-		resp.Topics = append(resp.Topics, t)
+		if len(t.Partitions) > 0 {
+			resp.Topics = append(resp.Topics, t)
+		}
 	}
 	b.Groups.Step(req.Group, func(core *group.Shard, now time.Time, token any) group.Effects { return core.Commit(now, c, token) },
 		func(body any, code protocol.ErrorCode) {
@@ -368,14 +370,65 @@ func countdown(n int, over func()) func() {
 // offsetDelete removes committed offsets (version 0).
 func (b *Broker) offsetDelete(_ context.Context, r *protocol.Request, done func(*protocol.Response)) {
 	req := r.Body.(*kmsg.OffsetDeleteRequest)
+	there, unknown := b.split(req.Topics)
+	known := *req
+	known.Topics = there
 	b.inGroup(req.Group, func(core *group.Shard, now time.Time, token any) group.Effects {
-		return core.DeleteOffsets(now, req, token)
-	}, done,
-		func(code protocol.ErrorCode) kmsg.Response {
-			resp := req.ResponseKind().(*kmsg.OffsetDeleteResponse)
-			resp.ErrorCode = int16(code)
-			return resp
-		})
+		return core.DeleteOffsets(now, &known, token)
+	}, func(r *protocol.Response) {
+		if resp := r.Body.(*kmsg.OffsetDeleteResponse); resp.ErrorCode == 0 {
+			for _, t := range unknown {
+				addMissing(resp, t)
+			}
+		}
+		done(r)
+	}, func(code protocol.ErrorCode) kmsg.Response {
+		resp := req.ResponseKind().(*kmsg.OffsetDeleteResponse)
+		resp.ErrorCode = int16(code)
+		return resp
+	})
+}
+
+// split parts what can be deleted from rows for partitions that are not there. A topic
+// can be among both.
+func (b *Broker) split(topics []kmsg.OffsetDeleteRequestTopic) (there []kmsg.OffsetDeleteRequestTopic, unknown []kmsg.OffsetDeleteResponseTopic) {
+	img := b.Image()
+	for _, t := range topics {
+		partitions := int32(0)
+		if topic, ok := img.Topic(t.Topic); ok {
+			partitions = topic.NumPartitions()
+		}
+		known, missing := t, kmsg.NewOffsetDeleteResponseTopic()
+		known.Partitions, missing.Topic = nil, t.Topic
+		for _, p := range t.Partitions {
+			if p.Partition >= 0 && p.Partition < partitions {
+				known.Partitions = append(known.Partitions, p)
+				continue
+			}
+			row := kmsg.NewOffsetDeleteResponseTopicPartition()
+			row.Partition, row.ErrorCode = p.Partition, int16(protocol.UnknownTopicOrPartition)
+			missing.Partitions = append(missing.Partitions, row)
+		}
+		if len(known.Partitions) > 0 {
+			there = append(there, known)
+		}
+		if len(missing.Partitions) > 0 {
+			unknown = append(unknown, missing)
+		}
+	}
+	return there, unknown
+}
+
+// addMissing gives a topic one row, with the partitions that are there and those that
+// are not.
+func addMissing(resp *kmsg.OffsetDeleteResponse, missing kmsg.OffsetDeleteResponseTopic) {
+	for i := range resp.Topics {
+		if t := &resp.Topics[i]; t.Topic == missing.Topic {
+			t.Partitions = append(t.Partitions, missing.Partitions...)
+			return
+		}
+	}
+	resp.Topics = append(resp.Topics, missing)
 }
 
 // describeGroups tells of groups of the classic protocol (versions 0-6).
@@ -394,7 +447,7 @@ func (b *Broker) describeGroups(_ context.Context, r *protocol.Request, done fun
 			if found, ok := body.(*kmsg.DescribeGroupsResponseGroup); ok && code == protocol.None {
 				row = *found
 			}
-			if row.AuthorizedOperations = notAsked; req.IncludeAuthorizedOperations {
+			if row.AuthorizedOperations = notAsked; req.IncludeAuthorizedOperations && row.ErrorCode == 0 {
 				row.AuthorizedOperations = allGroupOperations
 			}
 			resp.Groups[i] = row

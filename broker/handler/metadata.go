@@ -26,7 +26,7 @@ import (
 const (
 	allTopicOperations   = 1<<3 | 1<<4 | 1<<5 | 1<<6 | 1<<7 | 1<<8 | 1<<10 | 1<<11
 	allClusterOperations = 1<<5 | 1<<7 | 1<<8 | 1<<9 | 1<<10 | 1<<11 | 1<<12
-	allGroupOperations   = 1<<3 | 1<<6 | 1<<8
+	allGroupOperations   = 1<<3 | 1<<6 | 1<<8 | 1<<10 | 1<<11
 	notAsked             = math.MinInt32
 )
 

@@ -100,6 +100,9 @@ var settings = map[string]string{
 	"log.flush.offset.checkpoint.interval.ms": "1000",
 	"log.cleaner.backoff.ms":                  "200",
 	"log.cleaner.dedupe.buffer.size":          "10485760",
+	// Groups begin soon, and those who are gone are found out soon.
+	"group.initial.rebalance.delay.ms": "50",
+	"group.min.session.timeout.ms":     "500",
 }
 
 // kafkaSettings make Kafka do soon what the parts wait for, and are none of ours.
