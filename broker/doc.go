@@ -4,7 +4,7 @@
 // # Packages
 //
 //	cmd/streambus       serve, config, version, health, quorum, partition, why;
-//	                    topic, produce, consume; inspect, adopt
+//	                    topic, group, produce, consume; inspect, adopt
 //	broker              builds the parts and runs them
 //	  config            the table of settings, and where their values come from
 //	  server            listeners, connections, ordered answers, dispatch
@@ -237,6 +237,14 @@
 //
 // A broker whose disk has failed ends if others are there: they lead within moments,
 // where this one could only refuse.
+//
+// A group's coordinator keeps the phase of joining in memory, as Apache Kafka does:
+// what has to be there after a failover is written when the leader of the group has
+// assigned. Members that heard of a generation before that join again.
+//
+// The topic of committed offsets gets as many replicas as there are nodes, up to
+// offsets.topic.replication.factor. Nodes count whether they are there or not: while
+// others of a quorum are to come, it is not made with fewer.
 //
 // What decompresses records takes all processors but one: a client that sends
 // bombs leaves the others theirs.
