@@ -58,7 +58,6 @@ type result struct {
 	checks   int
 	failures []string
 	took     time.Duration
-	notes    []string
 	met      map[int]bool // of expected
 }
 
@@ -82,11 +81,6 @@ func (r *result) ok(what string, err error) {
 		seen = err.Error()
 	}
 	r.check(what, "it works", seen)
-}
-
-// note is printed below the table.
-func (r *result) note(format string, args ...any) {
-	r.notes = append(r.notes, fmt.Sprintf(format, args...))
 }
 
 func indent(s string) string {
@@ -267,11 +261,6 @@ func report(results []*result, all bool) (failed bool) {
 	}
 	row(total)
 	fmt.Printf("%d differences are expected and explained in expected.go\n", len(met))
-	for _, r := range results {
-		for _, n := range r.notes {
-			fmt.Printf("not run: %s: %s\n", r.name, n)
-		}
-	}
 	if !all {
 		fmt.Println("not run: the parts that -run left out")
 	}
