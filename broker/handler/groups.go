@@ -412,7 +412,7 @@ func (b *Broker) split(topics []kmsg.OffsetDeleteRequestTopic) (there []kmsg.Off
 		if len(known.Partitions) > 0 {
 			there = append(there, known)
 		}
-		if len(missing.Partitions) > 0 {
+		if len(missing.Partitions) > 0 || partitions == 0 {
 			unknown = append(unknown, missing)
 		}
 	}

@@ -19,14 +19,14 @@ type expectation struct {
 // any more is reported: it may be forgotten.
 var expected = []expectation{
 	// What is not served is not there, and says so.
-	{scenario: "ApiVersions/*", path: ".ApiKeys[*]", ours: "not there", reference: "there", why: "groups, transactions, share and streams groups, security and quotas are not served yet, and what is not served is not told"},
+	{scenario: "ApiVersions/*", path: ".ApiKeys[*]", ours: "not there", reference: "there", why: "groups of the new protocols, transactions, security and quotas are not served yet, and what is not served is not told"},
 	{scenario: "ApiVersions/*", path: ".FinalizedFeatures*", why: "features say which of those a cluster has"},
 	{scenario: "ApiVersions/*", path: ".SupportedFeatures[*]", ours: "not there", why: "features say which of those a cluster has"},
 	{scenario: "ApiVersions/*", path: ".SupportedFeatures[streambus.metadata.version]", ours: "there", why: "the metadata has levels of its own, which are no releases of Apache Kafka and do not go by the name of those"},
-	{scenario: "FindCoordinator/keys", path: "*ErrorCode", ours: "\"35 UNSUPPORTED_VERSION\"", why: "transactions and share groups are not served yet"},
-	{scenario: "FindCoordinator/keys", path: "*Host", ours: "\"\"", why: "transactions and share groups are not served yet", perhaps: true},
-	{scenario: "FindCoordinator/keys", path: "*Port", ours: "-1", why: "transactions and share groups are not served yet", perhaps: true},
-	{scenario: "FindCoordinator/keys", path: "*NodeID", ours: "-1", why: "transactions and share groups are not served yet", perhaps: true},
+	{scenario: "FindCoordinator/*", path: "*ErrorCode", ours: "\"35 UNSUPPORTED_VERSION\"", why: "transactions and share groups are not served yet"},
+	{scenario: "FindCoordinator/*", path: "*Host", ours: "\"\"", why: "transactions and share groups are not served yet", perhaps: true},
+	{scenario: "FindCoordinator/*", path: "*Port", ours: "-1", why: "transactions and share groups are not served yet", perhaps: true},
+	{scenario: "FindCoordinator/*", path: "*NodeID", ours: "-1", why: "transactions and share groups are not served yet", perhaps: true},
 	{path: "*Configs[min.insync.replicas]*", why: "a cluster of Apache Kafka with the feature eligible.leader.replicas sets min.insync.replicas for all brokers"},
 	{path: "*Configs[streambus.*", ours: "there", reference: "not there", why: "settings of StreamBus alone"},
 
@@ -55,7 +55,7 @@ var expected = []expectation{
 
 	// Better than there.
 	{scenario: "FindCoordinator/*", path: "*ErrorMessage", ours: "null", why: "there is no message without an error"},
-	{scenario: "Groups/*", step: "* DeleteGroups *", path: ".Groups", ours: "3 entries", reference: "2 entries", why: "every group asked for is answered, one named twice too"},
+	{step: "* DeleteGroups *", path: ".Groups", ours: "* entries", reference: "* entries", why: "every group asked for is answered, one named twice too"},
 	{scenario: "JoinGroup/twice by one member", reference: "\"there is no answer\"", why: "who waits is told when another request of the same member takes its place; Apache Kafka forgets it"},
 	{scenario: "Groups/ids that are not used", step: "* JoinGroup *", path: ".MemberID", reference: "\"\"", why: "Apache Kafka fails inside"},
 	{scenario: "Groups/ids that are not used", path: ".Groups[0].State", ours: "\"Dead\"", reference: "\"Empty\"", why: "an id that is not used leaves no group behind"},

@@ -138,7 +138,7 @@ func (m *member) come() *kmsg.JoinGroupResponse {
 func (m *member) join() *kmsg.JoinGroupRequest {
 	req := fit(m.s, kmsg.NewPtrJoinGroupRequest(), m.level)
 	req.Group, req.MemberID, req.InstanceID = m.group, m.id, m.instance
-	req.SessionTimeoutMillis, req.RebalanceTimeoutMillis, req.ProtocolType = 10_000, 10_000, "consumer"
+	req.SessionTimeoutMillis, req.RebalanceTimeoutMillis, req.ProtocolType = 60_000, 10_000, "consumer"
 	for _, name := range m.likes {
 		p := kmsg.NewJoinGroupRequestProtocol()
 		p.Name, p.Metadata = name, subscription(m.topics...)
@@ -254,6 +254,19 @@ func deleteGroups(s *session, level int16, groups ...string) *kmsg.DeleteGroupsR
 	req := fit(s, kmsg.NewPtrDeleteGroupsRequest(), level)
 	req.Groups = groups
 	return req
+}
+
+// stable is a member of a group of its own, with an assignment and offsets that were
+// committed, quietly.
+func (s *session) stable(topic string) *member {
+	m := s.member(4, s.group(), "a")
+	m.topics = []string{topic}
+	seen := len(s.steps)
+	m.come()
+	m.ask(m.sync(m))
+	m.ask(m.commit(topic, 1, 0))
+	s.steps = s.steps[:seen]
+	return m
 }
 
 // look records what is told of a group, and whether it is listed.
