@@ -70,7 +70,7 @@ bench-scale:
 bench-kafka: build
 	cd compat-tests && go run ./bench -kafka -broker ../bin/streambus -span 1s -rounds 2 $(BENCH)
 
-# This broker beside Apache Kafka, with its clients and tools; then client libraries on
+# This broker beside Apache Kafka, with its clients and tools; then the tests of franz-go, and client libraries on
 # the containers of docker-compose.yml. Maven fetches the former once; what is missing
 # beside Go is installed where apt-get and root are.
 compat: build
@@ -83,7 +83,7 @@ compat: build
 		echo "installing$$missing"; \
 		apt-get update -q && apt-get install -q -y $$missing || exit 1; \
 	fi
-	cd compat-tests && go run ./compat -broker ../bin/streambus && go run ./clients
+	cd compat-tests && go run ./compat -broker ../bin/streambus && go run ./kgotests -broker ../bin/streambus && go run ./clients
 
 # The long runs: STREAMBUS_KILLS kills of a broker that a producer writes to; the five
 # operations of a metadata quorum, STREAMBUS_FAULTS_OPERATIONS of them, while controllers

@@ -357,24 +357,29 @@ func TestDescribeTopicPartitionsPages(t *testing.T) {
 	}
 }
 
-// What is not there says so in a way that ends the attempt.
-func TestCoordinatorsAreRefused(t *testing.T) {
+// A node alone coordinates every group. Of transactions and share groups it says that
+// they are not there in a way that ends the attempt.
+func TestFindCoordinator(t *testing.T) {
 	r := newRaw(t, memoryNode(t))
 	eachVersion(t, protocol.KeyFindCoordinator, func(v int16) {
-		for kind, want := range map[int8]int16{0: 35, 1: 35, 2: 35, 3: 42} {
+		for kind, want := range map[int8]int16{0: 0, 1: 35, 2: 35, 3: 42} {
 			req := kmsg.NewPtrFindCoordinatorRequest()
 			req.Version, req.CoordinatorType, req.CoordinatorKey, req.CoordinatorKeys = v, kind, "g", []string{"g", "h"}
 			resp := ask[*kmsg.FindCoordinatorResponse](r, req)
-			if v == 0 {
-				want = 35
+			if v == 0 { // which knows of groups only
+				want = 0
 			} else if kind == 2 && v < 6 {
 				want = 42
 			}
-			if v < 4 && (resp.ErrorCode != want || resp.NodeID != -1) {
+			node := int32(-1)
+			if want == 0 {
+				node = 1
+			}
+			if v < 4 && (resp.ErrorCode != want || resp.NodeID != node) {
 				t.Errorf("version %d, type %d: %+v", v, kind, resp)
 			}
 			for i, c := range resp.Coordinators {
-				if c.ErrorCode != want || c.NodeID != -1 || c.Port != -1 || c.Key != req.CoordinatorKeys[i] || c.ErrorMessage == nil {
+				if c.ErrorCode != want || c.NodeID != node || (c.Port == -1) != (want != 0) || c.Key != req.CoordinatorKeys[i] || (c.ErrorMessage == nil) != (want == 0) {
 					t.Errorf("version %d, type %d: %+v", v, kind, c)
 				}
 			}

@@ -18,7 +18,9 @@ import (
 
 	"github.com/streambus/streambus/broker/config"
 	"github.com/streambus/streambus/broker/controller"
+	"github.com/streambus/streambus/broker/coordinator"
 	"github.com/streambus/streambus/broker/fetch"
+	"github.com/streambus/streambus/broker/group"
 	"github.com/streambus/streambus/broker/handler"
 	"github.com/streambus/streambus/broker/history"
 	"github.com/streambus/streambus/broker/peer"
@@ -68,6 +70,7 @@ type Broker struct {
 	history  *history.Log
 	view     *raftmeta.View
 	replicas *replica.Manager
+	groups   *coordinator.Manager
 	fetcher  *fetch.Fetcher
 	server   *server.Server
 	session  *session // nil before the broker registers
@@ -139,6 +142,18 @@ func New(cfg *config.Config, disk Disk, log *slog.Logger) (_ *Broker, err error)
 		Dial:     b.dialBroker,
 		AlterISR: b.alterISR,
 	}, b.dir, log, b.metrics)
+	b.groups = coordinator.New(coordinator.Config{
+		Group: group.Config{
+			InitialRebalanceDelay: cfg.Millis("group.initial.rebalance.delay.ms"),
+			MinSession:            cfg.Millis("group.min.session.timeout.ms"),
+			MaxSession:            cfg.Millis("group.max.session.timeout.ms"),
+			MaxSize:               int(cfg.Number("group.max.size")),
+			MaxMetadata:           int(cfg.Number("offset.metadata.max.bytes")),
+			Retention:             time.Duration(cfg.Number("offsets.retention.minutes")) * time.Minute,
+			RetentionCheck:        cfg.Millis("offsets.retention.check.interval.ms"),
+		},
+		CommitTimeout: cfg.Millis("offsets.commit.timeout.ms"),
+	}, b.replicas, log)
 	b.fetcher = fetch.New(int32(cfg.Number("fetch.max.bytes")), int(cfg.Number("max.incremental.fetch.session.cache.slots")), b.rackAware())
 	h := b.handlers()
 	if cfg.IsController() {
@@ -236,6 +251,7 @@ func (b *Broker) handlers() *handler.Broker {
 		Image:      b.view.Image,
 		Current:    func(ctx context.Context) *image.Image { return b.session.current(ctx) },
 		Replicas:   b.replicas,
+		Groups:     b.groups,
 		Fetcher:    b.fetcher,
 		RackAware:  b.rackAware(),
 		Now:        time.Now,
@@ -389,9 +405,10 @@ func (b *Broker) Run(ctx context.Context) error {
 	if !isClosed(b.ready) { // nobody was served, so nobody waits for an answer
 		cancel()
 	}
-	b.handOver(drain)        // 1. others lead what this node led
-	b.closeListeners()       // 2. no further connections
-	b.fetcher.Close()        // 3. waiting fetches get what there is
+	b.handOver(drain)  // 1. others lead what this node led
+	b.closeListeners() // 2. no further connections
+	b.fetcher.Close()  // 3. waiting fetches get what there is, members of groups look elsewhere
+	b.groups.Close()
 	b.server.Shutdown(drain) // 4. what was read is answered
 	if b.quorum != nil {
 		b.quorum.shutdown(drain)
@@ -541,6 +558,7 @@ func (b *Broker) apply(c follow.Change) {
 		d = image.Everything(img)
 	}
 	b.replicas.Apply(img, d)
+	b.groups.Apply(img, d)
 }
 
 // shown is told of every image that answers are given from.

@@ -19,13 +19,15 @@ const module = "github.com/streambus/streambus/"
 // that is not here has no place yet.
 var layers = map[string]string{
 	"cmd/streambus":           "broker broker/adopt broker/config broker/history broker/inspect broker/replica storage/vfs",
-	"broker":                  "broker/config broker/controller broker/fetch broker/handler broker/history broker/peer broker/replica broker/server protocol raftmeta raftmeta/control raftmeta/follow raftmeta/image raftmeta/liveness raftmeta/quorum raftmeta/transport raftmeta/wal storage storage/vfs",
+	"broker":                  "broker/config broker/controller broker/coordinator broker/fetch broker/group broker/handler broker/history broker/peer broker/replica broker/server protocol raftmeta raftmeta/control raftmeta/follow raftmeta/image raftmeta/liveness raftmeta/quorum raftmeta/transport raftmeta/wal storage storage/vfs",
+	"broker/coordinator":      "broker/group broker/partition broker/replica protocol raftmeta/image storage/batch",
+	"broker/group":            "protocol",
 	"broker/controller":       "broker/peer protocol raftmeta raftmeta/control raftmeta/transport",
 	"broker/history":          "raftmeta/image storage/vfs",
 	"broker/server":           "protocol",
 	"broker/peer":             "protocol raftmeta raftmeta/control raftmeta/follow raftmeta/image raftmeta/liveness",
 	"broker/config":           "raftmeta/image",
-	"broker/handler":          "broker/config broker/fetch broker/partition broker/replica protocol raftmeta raftmeta/control raftmeta/image storage/batch",
+	"broker/handler":          "broker/config broker/coordinator broker/fetch broker/group broker/partition broker/replica protocol raftmeta raftmeta/control raftmeta/image storage/batch",
 	"broker/fetch":            "broker/partition broker/replica protocol storage",
 	"broker/replica":          "broker/partition broker/peer protocol raftmeta/image storage storage/batch",
 	"broker/partition":        "raftmeta/image",
@@ -50,7 +52,7 @@ var layers = map[string]string{
 
 // modules says which packages may use which module from outside.
 var modules = map[string]string{
-	"github.com/twmb/franz-go/pkg/kmsg":   "protocol broker/controller broker/handler broker/fetch broker/peer cmd/streambus",
+	"github.com/twmb/franz-go/pkg/kmsg":   "protocol broker/controller broker/group broker/handler broker/fetch broker/peer cmd/streambus",
 	"github.com/twmb/franz-go/pkg/kgo":    "cmd/streambus",
 	"github.com/twmb/franz-go/pkg/kadm":   "cmd/streambus",
 	"github.com/twmb/franz-go/pkg/kerr":   "cmd/streambus",
@@ -65,13 +67,13 @@ var modules = map[string]string{
 	"github.com/pierrec/lz4/v4":           "storage/batch",
 	"github.com/spf13/pflag":              "cmd/streambus",
 	"github.com/magiconair/properties":    "broker/config",
-	"golang.org/x/sync":                   "broker broker/server broker/replica",
+	"golang.org/x/sync":                   "broker broker/coordinator broker/server broker/replica",
 	"golang.org/x/sys":                    "storage/vfs raftmeta/wal",
 	"golang.org/x/term":                   "cmd/streambus",
 }
 
 // cores have no clock, goroutine, channel, lock, file, socket or random source.
-var cores = []string{"broker/partition", "raftmeta/office", "raftmeta/quorum", "raftmeta/follow", "raftmeta/control", "raftmeta/liveness", "raftmeta/image"}
+var cores = []string{"broker/group", "broker/partition", "raftmeta/office", "raftmeta/quorum", "raftmeta/follow", "raftmeta/control", "raftmeta/liveness", "raftmeta/image"}
 
 // quiet packages start no goroutine and set no timer: their callers own loops.
 var quiet = []string{"storage"}

@@ -4,13 +4,15 @@
 // # Packages
 //
 //	cmd/streambus       serve, config, version, health, quorum, partition, why;
-//	                    topic, produce, consume; inspect, adopt
+//	                    topic, group, produce, consume; inspect, adopt
 //	broker              builds the parts and runs them
 //	  config            the table of settings, and where their values come from
 //	  server            listeners, connections, ordered answers, dispatch
 //	  handler           one file per API; errcode.go turns errors into codes
 //	  controller        the controller listener: what nodes ask each other
 //	  peer              client to another node; finds the active controller, asks again
+//	  coordinator       runs the shards of groups on the partitions that are led here
+//	  group       pure  members of consumer groups, rebalances, committed offsets
 //	  fetch             sessions, passes of reads, waiting, the answer by hand
 //	  replica           shell: logs, flusher, fetchers, ISR changes, retention, scrub
 //	  partition   pure  one partition as leader or follower: epochs, ISR, watermark, cuts
@@ -40,6 +42,7 @@
 //
 //	a connection's socket     its reader; the write side, whoever claimed it
 //	a partition               replica.Replica's lock
+//	groups and their offsets  their shard's lock, taken before the partition's
 //	a log's files             storage.Log's lock
 //	what is dirty             storage.Dir's lock; syncing, the flusher goroutine
 //	a fetch session           its lock; its dirty list, one that partitions may take
@@ -235,9 +238,13 @@
 // A broker whose disk has failed ends if others are there: they lead within moments,
 // where this one could only refuse.
 //
-// Until there are coordinators, FindCoordinator answers UNSUPPORTED_VERSION:
-// clients take it for final, where COORDINATOR_NOT_AVAILABLE makes them ask
-// for a minute.
+// A group's coordinator keeps the phase of joining in memory, as Apache Kafka does:
+// what has to be there after a failover is written when the leader of the group has
+// assigned. Members that heard of a generation before that join again.
+//
+// The topic of committed offsets gets as many replicas as there are nodes, up to
+// offsets.topic.replication.factor. Nodes count whether they are there or not: while
+// others of a quorum are to come, it is not made with fewer.
 //
 // What decompresses records takes all processors but one: a client that sends
 // bombs leaves the others theirs.

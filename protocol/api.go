@@ -8,7 +8,14 @@ const (
 	KeyFetch                       int16 = 1
 	KeyListOffsets                 int16 = 2
 	KeyMetadata                    int16 = 3
+	KeyOffsetCommit                int16 = 8
+	KeyOffsetFetch                 int16 = 9
 	KeyFindCoordinator             int16 = 10
+	KeyJoinGroup                   int16 = 11
+	KeyHeartbeatGroup              int16 = 12
+	KeyLeaveGroup                  int16 = 13
+	KeySyncGroup                   int16 = 14
+	KeyDescribeGroups              int16 = 15
 	KeyListGroups                  int16 = 16
 	KeyApiVersions                 int16 = 18
 	KeyCreateTopics                int16 = 19
@@ -20,10 +27,12 @@ const (
 	KeyAlterConfigs                int16 = 33
 	KeyDescribeLogDirs             int16 = 35
 	KeyCreatePartitions            int16 = 37
+	KeyDeleteGroups                int16 = 42
 	KeyElectLeaders                int16 = 43
 	KeyIncrementalAlterConfigs     int16 = 44
 	KeyAlterPartitionReassignments int16 = 45
 	KeyListPartitionReassignments  int16 = 46
+	KeyOffsetDelete                int16 = 47
 	KeyDescribeQuorum              int16 = 55
 	KeyUpdateFeatures              int16 = 57
 	KeyDescribeCluster             int16 = 60
@@ -105,8 +114,22 @@ var apis = []API{
 		shape: shape(`i b@2+ [s [i i@4+ l i@0-0]] i@10+`)},
 	{Key: KeyMetadata, Min: 0, Max: 13, Advertised: 0, flexible: 9,
 		shape: shape(`[u@10+ s] b@4+ b@8-10 b@8+`)},
+	{Key: KeyOffsetCommit, Min: 2, Max: 10, Advertised: 2, flexible: 8,
+		shape: shape(`s i s s@7+ l@2-4 [s@0-9 u@10+ [i l i@6+ s]]`)},
+	{Key: KeyOffsetFetch, Min: 1, Max: 10, Advertised: 1, flexible: 6,
+		shape: shape(`s@0-7 [s [i]]@0-7 [s s@9+ i@9+ [s@0-9 u@10+ [i]]]@8+ b@7+`)},
 	{Key: KeyFindCoordinator, Min: 0, Max: 6, Advertised: 0, flexible: 3,
 		shape: shape(`s@0-3 b@1+ [s]@4+`)},
+	{Key: KeyJoinGroup, Min: 0, Max: 9, Advertised: 0, flexible: 6,
+		shape: shape(`s i i@1+ s s@5+ s [s r] s@8+`)},
+	{Key: KeyHeartbeatGroup, Min: 0, Max: 4, Advertised: 0, flexible: 4,
+		shape: shape(`s i s s@3+`)},
+	{Key: KeyLeaveGroup, Min: 0, Max: 5, Advertised: 0, flexible: 4,
+		shape: shape(`s s@0-2 [s s s@5+]@3+`)},
+	{Key: KeySyncGroup, Min: 0, Max: 5, Advertised: 0, flexible: 4,
+		shape: shape(`s i s s@3+ s@5+ s@5+ [s r]`)},
+	{Key: KeyDescribeGroups, Min: 0, Max: 6, Advertised: 0, flexible: 5,
+		shape: shape(`[s] b@3+`)},
 	{Key: KeyListGroups, Min: 0, Max: 5, Advertised: 0, flexible: 3,
 		shape: shape(`[s]@4+ [s]@5+`)},
 	{Key: KeyApiVersions, Min: 0, Max: 5, Advertised: 0, flexible: 3, on: forBoth,
@@ -129,6 +152,8 @@ var apis = []API{
 		shape: shape(`[s [i]]`)},
 	{Key: KeyCreatePartitions, Min: 0, Max: 3, Advertised: 0, flexible: 2,
 		shape: shape(`[s i [[i]]] i b`)},
+	{Key: KeyDeleteGroups, Min: 0, Max: 3, Advertised: 0, flexible: 2,
+		shape: shape(`[s]`)},
 	{Key: KeyElectLeaders, Min: 0, Max: 2, Advertised: 0, flexible: 2,
 		shape: shape(`b@1+ [s [i]] i`)},
 	{Key: KeyIncrementalAlterConfigs, Min: 0, Max: 1, Advertised: 0, flexible: 1,
@@ -137,6 +162,8 @@ var apis = []API{
 		shape: shape(`i b@1+ [s [i [i]]]`)},
 	{Key: KeyListPartitionReassignments, Min: 0, Max: 0, Advertised: 0, flexible: 0,
 		shape: shape(`i [s [i]]`)},
+	{Key: KeyOffsetDelete, Min: 0, Max: 0, Advertised: 0, flexible: 1,
+		shape: shape(`s [s [i]]`)},
 	{Key: KeyDescribeQuorum, Min: 0, Max: 2, Advertised: 0, flexible: 0, on: forBoth,
 		shape: shape(`[s [i .]]`)},
 	{Key: KeyUpdateFeatures, Min: 0, Max: 2, Advertised: 0, flexible: 0, on: forBoth,

@@ -17,7 +17,24 @@ const (
 	NotLeaderOrFollower                ErrorCode = 6
 	RequestTimedOut                    ErrorCode = 7
 	MessageTooLarge                    ErrorCode = 10
+	OffsetMetadataTooLarge             ErrorCode = 12
+	CoordinatorLoadInProgress          ErrorCode = 14
+	CoordinatorNotAvailable            ErrorCode = 15
+	NotCoordinator                     ErrorCode = 16
 	InvalidTopic                       ErrorCode = 17
+	IllegalGeneration                  ErrorCode = 22
+	InconsistentGroupProtocol          ErrorCode = 23
+	InvalidGroupID                     ErrorCode = 24
+	UnknownMemberID                    ErrorCode = 25
+	InvalidSessionTimeout              ErrorCode = 26
+	RebalanceInProgress                ErrorCode = 27
+	InvalidCommitOffsetSize            ErrorCode = 28
+	NonEmptyGroup                      ErrorCode = 68
+	GroupIDNotFound                    ErrorCode = 69
+	MemberIDRequired                   ErrorCode = 79
+	GroupMaxSizeReached                ErrorCode = 81
+	FencedInstanceID                   ErrorCode = 82
+	GroupSubscribedToTopic             ErrorCode = 86
 	RecordListTooLarge                 ErrorCode = 18
 	NotEnoughReplicas                  ErrorCode = 19
 	NotEnoughReplicasAfterAppend       ErrorCode = 20
@@ -78,6 +95,23 @@ var errorNames = map[ErrorCode]string{
 	NotLeaderOrFollower:                "NOT_LEADER_OR_FOLLOWER",
 	RequestTimedOut:                    "REQUEST_TIMED_OUT",
 	MessageTooLarge:                    "MESSAGE_TOO_LARGE",
+	OffsetMetadataTooLarge:             "OFFSET_METADATA_TOO_LARGE",
+	CoordinatorLoadInProgress:          "COORDINATOR_LOAD_IN_PROGRESS",
+	CoordinatorNotAvailable:            "COORDINATOR_NOT_AVAILABLE",
+	NotCoordinator:                     "NOT_COORDINATOR",
+	IllegalGeneration:                  "ILLEGAL_GENERATION",
+	InconsistentGroupProtocol:          "INCONSISTENT_GROUP_PROTOCOL",
+	InvalidGroupID:                     "INVALID_GROUP_ID",
+	UnknownMemberID:                    "UNKNOWN_MEMBER_ID",
+	InvalidSessionTimeout:              "INVALID_SESSION_TIMEOUT",
+	RebalanceInProgress:                "REBALANCE_IN_PROGRESS",
+	InvalidCommitOffsetSize:            "INVALID_COMMIT_OFFSET_SIZE",
+	NonEmptyGroup:                      "NON_EMPTY_GROUP",
+	GroupIDNotFound:                    "GROUP_ID_NOT_FOUND",
+	MemberIDRequired:                   "MEMBER_ID_REQUIRED",
+	GroupMaxSizeReached:                "GROUP_MAX_SIZE_REACHED",
+	FencedInstanceID:                   "FENCED_INSTANCE_ID",
+	GroupSubscribedToTopic:             "GROUP_SUBSCRIBED_TO_TOPIC",
 	InvalidTopic:                       "INVALID_TOPIC_EXCEPTION",
 	RecordListTooLarge:                 "RECORD_LIST_TOO_LARGE",
 	NotEnoughReplicas:                  "NOT_ENOUGH_REPLICAS",

@@ -19,7 +19,8 @@ var (
 	errRequiredAcks       = errors.New("acks must be 0, 1 or -1")
 	errTransactionalBatch = errors.New("a transactional batch, and transactions are not served by this release")
 	errNoTransactions     = errors.New("transactions are not served by this release")
-	errNoGroups           = errors.New("consumer groups are not served by this release: assign partitions instead")
+	errNoCoordinator      = errors.New("nobody coordinates this group at the moment")
+	errInternalTopic      = errors.New("only the brokers write to internal topics")
 	errNoShareGroups      = errors.New("share groups are not served by this release")
 	errDeletionDisabled   = errors.New("topic deletion is disabled: delete.topic.enable=false")
 	errTimestamp          = errors.New("no such special timestamp in this version")
@@ -38,7 +39,8 @@ var codes = []struct {
 	{errRequiredAcks, protocol.InvalidRequiredAcks},
 	{errTransactionalBatch, protocol.TransactionalIDAuthorizationFailed},
 	{errNoTransactions, protocol.UnsupportedVersion},
-	{errNoGroups, protocol.UnsupportedVersion},
+	{errNoCoordinator, protocol.CoordinatorNotAvailable},
+	{errInternalTopic, protocol.InvalidTopic},
 	{errNoShareGroups, protocol.UnsupportedVersion},
 	{errDeletionDisabled, protocol.TopicDeletionDisabled},
 	{errTimestamp, protocol.UnsupportedVersion},

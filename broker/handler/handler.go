@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/streambus/streambus/broker/config"
+	"github.com/streambus/streambus/broker/coordinator"
 	"github.com/streambus/streambus/broker/fetch"
 	"github.com/streambus/streambus/broker/partition"
 	"github.com/streambus/streambus/broker/replica"
@@ -30,6 +31,7 @@ type Broker struct {
 	// at this broker or another.
 	Current  func(ctx context.Context) *image.Image
 	Replicas *replica.Manager
+	Groups   *coordinator.Manager
 	Fetcher  *fetch.Fetcher
 	// RackAware sends consumers to a replica in their rack (replica.selector.class).
 	RackAware bool
@@ -88,6 +90,15 @@ func (b *Broker) Handlers() map[int16]Func {
 		protocol.KeyListOffsets:                 b.listOffsets,
 		protocol.KeyMetadata:                    b.metadata,
 		protocol.KeyFindCoordinator:             b.findCoordinator,
+		protocol.KeyJoinGroup:                   b.joinGroup,
+		protocol.KeySyncGroup:                   b.syncGroup,
+		protocol.KeyHeartbeatGroup:              b.heartbeat,
+		protocol.KeyLeaveGroup:                  b.leaveGroup,
+		protocol.KeyOffsetCommit:                b.offsetCommit,
+		protocol.KeyOffsetFetch:                 b.offsetFetch,
+		protocol.KeyOffsetDelete:                b.offsetDelete,
+		protocol.KeyDescribeGroups:              b.describeGroups,
+		protocol.KeyDeleteGroups:                b.deleteGroups,
 		protocol.KeyListGroups:                  b.listGroups,
 		protocol.KeyApiVersions:                 b.apiVersions,
 		protocol.KeyCreateTopics:                b.createTopics,

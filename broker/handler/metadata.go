@@ -13,6 +13,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/streambus/streambus/broker/coordinator"
 	"github.com/streambus/streambus/protocol"
 	"github.com/streambus/streambus/raftmeta/control"
 	"github.com/streambus/streambus/raftmeta/image"
@@ -25,6 +26,7 @@ import (
 const (
 	allTopicOperations   = 1<<3 | 1<<4 | 1<<5 | 1<<6 | 1<<7 | 1<<8 | 1<<10 | 1<<11
 	allClusterOperations = 1<<5 | 1<<7 | 1<<8 | 1<<9 | 1<<10 | 1<<11 | 1<<12
+	allGroupOperations   = 1<<3 | 1<<6 | 1<<8 | 1<<10 | 1<<11
 	notAsked             = math.MinInt32
 )
 
@@ -142,7 +144,7 @@ func missing(q *kmsg.MetadataRequestTopic, err error, operations int32) kmsg.Met
 func describe(img *image.Image, t *image.Topic, version int16, listener string, operations int32) kmsg.MetadataResponseTopic {
 	row := kmsg.NewMetadataResponseTopic()
 	name := t.Name
-	row.Topic, row.TopicID, row.AuthorizedOperations = &name, t.ID, operations
+	row.Topic, row.TopicID, row.AuthorizedOperations, row.IsInternal = &name, t.ID, operations, name == coordinator.OffsetsTopic
 	row.Partitions = make([]kmsg.MetadataResponseTopicPartition, t.NumPartitions())
 	for i := range t.NumPartitions() {
 		s, _ := t.Partition(i)

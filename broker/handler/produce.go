@@ -3,11 +3,13 @@ package handler
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/streambus/streambus/broker/coordinator"
 	"github.com/streambus/streambus/broker/partition"
 	"github.com/streambus/streambus/broker/replica"
 	"github.com/streambus/streambus/protocol"
@@ -25,7 +27,7 @@ func (b *Broker) produce(_ context.Context, r *protocol.Request, done func(*prot
 	req := r.Body.(*kmsg.ProduceRequest)
 	// Of what nothing is asked nothing is said.
 	req.Topics = slices.DeleteFunc(req.Topics, func(t kmsg.ProduceRequestTopic) bool { return len(t.Partitions) == 0 })
-	p := &produce{req: req, resp: req.ResponseKind().(*kmsg.ProduceResponse)}
+	p := &produce{req: req, clientID: r.ClientID, resp: req.ResponseKind().(*kmsg.ProduceResponse)}
 	for i := range req.Topics {
 		t := &req.Topics[i]
 		rt := kmsg.NewProduceResponseTopic()
@@ -49,6 +51,7 @@ func (b *Broker) produce(_ context.Context, r *protocol.Request, done func(*prot
 // produce is a request under way. It holds nothing of the records.
 type produce struct {
 	req        *kmsg.ProduceRequest
+	clientID   string
 	resp       *kmsg.ProduceResponse
 	partitions int
 	wait       *replica.Wait
@@ -74,6 +77,9 @@ func (p *produce) write(b *Broker, img *image.Image, t *kmsg.ProduceRequestTopic
 	if p.req.Version < 3 {
 		return replica.Appended{}, errVersion
 	}
+	if topic, ok := b.internal(img, t); ok && p.clientID != adminClient {
+		return replica.Appended{}, fmt.Errorf("%w: %s", errInternalTopic, topic)
+	}
 	if acks < partition.AcksAll || acks > partition.AcksLeader {
 		return replica.Appended{}, errRequiredAcks
 	}
@@ -85,6 +91,18 @@ func (p *produce) write(b *Broker, img *image.Image, t *kmsg.ProduceRequestTopic
 	at, err := p.writeTo(b, rep, acks, rp, row, item, now)
 	b.Replicas.CountProduce(rep, err)
 	return at, err
+}
+
+// adminClient is who may write to internal topics, as in Apache Kafka.
+const adminClient = "__admin_client"
+
+// internal tells whether a topic is one that coordinators write.
+func (b *Broker) internal(img *image.Image, t *kmsg.ProduceRequestTopic) (name string, is bool) {
+	name = t.Topic
+	if topic, ok := img.TopicByID(t.TopicID); ok && name == "" {
+		name = topic.Name
+	}
+	return name, name == coordinator.OffsetsTopic
 }
 
 func (p *produce) writeTo(b *Broker, rep *replica.Replica, acks partition.Acks, rp *kmsg.ProduceRequestTopicPartition,

@@ -146,9 +146,17 @@ func (s *session) topic(ctx context.Context, name string) (kadm.TopicDetail, err
 	return t, refused(name, t.Err, "")
 }
 
-// completeTopics completes the names of topics in a shell. A broker that is
-// not there must not hold the user's prompt.
+// completeTopics completes the names of topics in a shell.
 func (r *remote) completeTopics(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	return r.complete(cmd, args, func(ctx context.Context, s *session) ([]string, error) {
+		topics, err := s.admin.ListTopics(ctx)
+		return topics.Names(), err
+	})
+}
+
+// complete gives names that are not among the arguments yet. A broker that is not
+// there must not hold the user's prompt.
+func (r *remote) complete(cmd *cobra.Command, args []string, list func(context.Context, *session) ([]string, error)) ([]string, cobra.ShellCompDirective) {
 	const directive = cobra.ShellCompDirectiveNoFileComp
 	short := remote{r.bootstrap, min(r.timeout, time.Second)}
 	ctx, cancel := context.WithTimeout(cmd.Context(), short.timeout)
@@ -158,11 +166,11 @@ func (r *remote) completeTopics(cmd *cobra.Command, args []string, _ string) ([]
 		return nil, directive
 	}
 	defer s.close()
-	topics, err := s.admin.ListTopics(ctx)
+	names, err := list(ctx, s)
 	if err != nil {
 		return nil, directive
 	}
-	return slices.DeleteFunc(topics.Names(), func(name string) bool { return slices.Contains(args, name) }), directive
+	return slices.DeleteFunc(names, func(name string) bool { return slices.Contains(args, name) }), directive
 }
 
 // completeTopic completes the one topic that a command takes.

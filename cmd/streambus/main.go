@@ -40,7 +40,7 @@ func main() {
 	accepted := false
 	root.PersistentPreRun = func(*cobra.Command, []string) { accepted = true }
 	root.AddCommand(serveCommand(), configCommand(), versionCommand(), healthCommand(), quorumCommand(), partitionCommand(), whyCommand(),
-		topicCommand(), produceCommand(), consumeCommand(), inspectCommand(), adoptCommand())
+		topicCommand(), groupCommand(), produceCommand(), consumeCommand(), inspectCommand(), adoptCommand())
 	root.InitDefaultCompletionCmd("")
 	group(root)
 	for _, c := range root.Commands() {

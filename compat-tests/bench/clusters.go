@@ -35,7 +35,7 @@ func compareClusters(bin, jars, dir string, rounds int, span, warm time.Duration
 		return server.KafkaCluster(context.Background(), jars, dir, nodeHeap, clusterSize, settings)
 	}, dir, span)
 	if err != nil {
-		return fmt.Errorf("Kafka: %w", err)
+		return fmt.Errorf("starting Kafka: %w", err)
 	}
 	defer func() { err = errors.Join(err, kafka.stop()) }()
 	own, err := startMany(streamBuses(bin, settings), dir, span)

@@ -76,6 +76,7 @@ var cases = []testCase{
 	{"seek from the end", seekLast},
 	{"seek to a time", seekTime},
 	{"idempotent producer", idempotent},
+	{"a group goes on", groupGoesOn},
 	{"a broker is killed", brokerKilled},
 }
 
@@ -198,6 +199,37 @@ func idempotent(ctx context.Context, t *try) error {
 
 // brokerKilled kills the leader while it is written to. With replicas it stays
 // away until all is acknowledged; without, that takes its coming back.
+// groupGoesOn has three members of a group, one after the other, read a third each.
+func groupGoesOn(ctx context.Context, t *try) error {
+	const each = 50
+	var want, got []string
+	for partition := range int32(3) {
+		records := texts(each)
+		for i := range records {
+			records[i].Value = fmt.Append(nil, partition, "/", i)
+			want = append(want, string(records[i].Value))
+		}
+		if err := t.ours.Produce(ctx, driver.Produce{Topic: t.topic, Partition: partition, Codec: "none", Records: records}); err != nil {
+			return err
+		}
+	}
+	for range 3 {
+		records, err := t.client.Fetch(ctx, driver.Fetch{Topic: t.topic, Group: "group-of-" + t.topic, Count: each})
+		if err != nil {
+			return fmt.Errorf("after %d records: %w", len(got), err)
+		}
+		for _, r := range records {
+			got = append(got, string(r.Value))
+		}
+	}
+	slices.Sort(want)
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		return fmt.Errorf("%d records were read in a group, of which %d are different ones, want %d", len(got), len(slices.Compact(got)), len(want))
+	}
+	return nil
+}
+
 func brokerKilled(ctx context.Context, t *try) error {
 	if t.cluster.kill == nil {
 		return driver.Unsupported("brokers that were not started here are not killed")

@@ -122,7 +122,12 @@ func (f franz) fetch(ctx context.Context, q driver.Fetch) (records []driver.Reco
 	case q.Time != 0:
 		from = kgo.NewOffset().AfterMilli(q.Time)
 	}
-	opts := []kgo.Opt{kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{q.Topic: {q.Partition: from}}), kgo.FetchMaxWait(200 * time.Millisecond)}
+	opts := []kgo.Opt{kgo.FetchMaxWait(200 * time.Millisecond)}
+	if q.Group == "" {
+		opts = append(opts, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{q.Topic: {q.Partition: from}}))
+	} else {
+		opts = append(opts, kgo.ConsumerGroup(q.Group), kgo.ConsumeTopics(q.Topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.DisableAutoCommit())
+	}
 	err = f.connected(opts, func(cl *kgo.Client) error {
 		for len(records) < q.Count {
 			fetches := cl.PollRecords(ctx, q.Count-len(records))
@@ -137,6 +142,9 @@ func (f franz) fetch(ctx context.Context, q driver.Fetch) (records []driver.Reco
 				records = append(records, r)
 				codecs = append(codecs, x.Attrs.CompressionType())
 			}
+		}
+		if q.Group != "" {
+			return cl.CommitUncommittedOffsets(ctx)
 		}
 		return nil
 	})

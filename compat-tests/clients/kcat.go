@@ -125,8 +125,15 @@ func (k kcat) Fetch(ctx context.Context, f driver.Fetch) (records []driver.Recor
 	case f.Time != 0:
 		from = fmt.Sprint("s@", f.Time)
 	}
-	out, err := k.run(ctx, nil, "-C", "-q", "-t", f.Topic, "-p", fmt.Sprint(f.Partition), "-o", from, "-c", fmt.Sprint(f.Count), "-X", "fetch.wait.max.ms=200",
-		"-f", "%o %T %K %S %h\n%k%s\n")
+	how := []string{"-C", "-q", "-t", f.Topic, "-p", fmt.Sprint(f.Partition), "-o", from}
+	if f.Group != "" {
+		how = []string{"-q", "-G", f.Group, "-X", "auto.offset.reset=earliest"}
+	}
+	how = append(how, "-c", fmt.Sprint(f.Count), "-X", "fetch.wait.max.ms=200", "-f", "%o %T %K %S %h\n%k%s\n")
+	if f.Group != "" {
+		how = append(how, f.Topic)
+	}
+	out, err := k.run(ctx, nil, how...)
 	if err != nil {
 		return nil, err
 	}

@@ -58,7 +58,6 @@ type result struct {
 	checks   int
 	failures []string
 	took     time.Duration
-	notes    []string
 	met      map[int]bool // of expected
 }
 
@@ -84,11 +83,6 @@ func (r *result) ok(what string, err error) {
 	r.check(what, "it works", seen)
 }
 
-// note is printed below the table.
-func (r *result) note(format string, args ...any) {
-	r.notes = append(r.notes, fmt.Sprintf(format, args...))
-}
-
 func indent(s string) string {
 	return strings.ReplaceAll(strings.TrimRight(s, "\n"), "\n", "\n            ")
 }
@@ -100,6 +94,9 @@ var settings = map[string]string{
 	"log.flush.offset.checkpoint.interval.ms": "1000",
 	"log.cleaner.backoff.ms":                  "200",
 	"log.cleaner.dedupe.buffer.size":          "10485760",
+	// Groups begin soon, and those who are gone are found out soon.
+	"group.initial.rebalance.delay.ms": "50",
+	"group.min.session.timeout.ms":     "500",
 }
 
 // kafkaSettings make Kafka do soon what the parts wait for, and are none of ours.
@@ -264,11 +261,6 @@ func report(results []*result, all bool) (failed bool) {
 	}
 	row(total)
 	fmt.Printf("%d differences are expected and explained in expected.go\n", len(met))
-	for _, r := range results {
-		for _, n := range r.notes {
-			fmt.Printf("not run: %s: %s\n", r.name, n)
-		}
-	}
 	if !all {
 		fmt.Println("not run: the parts that -run left out")
 	}

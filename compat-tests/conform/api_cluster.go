@@ -32,6 +32,7 @@ func init() {
 	register("ApiVersions/version -1", func(s *session) { s.future(-1) })
 
 	eachVersion(kmsg.FindCoordinator, "keys", func(s *session, v int16) {
+		s.group() // coordinators are there
 		for _, kind := range []int8{0, 1, 2, 3, -1} {
 			req := at(kmsg.NewPtrFindCoordinatorRequest(), v)
 			req.CoordinatorKey, req.CoordinatorKeys, req.CoordinatorType = "a", []string{"a", "b"}, kind

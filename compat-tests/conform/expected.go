@@ -19,14 +19,14 @@ type expectation struct {
 // any more is reported: it may be forgotten.
 var expected = []expectation{
 	// What is not served is not there, and says so.
-	{scenario: "ApiVersions/*", path: ".ApiKeys[*]", ours: "not there", reference: "there", why: "groups, transactions, share and streams groups, security and quotas are not served yet, and what is not served is not told"},
+	{scenario: "ApiVersions/*", path: ".ApiKeys[*]", ours: "not there", reference: "there", why: "groups of the new protocols, transactions, security and quotas are not served yet, and what is not served is not told"},
 	{scenario: "ApiVersions/*", path: ".FinalizedFeatures*", why: "features say which of those a cluster has"},
 	{scenario: "ApiVersions/*", path: ".SupportedFeatures[*]", ours: "not there", why: "features say which of those a cluster has"},
 	{scenario: "ApiVersions/*", path: ".SupportedFeatures[streambus.metadata.version]", ours: "there", why: "the metadata has levels of its own, which are no releases of Apache Kafka and do not go by the name of those"},
-	{scenario: "FindCoordinator/*", ours: "\"35 UNSUPPORTED_VERSION\"", why: "there are no coordinators yet; what Apache Kafka answers for a moment, COORDINATOR_NOT_AVAILABLE, makes clients ask for a minute"},
-	{scenario: "FindCoordinator/*", path: "*Host", why: "there are no coordinators yet", perhaps: true},
-	{scenario: "FindCoordinator/*", path: "*Port", why: "there are no coordinators yet", perhaps: true},
-	{scenario: "FindCoordinator/*", path: "*NodeID", why: "there are no coordinators yet", perhaps: true},
+	{scenario: "FindCoordinator/*", path: "*ErrorCode", ours: "\"35 UNSUPPORTED_VERSION\"", why: "transactions and share groups are not served yet"},
+	{scenario: "FindCoordinator/*", path: "*Host", ours: "\"\"", why: "transactions and share groups are not served yet", perhaps: true},
+	{scenario: "FindCoordinator/*", path: "*Port", ours: "-1", why: "transactions and share groups are not served yet", perhaps: true},
+	{scenario: "FindCoordinator/*", path: "*NodeID", ours: "-1", why: "transactions and share groups are not served yet", perhaps: true},
 	{path: "*Configs[min.insync.replicas]*", why: "a cluster of Apache Kafka with the feature eligible.leader.replicas sets min.insync.replicas for all brokers"},
 	{path: "*Configs[streambus.*", ours: "there", reference: "not there", why: "settings of StreamBus alone"},
 
@@ -54,6 +54,19 @@ var expected = []expectation{
 	{scenario: "*AlterConfigs/generated", path: "*ErrorCode", ours: "\"17 INVALID_TOPIC_EXCEPTION\"", reference: "\"42 INVALID_REQUEST\"", why: "two things are wrong with the request, and the other is told"},
 
 	// Better than there.
+	{scenario: "FindCoordinator/*", path: "*ErrorMessage", ours: "null", why: "there is no message without an error"},
+	{step: "* DeleteGroups *", path: ".Groups", ours: "* entries", reference: "* entries", why: "every group asked for is answered, one named twice too"},
+	{scenario: "JoinGroup/twice by one member", reference: "\"there is no answer\"", why: "who waits is told when another request of the same member takes its place; Apache Kafka forgets it"},
+	{scenario: "Groups/ids that are not used", step: "* JoinGroup *", path: ".MemberID", reference: "\"\"", why: "Apache Kafka fails inside"},
+	{scenario: "Groups/ids that are not used", path: ".Groups[0].State", ours: "\"Dead\"", reference: "\"Empty\"", why: "an id that is not used leaves no group behind"},
+	{scenario: "Groups/ids that are not used", path: ".Groups[0].ErrorCode", ours: "\"69 GROUP_ID_NOT_FOUND\"", reference: "\"NONE\"", why: "an id that is not used leaves no group behind"},
+	{scenario: "Groups/ids that are not used", path: ".Groups[0].AuthorizedOperations", ours: "-2147483648", why: "an id that is not used leaves no group behind"},
+	{scenario: "Groups/ids that are not used", step: "* ListGroups *", path: ".Groups*", why: "an id that is not used leaves no group behind"},
+	{scenario: "Groups/joins that are refused", step: "* JoinGroup *", path: ".ErrorCode", ours: "\"25 UNKNOWN_MEMBER_ID\"", reference: "\"23 INCONSISTENT_GROUP_PROTOCOL\"", why: "a join that is refused leaves no group behind"},
+	{scenario: "Groups/joins that are refused", path: ".Groups[0].State", ours: "\"Dead\"", reference: "\"Empty\"", why: "a join that is refused leaves no group behind"},
+	{scenario: "Groups/joins that are refused", path: ".Groups[0].ErrorCode", ours: "\"69 GROUP_ID_NOT_FOUND\"", reference: "\"NONE\"", why: "a join that is refused leaves no group behind"},
+	{scenario: "Groups/joins that are refused", path: ".Groups[0].AuthorizedOperations", ours: "-2147483648", why: "a join that is refused leaves no group behind"},
+	{scenario: "Groups/joins that are refused", step: "* ListGroups *", path: ".Groups", why: "a join that is refused leaves no group behind"},
 	{scenario: "ElectLeaders/*", path: ".Topics", ours: "null", why: "all partitions are asked for: those are answered for which there was something to do; Apache Kafka names every topic there is as well, with nothing behind"},
 	{scenario: "Produce/versions that are only told", why: "an error in each partition tells more than a closed connection"},
 	{scenario: "Produce/batches that only one refuses", why: "a producer id without an epoch cannot be fenced; records whose numbers are not 0, 1, 2 get offsets that others have"},

@@ -137,6 +137,49 @@ var templates = []struct {
 	{kmsg.DescribeQuorum, false, func(s *session, v int16, a, b string) kmsg.Request {
 		return describeQuorum(v, quorumTopic, 0)
 	}},
+	{kmsg.FindCoordinator, false, func(s *session, v int16, a, b string) kmsg.Request {
+		req := at(kmsg.NewPtrFindCoordinatorRequest(), v)
+		req.CoordinatorKey = s.group()
+		req.CoordinatorKeys = []string{req.CoordinatorKey, "x"}
+		return req
+	}},
+	{kmsg.JoinGroup, false, func(s *session, v int16, a, b string) kmsg.Request { return at(s.stable(a).join(), v) }},
+	{kmsg.SyncGroup, false, func(s *session, v int16, a, b string) kmsg.Request {
+		m := s.stable(a)
+		return at(m.sync(m), v)
+	}},
+	{kmsg.Heartbeat, false, func(s *session, v int16, a, b string) kmsg.Request { return at(s.stable(a).beat(), v) }},
+	{kmsg.LeaveGroup, false, func(s *session, v int16, a, b string) kmsg.Request { return at(s.stable(a).leave(), v) }},
+	{kmsg.OffsetCommit, false, func(s *session, v int16, a, b string) kmsg.Request {
+		req := at(s.stable(a).commit(a, 5, 0, 1), v)
+		req.Topics = append(req.Topics, s.commitTopic(b, 7, 0))
+		return req
+	}},
+	{kmsg.OffsetFetch, false, func(s *session, v int16, a, b string) kmsg.Request {
+		m := s.stable(a)
+		req := at(s.fetchOffsets(v, m.group, a, 0, 1), v)
+		more := s.fetchOffsets(v, m.group, b, 0)
+		req.Topics, req.Groups[0].Topics = append(req.Topics, more.Topics...), append(req.Groups[0].Topics, more.Groups[0].Topics...)
+		return req
+	}},
+	{kmsg.OffsetDelete, false, func(s *session, v int16, a, b string) kmsg.Request {
+		req := deleteOffsets(s.stable(a).group, a, 0, 1)
+		req.Topics = append(req.Topics, deleteOffsets("", b, 0).Topics...)
+		return req
+	}},
+	{kmsg.DescribeGroups, false, func(s *session, v int16, a, b string) kmsg.Request {
+		return describeGroups(s, v, s.stable(a).group, s.group())
+	}},
+	{kmsg.ListGroups, false, func(s *session, v int16, a, b string) kmsg.Request {
+		s.stable(a)
+		req := listGroups(s, v, "Stable", "Empty")
+		req.TypesFilter = []string{"classic"}
+		return req
+	}},
+	{kmsg.DeleteGroups, false, func(s *session, v int16, a, b string) kmsg.Request {
+		m := s.stable(a)
+		return deleteGroups(s, v, m.group, s.group())
+	}},
 }
 
 // registerGenerated makes a scenario of n requests for each API.
@@ -274,6 +317,8 @@ func (m *mutator) list(name string, v reflect.Value) {
 func (m *mutator) text(name string) string {
 	pool := []string{"", "x", "1", "-1", "a/b", strings.Repeat("y", 260)}
 	switch {
+	case strings.HasPrefix(name, "Group") && name != "GroupAssignment":
+		pool = []string{"", m.s.prefix + "none"}
 	case strings.Contains(name, "Topic") || name == "ResourceName":
 		pool = []string{m.topics[0], m.topics[1], m.s.prefix + "none", "", "a/b", ".."}
 	case name == "Name" || name == "ConfigNames":

@@ -93,16 +93,30 @@ var free = map[string][]string{
 	"IncrementalAlterConfigsResponse.Resources": {"ResourceType", "ResourceName"},
 	"AlterConfigsResponse.Resources":            {"ResourceType", "ResourceName"},
 	"DescribeConfigsResponse.Resources":         {"ResourceType", "ResourceName"},
+	"JoinGroupResponse.Members":                 {"MemberID"},
+	"DescribeGroupsResponse.Members":            {"MemberID"},
+	"ListGroupsResponse.Groups":                 {"Group"},
+	"DeleteGroupsResponse.Groups":               {"Group"},
+	"DescribeGroupsResponse.Groups":             {"Group"},
+	"OffsetCommitResponse.Topics":               {"Topic", "TopicID"},
+	"OffsetCommitResponse.Partitions":           {"Partition"},
+	"OffsetDeleteResponse.Topics":               {"Topic"},
+	"OffsetDeleteResponse.Partitions":           {"Partition"},
+	"OffsetFetchResponse.Topics":                {"Topic", "TopicID"},
+	"OffsetFetchResponse.Partitions":            {"Partition"},
 }
 
 func (n *normalizer) list(v reflect.Value, field string) any {
 	items := []any{}
 	for i := range v.Len() {
 		item := n.value(v.Index(i), field)
-		if field == "Topics" && n.s.othersTopic(item) {
+		if field == "Topics" && n.s.othersTopic(item) || n.response == "ListGroupsResponse" && n.s.othersGroup(item) {
 			continue
 		}
 		items = append(items, item)
+	}
+	if len(items) == 0 && v.Len() > 0 { // as if others had nothing
+		return nil
 	}
 	if by, ok := free[n.response+"."+field]; ok {
 		slices.SortStableFunc(items, func(a, b any) int {
@@ -123,6 +137,36 @@ func (s *session) othersTopic(row any) bool {
 	m, _ := row.(map[string]any)
 	name, _ := m["Topic"].(string)
 	return strings.HasPrefix(name, "__") || strings.HasPrefix(name, topicMark) && !strings.HasPrefix(name, s.prefix)
+}
+
+// othersGroup tells whether a row is about a group of another scenario or run.
+func (s *session) othersGroup(row any) bool {
+	m, _ := row.(map[string]any)
+	name, _ := m["Group"].(string)
+	return !strings.HasPrefix(name, s.prefix)
+}
+
+// memberName is how a member's id is written down: the client's id, or its
+// instance's, that the broker makes it of, and which of those with that it is.
+func (s *session) memberName(id string) string {
+	at := strings.LastIndex(id, "-")
+	if java := len(id) - 37; java > 0 && id[java] == '-' && strings.Count(id[java:], "-") == 5 { // a UUID has dashes
+		at = java
+	}
+	if at < 0 || len(id)-at < 20 { // none that a broker has made
+		return id
+	}
+	if s.members[id] == "" {
+		s.members[id] = "new"
+		n := 0
+		for other := range s.members {
+			if strings.HasPrefix(other, id[:at]+"-") {
+				n++
+			}
+		}
+		s.members[id] = fmt.Sprintf("id %d of %s", n, id[:at])
+	}
+	return s.members[id]
 }
 
 func (n *normalizer) bytes(b []byte, null bool, field string) any {
@@ -149,6 +193,8 @@ func (n *normalizer) text(t, field string) any {
 			return ""
 		}
 		return "a text"
+	case field == "MemberID" || field == "LeaderID":
+		return n.s.memberName(t)
 	case field == "Dir" && t != "":
 		return "a directory"
 	}

@@ -34,6 +34,8 @@ type session struct {
 	marker    string // see settle
 	marks     int
 	producers map[int64]string
+	members   map[string]string // see memberName
+	wires     []*wire           // of members
 }
 
 // step is one answer, or what came instead of one.
@@ -49,8 +51,9 @@ type abort struct{}
 
 // play runs a scenario and returns what it saw.
 func play(sc scenario, t *target, common map[int16]versionRange) []step {
-	s := &session{target: t, common: common, prefix: topicPrefix(sc.name), producers: map[int64]string{}}
+	s := &session{target: t, common: common, prefix: topicPrefix(sc.name), producers: map[int64]string{}, members: map[string]string{}}
 	defer s.hangUp()
+	defer s.dismiss()
 	func() {
 		defer func() {
 			if r := recover(); r != nil {

@@ -77,12 +77,14 @@ type wire struct {
 	form *kmsg.RequestFormatter
 }
 
-func (t *target) connect() (*wire, error) {
+func (t *target) connect() (*wire, error) { return t.connectAs("conform") }
+
+func (t *target) connectAs(client string) (*wire, error) {
 	nc, err := net.DialTimeout("tcp", t.addr, answerTime)
 	if err != nil {
 		return nil, err
 	}
-	return &wire{nc: nc, form: kmsg.NewRequestFormatter(kmsg.FormatterClientID("conform"))}, nil
+	return &wire{nc: nc, form: kmsg.NewRequestFormatter(kmsg.FormatterClientID(client))}, nil
 }
 
 // send writes a request and returns its correlation id.

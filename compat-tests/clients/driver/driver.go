@@ -74,6 +74,10 @@ type Fetch struct {
 	Last      int64 // if not 0, so many before the end instead of Offset
 	Time      int64 // if not 0, the first with this time or later instead of Offset
 	Count     int
+	// Group, if not empty, is of which the client is the only member: it reads all
+	// partitions, goes on where the group has committed, or from the start, and commits
+	// what it has read.
+	Group string
 }
 
 // Request is one line to a program: one of these is set.

@@ -109,6 +109,9 @@ func (c client) Produce(ctx context.Context, p driver.Produce) error {
 }
 
 func (c client) Fetch(ctx context.Context, f driver.Fetch) (records []driver.Record, err error) {
+	if f.Group != "" {
+		return c.fetchInGroup(ctx, f)
+	}
 	r := kafka.NewReader(kafka.ReaderConfig{Brokers: c, Topic: f.Topic, Partition: int(f.Partition), MinBytes: 1, MaxBytes: 8 << 20, MaxWait: 200 * time.Millisecond})
 	defer r.Close()
 	switch {
@@ -139,11 +142,27 @@ func (c client) Fetch(ctx context.Context, f driver.Fetch) (records []driver.Rec
 		if m, err = r.ReadMessage(ctx); err != nil {
 			break
 		}
-		row := driver.Record{Offset: m.Offset, Time: m.Time.UnixMilli(), Key: m.Key, Value: m.Value}
-		for _, h := range m.Headers {
-			row.Headers = append(row.Headers, driver.Header{Key: h.Key, Value: h.Value})
-		}
-		records = append(records, row)
+		records = append(records, recordOf(m))
 	}
 	return records, err
+}
+
+func recordOf(m kafka.Message) driver.Record {
+	r := driver.Record{Offset: m.Offset, Time: m.Time.UnixMilli(), Key: m.Key, Value: m.Value}
+	for _, h := range m.Headers {
+		r.Headers = append(r.Headers, driver.Header{Key: h.Key, Value: h.Value})
+	}
+	return r
+}
+
+func (c client) fetchInGroup(ctx context.Context, f driver.Fetch) (records []driver.Record, err error) {
+	r := kafka.NewReader(kafka.ReaderConfig{Brokers: c, Topic: f.Topic, GroupID: f.Group, StartOffset: kafka.FirstOffset, MinBytes: 1, MaxBytes: 8 << 20, MaxWait: 200 * time.Millisecond})
+	for err == nil && len(records) < f.Count {
+		var m kafka.Message
+		if m, err = r.FetchMessage(ctx); err == nil {
+			records = append(records, recordOf(m))
+			err = r.CommitMessages(ctx, m)
+		}
+	}
+	return records, errors.Join(err, r.Close())
 }

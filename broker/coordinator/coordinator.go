@@ -1,0 +1,437 @@
+// Package coordinator runs the shards of consumer groups: one for each partition of
+// __consumer_offsets that is led here. It loads them, appends what they decide, and
+// lets their answers go when what they rest on is committed.
+//
+// A shard lives as long as a leader epoch. When that ends, whoever waits is told that
+// this is not the coordinator; the next one loads the log.
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/streambus/streambus/broker/group"
+	"github.com/streambus/streambus/broker/partition"
+	"github.com/streambus/streambus/broker/replica"
+	"github.com/streambus/streambus/protocol"
+	"github.com/streambus/streambus/raftmeta/image"
+	"github.com/streambus/streambus/storage/batch"
+)
+
+// OffsetsTopic holds the groups and their offsets.
+const OffsetsTopic = "__consumer_offsets"
+
+// loads bounds how many logs are read at the same time.
+const loads = 4
+
+// loadBytes is what one read of a log takes at most, but for a larger batch.
+const loadBytes = 5 << 20
+
+// Config is what the coordinator needs to know.
+type Config struct {
+	Group group.Config
+	// CommitTimeout is how long an answer waits for what it rests on
+	// (offsets.commit.timeout.ms).
+	CommitTimeout time.Duration
+}
+
+// Manager has the shards of one broker.
+type Manager struct {
+	cfg      Config
+	replicas *replica.Manager
+	log      *slog.Logger
+	loading  *semaphore.Weighted
+
+	mu     sync.RWMutex // guards the following
+	count  int32        // of partitions
+	shards map[int32]*shard
+	closed bool
+}
+
+// New makes a manager without shards: they come with the image.
+func New(cfg Config, replicas *replica.Manager, log *slog.Logger) *Manager {
+	return &Manager{cfg: cfg, replicas: replicas, log: log, loading: semaphore.NewWeighted(loads), shards: map[int32]*shard{}}
+}
+
+// shard is one that is led here, in an epoch.
+type shard struct {
+	m     *Manager
+	index int32
+	rep   *replica.Replica
+	epoch int32
+
+	mu    sync.Mutex // guards the following; the replica's lock is taken after it
+	state state
+	core  *group.Shard
+	end   int64 // what was appended so far, which answers wait for
+	timer *time.Timer
+}
+
+type state int
+
+const (
+	loading state = iota
+	active
+	gone
+)
+
+// Answer takes what a shard answers, or why it does not. It is called once, from any
+// goroutine.
+type Answer func(body any, code protocol.ErrorCode)
+
+// Apply follows the image, behind the replicas: shards come and go with leadership.
+func (m *Manager) Apply(img *image.Image, d *image.Delta) {
+	t, ok := img.Topic(OffsetsTopic)
+	led := map[int32]*replica.Replica{}
+	count := int32(0)
+	if ok {
+		count = t.NumPartitions()
+		for i := range count {
+			if rep, err := m.replicas.Find(t.ID, i); err == nil {
+				if _, leads := rep.Leads(); leads {
+					led[i] = rep
+				}
+			}
+		}
+	}
+	var over []*shard
+	m.mu.Lock()
+	m.count = count
+	for i, s := range m.shards {
+		rep := led[i]
+		if rep == s.rep {
+			if epoch, leads := rep.Leads(); leads && epoch == s.epoch {
+				continue
+			}
+		}
+		delete(m.shards, i)
+		over = append(over, s)
+	}
+	var fresh []*shard
+	for i, rep := range led {
+		epoch, leads := rep.Leads()
+		if m.shards[i] != nil || !leads || m.closed {
+			continue
+		}
+		s := &shard{m: m, index: i, rep: rep, epoch: epoch, core: group.New(m.cfg.Group)}
+		m.shards[i] = s
+		fresh = append(fresh, s)
+	}
+	m.mu.Unlock()
+	for _, s := range over {
+		s.unload()
+	}
+	for _, s := range fresh {
+		go s.load()
+	}
+	m.deleted(d)
+}
+
+// deleted has the offsets of topics removed that are gone.
+func (m *Manager) deleted(d *image.Delta) {
+	var names []string
+	for _, t := range d.Removed {
+		names = append(names, t.Name)
+	}
+	if len(names) == 0 {
+		return
+	}
+	for _, s := range m.all() {
+		s.step(func(core *group.Shard, now time.Time, _ any) group.Effects { return core.TopicsDeleted(now, names) }, func(any, protocol.ErrorCode) {})
+	}
+}
+
+func (m *Manager) all() []*shard {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	all := make([]*shard, 0, len(m.shards))
+	for i := range m.count {
+		if s := m.shards[i]; s != nil {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// Close ends all shards.
+func (m *Manager) Close() {
+	m.mu.Lock()
+	m.closed = true
+	m.mu.Unlock()
+	for _, s := range m.all() {
+		s.unload()
+	}
+}
+
+// Partition is where a group's state is, of so many partitions (Kafka's
+// GroupCoordinatorService.java: the hash code of Java's String).
+func Partition(group string, count int32) int32 {
+	return int32(javaHash(group) % uint32(count))
+}
+
+// Step has the shard of a group take a step, which answers with the token that it is
+// given. Who waits for its answer is told what ended the wait.
+func (m *Manager) Step(id string, do func(core *group.Shard, now time.Time, token any) group.Effects, answer Answer) {
+	m.mu.RLock()
+	var s *shard
+	if m.count > 0 {
+		s = m.shards[Partition(id, m.count)]
+	}
+	m.mu.RUnlock()
+	if s == nil {
+		answer(nil, protocol.NotCoordinator)
+		return
+	}
+	s.step(do, answer)
+}
+
+// Each has all shards here take a step. over is called behind the last answer.
+func (m *Manager) Each(do func(core *group.Shard, now time.Time, token any) group.Effects, answer Answer, over func()) {
+	all := m.all()
+	left := atomic.Int64{}
+	left.Store(int64(len(all)) + 1)
+	ended := func() {
+		if left.Add(-1) == 0 {
+			over()
+		}
+	}
+	for _, s := range all {
+		s.step(do, func(body any, code protocol.ErrorCode) {
+			answer(body, code)
+			ended()
+		})
+	}
+	ended()
+}
+
+func (s *shard) step(do func(core *group.Shard, now time.Time, token any) group.Effects, answer Answer) {
+	s.mu.Lock()
+	switch s.state {
+	case loading:
+		s.mu.Unlock()
+		answer(nil, protocol.CoordinatorLoadInProgress)
+		return
+	case gone:
+		s.mu.Unlock()
+		answer(nil, protocol.NotCoordinator)
+		return
+	}
+	now := time.Now()
+	waits := s.carry(do(s.core, now, answer), now)
+	s.mu.Unlock()
+	begin(waits)
+}
+
+// wait is answers that wait for the same offset.
+type wait struct {
+	*replica.Wait
+	replies []group.Reply
+	timeout time.Duration
+}
+
+// begin lets answers go, without the shard's lock.
+func begin(waits []wait) {
+	for _, w := range waits {
+		w.Begin(w.timeout, func() {
+			code := waitCode(w.Items[0].Err)
+			for _, r := range w.replies {
+				r.Token.(Answer)(r.Body, code)
+			}
+		})
+	}
+}
+
+// carry does what a step asks for, until there is nothing left to append. s.mu is held.
+func (s *shard) carry(e group.Effects, now time.Time) (waits []wait) {
+	for {
+		waits = s.hold(waits, e.Replies)
+		if len(e.Records) == 0 {
+			break
+		}
+		end, err := s.append(e.Records, now)
+		if err == nil {
+			s.end = end
+			e = s.core.Appended(now)
+			continue
+		}
+		e = s.core.Refused(now, writeCode(err))
+		if errors.Is(err, replica.ErrStorage) { // what is in the log now nobody knows
+			waits = s.hold(waits, e.Replies)
+			return s.finish(waits, now)
+		}
+	}
+	s.wake(e.Wake, now)
+	return waits
+}
+
+func (s *shard) append(records []group.Record, now time.Time) (end int64, err error) {
+	pairs := make([]batch.Pair, len(records))
+	for i, r := range records {
+		pairs[i] = batch.Pair(r)
+	}
+	return s.rep.Write(s.epoch, pairs, now)
+}
+
+// hold gathers answers that wait for what is appended by now.
+func (s *shard) hold(waits []wait, replies []group.Reply) []wait {
+	if len(replies) == 0 {
+		return waits
+	}
+	w := wait{replica.NewWait(1), replies, s.m.cfg.CommitTimeout}
+	w.Items[0].Err = s.rep.AwaitCommit(s.epoch, s.end, &w.Items[0])
+	return append(waits, w)
+}
+
+// wake sets the timer for the shard's next deadline.
+func (s *shard) wake(at time.Time, now time.Time) {
+	switch {
+	case at.IsZero():
+		return
+	case s.timer == nil:
+		s.timer = time.AfterFunc(at.Sub(now), s.tick)
+	default:
+		s.timer.Reset(at.Sub(now))
+	}
+}
+
+func (s *shard) tick() {
+	s.mu.Lock()
+	if s.state != active {
+		s.mu.Unlock()
+		return
+	}
+	now := time.Now()
+	waits := s.carry(s.core.Tick(now), now)
+	s.mu.Unlock()
+	begin(waits)
+}
+
+// load reads the log, up to where it ended when this broker began to lead: nobody
+// else appends.
+func (s *shard) load() {
+	if err := s.m.loading.Acquire(context.Background(), 1); err != nil {
+		return
+	}
+	defer s.m.loading.Release(1)
+	begun := time.Now()
+	records, end, err := s.replay()
+	s.mu.Lock()
+	if s.state == gone {
+		s.mu.Unlock()
+		return
+	}
+	if err != nil {
+		s.mu.Unlock()
+		s.m.log.Error("the groups of a partition could not be loaded: this broker does not coordinate them", "partition", s.index, "error", err)
+		s.unload()
+		return
+	}
+	now := time.Now()
+	s.state, s.end = active, end
+	waits := s.carry(s.core.Loaded(now), now)
+	s.mu.Unlock()
+	begin(waits)
+	if records > 0 {
+		s.m.log.Info("groups were loaded", "partition", s.index, "epoch", s.epoch, "records", records, "took", time.Since(begun).Round(time.Millisecond))
+	}
+}
+
+func (s *shard) replay() (records int, at int64, err error) {
+	at = s.rep.LogStart()
+	for {
+		v, err := s.rep.Read(replica.Follower, at, s.epoch, loadBytes, true)
+		if err != nil {
+			return records, at, err
+		}
+		raw, err := v.Records.Bytes()
+		if err != nil || len(raw) == 0 {
+			return records, at, err
+		}
+		for len(raw) > 0 {
+			h, err := batch.DecodeHeader(raw)
+			if err != nil || h.Length > int64(len(raw)) {
+				return records, at, fmt.Errorf("half a batch at offset %d: %w", at, errors.Join(err))
+			}
+			if !h.IsControl() {
+				err = batch.Contents(raw[:h.Length], h, func(c batch.Content) error {
+					records++
+					return s.core.Replay(c.Key, c.Value)
+				})
+			}
+			if err != nil {
+				return records, at, fmt.Errorf("offset %d: %w", h.BaseOffset, err)
+			}
+			raw, at = raw[h.Length:], h.LastOffset()+1
+		}
+	}
+}
+
+// unload ends the shard: who waits is told to look for another coordinator.
+func (s *shard) unload() {
+	s.mu.Lock()
+	waits := s.finish(nil, time.Now())
+	s.mu.Unlock()
+	begin(waits)
+}
+
+// finish is unload with s.mu held.
+func (s *shard) finish(waits []wait, now time.Time) []wait {
+	if s.state == gone {
+		return waits
+	}
+	s.state = gone
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+	w := wait{replica.NewWait(1), s.core.Unload(now).Replies, s.m.cfg.CommitTimeout}
+	s.core = nil
+	return append(waits, w)
+}
+
+// writeCode is what a refused append is to a client of groups.
+func writeCode(err error) protocol.ErrorCode {
+	switch {
+	case errors.Is(err, replica.ErrSegmentTooSmall):
+		return protocol.InvalidCommitOffsetSize
+	case errors.Is(err, partition.ErrNotEnoughReplicas):
+		return protocol.CoordinatorNotAvailable
+	default:
+		return protocol.NotCoordinator
+	}
+}
+
+// waitCode is what the end of a wait is.
+func waitCode(err error) protocol.ErrorCode {
+	switch {
+	case err == nil:
+		return protocol.None
+	case errors.Is(err, replica.ErrTimedOut), errors.Is(err, partition.ErrNotEnoughAfter):
+		return protocol.CoordinatorNotAvailable
+	default:
+		return protocol.NotCoordinator
+	}
+}
+
+// javaHash is String.hashCode, without its sign.
+func javaHash(text string) uint32 {
+	var h int32
+	for _, r := range text {
+		if r >= 0x10000 {
+			r -= 0x10000
+			h = 31*(31*h+0xd800+r>>10) + 0xdc00 + r&0x3ff
+			continue
+		}
+		h = 31*h + r
+	}
+	if h == -1<<31 {
+		return 0
+	}
+	return uint32(max(h, -h))
+}

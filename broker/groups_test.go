@@ -1,0 +1,108 @@
+package broker
+
+import (
+	"fmt"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/streambus/streambus/protocol"
+)
+
+// coordinator asks any node who coordinates a group.
+func (c *processes) coordinator(group string) (*process, error) {
+	req := kmsg.NewPtrFindCoordinatorRequest()
+	req.Version, req.CoordinatorKeys = 4, []string{group}
+	err := fmt.Errorf("no node is there")
+	for _, p := range c.nodes {
+		var resp kmsg.Response
+		if resp, err = exchange(p.addr(), req, 3*time.Second); err != nil {
+			continue
+		}
+		row := resp.(*kmsg.FindCoordinatorResponse).Coordinators[0]
+		if row.ErrorCode != 0 {
+			return nil, fmt.Errorf("node %d answers %s: %v", p.id, protocol.ErrorCode(row.ErrorCode), row.ErrorMessage)
+		}
+		return c.nodes[row.NodeID-1], nil
+	}
+	return nil, err
+}
+
+// commit has an offset kept by whoever coordinates the group.
+func (c *processes) commit(group string, at int64) {
+	c.t.Helper()
+	c.eventually("a commit", func() error {
+		p, err := c.coordinator(group)
+		if err != nil {
+			return err
+		}
+		req := kmsg.NewPtrOffsetCommitRequest()
+		req.Version, req.Group, req.Generation = 8, group, -1
+		req.Topics = []kmsg.OffsetCommitRequestTopic{{Topic: "t", Partitions: []kmsg.OffsetCommitRequestTopicPartition{{Offset: at, LeaderEpoch: -1}}}}
+		resp, err := exchange(p.addr(), req, 10*time.Second)
+		if err != nil {
+			return err
+		}
+		if code := resp.(*kmsg.OffsetCommitResponse).Topics[0].Partitions[0].ErrorCode; code != 0 {
+			return fmt.Errorf("node %d answers %s", p.id, protocol.ErrorCode(code))
+		}
+		return nil
+	})
+}
+
+func (c *processes) committed(group string) (at int64) {
+	c.t.Helper()
+	c.eventually("the committed offset", func() error {
+		p, err := c.coordinator(group)
+		if err != nil {
+			return err
+		}
+		req := kmsg.NewPtrOffsetFetchRequest()
+		req.Version = 8
+		req.Groups = []kmsg.OffsetFetchRequestGroup{{Group: group, Topics: []kmsg.OffsetFetchRequestGroupTopic{{Topic: "t", Partitions: []int32{0}}}}}
+		resp, err := exchange(p.addr(), req, 10*time.Second)
+		if err != nil {
+			return err
+		}
+		row := resp.(*kmsg.OffsetFetchResponse).Groups[0]
+		if row.ErrorCode != 0 {
+			return fmt.Errorf("node %d answers %s", p.id, protocol.ErrorCode(row.ErrorCode))
+		}
+		at = row.Topics[0].Partitions[0].Offset
+		return nil
+	})
+	return at
+}
+
+// What was committed is never older at the next coordinator, and it takes commits at
+// once.
+func TestCoordinatorKilled(t *testing.T) {
+	c := startCluster(t, 3)
+	c.replicated("t")
+	c.put("t", "a record")
+	for i := range int64(6) {
+		at := 10 + i
+		c.commit("g", at)
+		p, err := c.coordinator("g")
+		if err != nil {
+			t.Fatal(err)
+		}
+		begun := time.Now()
+		if i%2 == 0 {
+			p.signal(os.Kill)
+			<-p.exited
+		} else {
+			c.terminate(p)
+		}
+		if got := c.committed("g"); got != at {
+			t.Fatalf("%d was committed, and the next coordinator says %d", at, got)
+		}
+		c.commit("g", at)
+		t.Logf("%s until the next commit", time.Since(begun).Round(time.Millisecond))
+		c.launch(p)
+		c.started(p)
+		c.inSync("t", 3)
+	}
+}
