@@ -127,7 +127,7 @@ func (b *broker) replica(at place) *replica {
 	return nil
 }
 
-// apply2 follows the image: replicas come, change and go. What it says of the
+// followImage has replicas follow the image: they come, change and go. What it says of the
 // broker's former self is nothing to act on.
 func (b *broker) followImage() {
 	me, ok := b.img.Broker(b.node)

@@ -82,7 +82,7 @@ func (c contents) decodeMeta(s *State) (formed bool, err error) {
 		}
 		return false, nil
 	case !slices.EqualFunc(keys, known, bytes.Equal):
-		return false, c.damaged("it has keys %q where %q belong", keys, known)
+		return false, c.damaged("bucket meta: it has keys %q where %q belong", keys, known)
 	}
 	if s.RaftID, err = unsealNumber(c.meta.Get(keyRaftID)); err != nil {
 		return false, c.damaged("the raft id: %v", err)
