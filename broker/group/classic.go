@@ -486,10 +486,9 @@ func (s *Shard) Leave(now time.Time, req *kmsg.LeaveGroupRequest, token any) Eff
 			s.arm(g)
 		}
 	}
-	// It is answered behind what it has changed.
-	if len(s.records) > 0 {
+	if len(s.records) > 0 { // it is answered behind what it has changed, or would have
 		answer := func() { s.reply(token, resp) }
-		s.write([]Record{}, answer, nil)
+		s.then, s.refused = append(s.then, answer), append(s.refused, func(protocol.ErrorCode) { answer() })
 		return s.effects(now)
 	}
 	s.reply(token, resp)

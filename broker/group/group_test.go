@@ -300,6 +300,26 @@ func TestStaticMember(t *testing.T) {
 	b.want("after a failover", b.beat(next.MemberID, 1), protocol.None)
 }
 
+// Who leaves is answered behind the record of it.
+func TestLastLeaves(t *testing.T) {
+	b := newBench(t, usual)
+	a := b.enter("a")
+	b.pass(4 * time.Second)
+	b.joined("a")
+	b.sync("a", a, 1, a, "all")
+	req := kmsg.NewPtrLeaveGroupRequest()
+	req.Version, req.Group, req.Members = 5, "g", []kmsg.LeaveGroupRequestMember{{MemberID: a}}
+	e := b.s.Leave(b.now, req, "leave")
+	if len(e.Records) != 1 || len(e.Replies) != 0 {
+		t.Errorf("%d records and %d answers before they are in the log", len(e.Records), len(e.Replies))
+	}
+	b.refuse = protocol.NotCoordinator
+	b.do(e)
+	if _, answered := take[*kmsg.LeaveGroupResponse](b, "leave"); !answered {
+		t.Error("it is not answered")
+	}
+}
+
 // What the log refuses has not happened.
 func TestRefused(t *testing.T) {
 	b := newBench(t, usual)

@@ -279,12 +279,19 @@ func (g *Group) subscriptions() (topics map[string]bool, known bool) {
 	return topics, true
 }
 
+// maxExpired bounds what goes at once, but for what one group more has: it is one batch.
+const maxExpired = 1000
+
 // retain removes what was kept for long enough (KIP-211): offsets of a group that has
 // been empty for the retention, and of topics that none of its members reads; of a
 // group that never had members, those that were committed that long ago. One that
 // was to be kept for a time of its own is, for that time.
 func (s *Shard) retain(now time.Time) {
 	for _, id := range s.ids() {
+		if len(s.records) >= maxExpired {
+			s.check = now.Add(time.Second)
+			return
+		}
 		g := s.groups[id]
 		topics, known := g.subscriptions()
 		var gone []partitionID

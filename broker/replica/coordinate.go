@@ -58,13 +58,3 @@ func (r *Replica) Leads() (epoch int32, leads bool) {
 	defer r.mu.Unlock()
 	return r.part.LeaderEpoch(), r.broken == nil && r.part.Leader() == r.m.cfg.NodeID
 }
-
-// LogEnd is the offset after the last record.
-func (r *Replica) LogEnd() int64 {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.log == nil {
-		return -1
-	}
-	return r.log.EndOffset()
-}
