@@ -132,6 +132,7 @@ func New(cfg *config.Config, disk Disk, log *slog.Logger) (_ *Broker, err error)
 		ScrubRate:          cfg.Number("streambus.scrub.bytes.per.second"),
 		RecoveryThreads:    int(cfg.Number("num.recovery.threads.per.data.dir")),
 		MaxLag:             cfg.Millis("replica.lag.time.max.ms"),
+		Compacts:           cfg.Bool("log.cleaner.enable"),
 
 		FetchMinBytes:       int32(cfg.Number("replica.fetch.min.bytes")),
 		FetchMaxBytes:       int32(cfg.Number("replica.fetch.response.max.bytes")),
@@ -548,6 +549,11 @@ func (b *Broker) apply(c follow.Change) {
 	if d.Settings {
 		b.replicas.SetDefaults(b.cfg.TopicDefaults(img))
 		b.replicas.SetRates(now, b.cfg.Dynamic(img, "leader.replication.throttled.rate"), b.cfg.Dynamic(img, "follower.replication.throttled.rate"))
+		b.replicas.SetCompaction(now, replica.Compaction{
+			Memory:   b.cfg.Dynamic(img, "log.cleaner.dedupe.buffer.size"),
+			Interval: image.Millis(b.cfg.Dynamic(img, "log.cleaner.backoff.ms")),
+			Rate:     b.cfg.DynamicRate(img, "log.cleaner.io.max.bytes.per.second"),
+		})
 		d = d.WithAll(img)
 	}
 	if !b.acting {

@@ -34,12 +34,17 @@ func (c *processes) replicated(name string) {
 // does for the moment.
 func (c *processes) put(topic string, values ...string) {
 	c.t.Helper()
+	c.putBatch(topic, batchtest.Values(values...).Encode())
+}
+
+func (c *processes) putBatch(topic string, b []byte) {
+	c.t.Helper()
 	c.eventually("a record for "+topic, func() error {
 		p, _, err := c.leaderOf(topic)
 		if err != nil {
 			return err
 		}
-		resp, err := exchange(p.addr(), produceRequest(topic, 0, -1, batchtest.Values(values...).Encode()), 3*time.Second)
+		resp, err := exchange(p.addr(), produceRequest(topic, 0, -1, slices.Clone(b)), 3*time.Second)
 		if err != nil {
 			return err
 		}

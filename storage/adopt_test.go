@@ -40,7 +40,7 @@ func compacted(t testing.TB, fs vfs.FS, dir string, epoch int32, segments ...[]i
 		if i == 0 {
 			base = 0
 		}
-		must(t, writeFile(fs, fileKey{&Log{d: &Dir{path: filepath.Dir(dir)}, name: filepath.Base(dir)}, base, logFile}.path(), content, true))
+		must(t, writeFile(fs, fileKey{&Log{d: &Dir{path: filepath.Dir(dir)}, name: filepath.Base(dir)}, base, logFile, 0}.path(), content, true))
 	}
 	return all
 }

@@ -19,6 +19,7 @@ const (
 	startsName         = "log-start-offset-checkpoint"
 	cleanedName        = "cleaner-offset-checkpoint"
 	watermarksName     = "replication-offset-checkpoint"
+	compactedName      = "compaction-offset-checkpoint"
 )
 
 // checkpointLines calls do for each line of a file of version 0: "0", a count,

@@ -19,7 +19,7 @@ func answers(t testing.TB, l *Log) string {
 	for offset := l.StartOffset(); offset < l.EndOffset(); offset++ {
 		r, err := l.Read(offset, math.MaxInt64, 1, true)
 		must(t, err)
-		fmt.Fprintln(&b, r.base, r.pos, r.n, l.EpochAt(offset))
+		fmt.Fprintln(&b, r.seg.base, r.pos, r.n, l.EpochAt(offset))
 	}
 	for ts := int64(1000); ts < 1110; ts++ {
 		found, ok, err := l.OffsetForTime(ts, l.EndOffset())

@@ -65,6 +65,8 @@ func (d *Dir) takeAway(name, suffix string, now time.Time) (removal, error) {
 		to, err := d.moveAside(name, suffix)
 		return removal{name: name, dir: to, at: now}, err
 	}
+	l.swapMu.Lock()
+	defer l.swapMu.Unlock()
 	l.appendMu.Lock()
 	defer l.appendMu.Unlock()
 	if !l.made { // what may be in its place is not the log's

@@ -57,6 +57,7 @@ type Dir struct {
 	startsOnDisk logOffsets
 	cleaned      logOffsets // below which logs may have gaps; as on disk
 	watermarks   logOffsets // below which logs are acknowledged; as on disk
+	compacted    logOffsets // below which logs are compacted; as on disk
 	due          []removal
 	buried       map[string]bool // deleted logs that the checkpoints may still know
 	found        int             // log directories when the directory was opened
@@ -127,6 +128,9 @@ func (d *Dir) load() error {
 		return err
 	}
 	if d.cleaned, err = d.readOffsets(cleanedName, "gaps that compaction left are then taken for losses"); err != nil {
+		return err
+	}
+	if d.compacted, err = d.readOffsets(compactedName, "logs are then compacted from their start"); err != nil {
 		return err
 	}
 	for _, name := range names {
@@ -281,6 +285,12 @@ func (d *Dir) OpenLog(name string, cfg LogConfig, now time.Time) (*Log, Recovery
 // the power ended leaves, must not come again once the log is longer.
 func (d *Dir) opened(l *Log) error {
 	d.mu.Lock()
+	compacted := d.compacted[l.name]
+	d.mu.Unlock()
+	l.mu.Lock()
+	l.compacted = min(compacted, l.end)
+	l.mu.Unlock()
+	d.mu.Lock()
 	delete(d.left, l.name)
 	known := d.watermarks[l.name]
 	l.watermark.Store(min(known, l.end))
@@ -415,35 +425,48 @@ func (d *Dir) checkpoint() error {
 	if err := d.writePoints(points); err != nil {
 		return err
 	}
-	return d.writeWatermarks()
+	return errors.Join(d.writeCompacted(), d.writeWatermarks())
 }
 
-// writeWatermarks writes how far logs are acknowledged, if that has changed; of
-// those that are not open yet, what was known. It is called with checkpointMu held.
+// writeWatermarks writes how far logs are acknowledged. It is called with
+// checkpointMu held.
 func (d *Dir) writeWatermarks() error {
-	watermarks := make(logOffsets)
+	return d.writeProgress(watermarksName, &d.watermarks, (*Log).HighWatermark)
+}
+
+// writeCompacted writes how far logs are compacted. It is called with checkpointMu
+// held.
+func (d *Dir) writeCompacted() error {
+	return d.writeProgress(compactedName, &d.compacted, (*Log).Compacted)
+}
+
+// writeProgress writes an offset of each log, if one has changed; of those that are
+// not open yet, what was known.
+func (d *Dir) writeProgress(name string, onDisk *logOffsets, of func(*Log) int64) error {
+	now := make(logOffsets)
 	d.mu.Lock()
-	same := d.watermarks
+	same := *onDisk
 	for name, offset := range same {
 		if d.left[name] {
-			watermarks[name] = offset
+			now[name] = offset
 		}
 	}
-	for name, l := range d.logs {
-		if offset := l.HighWatermark(); offset > 0 {
-			watermarks[name] = offset
-		}
-	}
+	logs := maps.Clone(d.logs)
 	d.mu.Unlock()
-	if maps.Equal(watermarks, same) {
+	for name, l := range logs {
+		if offset := of(l); offset > 0 {
+			now[name] = offset
+		}
+	}
+	if maps.Equal(now, same) {
 		return nil
 	}
-	if err := ReplaceFile(d.fs, filepath.Join(d.path, watermarksName), watermarks.encode()); err != nil {
+	if err := ReplaceFile(d.fs, filepath.Join(d.path, name), now.encode()); err != nil {
 		return d.refused(err)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.watermarks = watermarks
+	*onDisk = now
 	return nil
 }
 
@@ -585,11 +608,16 @@ func (l *Log) complete(now time.Time) (int64, error) {
 func (d *Dir) CloseDirty() error {
 	d.fail(errClosed)
 	d.mu.Lock()
-	logs := d.logs
-	d.logs, d.dirty = make(map[string]*Log), nil
+	logs, due := d.logs, d.due
+	d.logs, d.dirty, d.due = make(map[string]*Log), nil, nil
 	d.mu.Unlock()
 	for _, l := range logs {
 		l.unpin()
+	}
+	for _, r := range due {
+		if r.held != nil {
+			r.log.let(r.held)
+		}
 	}
 	d.files.close()
 	return d.lock.Close()

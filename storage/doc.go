@@ -21,8 +21,9 @@
 //     more, and SetAside for what Partitions lists and no partition claims, or a
 //     log that is damaged.
 //     FreeGuard, so that these have the room they need themselves.
-//  6. Scrub, as slowly as it likes.
-//  7. Close, after the loop has ended.
+//  6. Compact a log of which Dirt says that it is due.
+//  7. Scrub, as slowly as it likes.
+//  8. Close, after the loop has ended.
 //
 // Verify and the functions beside it read the files of a directory without any of
 // this, for tools and tests: also while a broker is at work there.
@@ -45,6 +46,7 @@
 //	log-start-offset-checkpoint        per log, its start, while its files begin before it
 //	replication-offset-checkpoint      per log, an offset below which it is acknowledged
 //	cleaner-offset-checkpoint          per log, an offset below which compaction may have left gaps
+//	compaction-offset-checkpoint       per log, an offset below which it is compacted
 //	.kafka_cleanshutdown               present after Close; the epoch of the broker that used it
 //	<topic>-<n>.<unique>-delete        a deleted log's directory, until Sweep
 //	<topic>-<n>.<unique>-stray         one that is no partition's: for somebody to look at
@@ -60,6 +62,8 @@
 //	B.snapshot   the producers' state below offset B
 //	leader-epoch-checkpoint   "0", a count, then lines of epoch and first offset
 //	partition.metadata   "version: 0" and the topic's id: whose directory it is
+//	B.E.swap     what compaction keeps of the segments from offset B to E, in the place
+//	             of which it is being put
 //	*.deleted    of a segment that is no longer the log's, until Sweep
 //
 // The last segment is the active one. Indexes are hints: an entry is used only

@@ -11,6 +11,9 @@ var (
 	// ErrOffsetOutOfRange refuses a read below the log's start or above its end.
 	ErrOffsetOutOfRange = errors.New("offset out of range")
 
+	// ErrKeyMemory ends a pass of compaction that cannot take up a single batch.
+	ErrKeyMemory = errors.New("compaction has too little memory for keys")
+
 	errClosed = errors.New("the data directory is closed")
 )
 

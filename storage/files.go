@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"cmp"
 	"container/list"
 	"errors"
 	"fmt"
@@ -28,9 +29,10 @@ const (
 var suffixes = [...]string{".log", ".index", ".timeindex"}
 
 type fileKey struct {
-	log  *Log
-	base int64
-	kind fileKind
+	log     *Log
+	base    int64
+	kind    fileKind
+	version int64 // of the segment
 }
 
 func (k fileKey) path() string {
@@ -81,33 +83,36 @@ func newFiles(fs vfs.FS) *files {
 // acquire opens a file, or makes it with create. The caller releases it.
 func (c *files) acquire(key fileKey, create bool) (*handle, error) {
 	for {
-		cuts := key.log.cuts.Load()
+		changes := key.log.changes()
 		c.mu.Lock()
 		h, err := c.cached(key)
 		c.mu.Unlock()
 		if h != nil || err != nil {
 			return h, err
 		}
+		if !key.log.current(key) { // its name is another's now
+			return nil, errCut
+		}
 		f, err := c.openFile(key, create) // not under mu: it may wait for the disk
 		if err != nil {
 			return nil, err
 		}
-		if h, err := c.opened(key, f, cuts); h != nil || err != nil {
+		if h, err := c.opened(key, f, changes); h != nil || err != nil {
 			return h, err
 		}
 	}
 }
 
-// opened takes up a file that was opened when the log had been cut so many times,
-// or returns nil if it was cut since: it may be one that is removed, and another
-// may have its name by now.
-func (c *files) opened(key fileKey, f vfs.File, cuts int64) (*handle, error) {
+// opened takes up a file that was opened when the log had changed so many times,
+// or returns nil if it did since: it may be one that is removed, and another may
+// have its name by now.
+func (c *files) opened(key fileKey, f vfs.File, changes int64) (*handle, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if h, err := c.cached(key); h != nil || err != nil { // another was faster
 		return h, errors.Join(err, f.Close())
 	}
-	if key.log.cuts.Load() != cuts {
+	if key.log.changes() != changes {
 		return nil, f.Close()
 	}
 	h := &handle{File: f, key: key, users: 1}
@@ -138,8 +143,10 @@ func (c *files) openNamed(key fileKey, create bool) (vfs.File, error) {
 	case create:
 		return c.fs.Create(key.path())
 	}
-	if f, err := c.fs.Open(key.path() + deletedSuffix); !errors.Is(err, iofs.ErrNotExist) {
-		return f, err
+	if !key.log.d.buriedOther(key) {
+		if f, err := c.fs.Open(key.path() + deletedSuffix); !errors.Is(err, iofs.ErrNotExist) {
+			return f, err
+		}
 	}
 	if key.log.gone.Load() {
 		return nil, fmt.Errorf("%w: %s", ErrDeleted, key.log.name)
@@ -156,6 +163,18 @@ func (l *Log) has(base int64) bool {
 	defer l.mu.Unlock()
 	return slices.ContainsFunc(l.segments, func(s *segment) bool { return s.base == base })
 }
+
+// current tells whether a file's name is not that of another version of its segment.
+func (l *Log) current(key fileKey) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	i, there := slices.BinarySearchFunc(l.segments, key.base, func(s *segment, base int64) int { return cmp.Compare(s.base, base) })
+	return !there || l.segments[i].version == key.version
+}
+
+// changes counts the times when what a name in the log's directory stands for
+// may have changed.
+func (l *Log) changes() int64 { return l.cuts.Load() + l.swaps.Load() }
 
 // cached counts one more user of an open file. mu is held.
 func (c *files) cached(key fileKey) (*handle, error) {

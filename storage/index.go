@@ -110,7 +110,7 @@ func (l *Log) spill(seg *segment) error {
 
 // extend makes b the end of an index file, from position at on.
 func (l *Log) extend(seg *segment, kind fileKind, at int64, b []byte) error {
-	f, err := l.d.files.acquire(fileKey{l, seg.base, kind}, true)
+	f, err := l.d.files.acquire(seg.key(l, kind), true)
 	if err != nil {
 		return err
 	}
@@ -129,9 +129,12 @@ func (l *Log) extend(seg *segment, kind fileKind, at int64, b []byte) error {
 type indexView struct {
 	log     *Log
 	base    int64
+	version int64 // of the segment
 	entries int64 // in the file
 	tail    []entry
 }
+
+func (v indexView) key(kind fileKind) fileKey { return fileKey{v.log, v.base, kind, v.version} }
 
 // search returns the last entry for which want holds, and which one it is,
 // counted from 1. want must hold for the first few entries and no other. The
@@ -144,7 +147,7 @@ func (v indexView) search(want func(entry) bool) (e entry, n int64, err error) {
 	if v.entries == 0 {
 		return entry{}, 0, nil
 	}
-	f, err := v.log.d.files.acquire(fileKey{v.log, v.base, indexFile}, false)
+	f, err := v.log.d.files.acquire(v.key(indexFile), false)
 	if errors.Is(err, iofs.ErrNotExist) {
 		return entry{}, 0, errStaleIndex
 	}
@@ -224,7 +227,7 @@ func readEntries(f *handle, b []byte, at int64) error {
 
 // entriesOnDisk counts the entries in an index file; one that is missing has none.
 func (l *Log) entriesOnDisk(base int64, kind fileKind, size int64) (int64, error) {
-	info, err := l.d.fs.Stat(fileKey{l, base, kind}.path())
+	info, err := l.d.fs.Stat(fileKey{log: l, base: base, kind: kind}.path())
 	if errors.Is(err, iofs.ErrNotExist) {
 		return 0, nil
 	}

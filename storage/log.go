@@ -47,15 +47,21 @@ type Log struct {
 	cleaned   atomic.Int64           // compaction may have left gaps below it
 	watermark atomic.Int64           // how far the log is acknowledged, as far as is known
 	cuts      atomic.Int64           // grows, under mu, when the log is cut: what was seen or opened before says nothing of it
+	swaps     atomic.Int64           // grows, under mu, when segments are replaced: what was seen before is still true
 	gone      atomic.Bool            // deleted
 	moved     atomic.Pointer[string] // where its directory is, once it is gone
 
 	scrubMu sync.Mutex // one Scrub at a time; taken before mu
 	scrub   scrubCursor
 
+	compactMu sync.Mutex // one Compact at a time; taken before swapMu
+	// swapMu is held by who replaces the files of sealed segments, takes them away or
+	// makes their indexes anew: by one at a time, while appends go on.
+	swapMu sync.Mutex
+
 	// appendMu lets one append at a time in, and an index be rebuilt in between.
 	// It guards the following, and may be held during I/O. Locks are taken in
-	// the order appendMu, mu, Dir.mu.
+	// the order swapMu, appendMu, mu, Dir.mu.
 	appendMu  sync.Mutex
 	producers producers
 	snapshots []int64 // offsets of the producer snapshots on disk, rising
@@ -74,16 +80,20 @@ type Log struct {
 	epochs   epochs     // changes under both
 	hint     position   // mu only: where the latest read ended
 	flushed  int64      // mu only, as all below
-	unsynced []*segment // with writes no round has taken up yet
-	names    unsyncedNames
-	named    bool // the names of the log's directory and first segment are durable
-	queued   bool // in Dir.dirty
+	// compacted is the end of what Compact has dealt with. It may be less than that
+	// on disk, then it deals with some again.
+	compacted int64
+	unsynced  []*segment // with writes no round has taken up yet
+	names     unsyncedNames
+	named     bool // the names of the log's directory and first segment are durable
+	queued    bool // in Dir.dirty
 }
 
 // segment is a file of batches.
 type segment struct {
 	base    int64
-	next    int64 // offset after the last batch
+	version int64 // differs from those that it replaces; never changes
+	next    int64 // offset after the last batch, or later where compaction took that
 	size    int64 // of whole batches
 	entries int64 // in the offset index's file; -1: not looked at yet
 	rebuilt int   // times the index was
@@ -100,6 +110,9 @@ type segment struct {
 	firstKnown bool
 	opened     time.Time
 }
+
+// key is the key of one of the segment's files.
+func (s *segment) key(l *Log, kind fileKind) fileKey { return fileKey{l, s.base, kind, s.version} }
 
 // unsyncedNames are names made since the last round took them up.
 type unsyncedNames struct {
@@ -268,7 +281,7 @@ func (l *Log) write(b []byte, run []batch.Header, cfg LogConfig, now time.Time) 
 			return l.d.refused(err)
 		}
 	}
-	f, err := l.d.files.acquire(fileKey{l, seg.base, logFile}, false)
+	f, err := l.d.files.acquire(seg.key(l, logFile), false)
 	if err != nil {
 		return l.d.refused(err)
 	}
@@ -447,7 +460,7 @@ func (l *Log) syncCut(seg *segment) error {
 	if !seg.cut {
 		return nil
 	}
-	f, err := l.d.files.acquire(fileKey{l, seg.base, logFile}, false)
+	f, err := l.d.files.acquire(seg.key(l, logFile), false)
 	if err != nil {
 		return err
 	}
@@ -479,7 +492,7 @@ func (l *Log) nameFirst() error {
 // roll makes a new active segment.
 func (l *Log) roll(base int64, now time.Time) (*segment, error) {
 	seg := &segment{base: base, next: base, tail: newIndexTail(), opened: now}
-	f, err := l.d.files.acquire(fileKey{l, seg.base, logFile}, true)
+	f, err := l.d.files.acquire(seg.key(l, logFile), true)
 	if err != nil {
 		return nil, err
 	}

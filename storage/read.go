@@ -15,13 +15,16 @@ const staleWalkBytes = 256 << 10
 // Region is a part of a segment: whole batches. It holds no file open.
 type Region struct {
 	log    *Log
-	base   int64 // of the segment
+	seg    *segment
 	pos, n int64
 	cuts   int64 // of the log, when this was what is there
 }
 
-// errCut says that a log was cut since somebody looked at it: they are to look again.
-var errCut = errors.New("the log was cut meanwhile")
+// errCut says that a log was cut, or a segment replaced, since somebody looked at
+// it: they are to look again.
+var errCut = errors.New("the log was cut or compacted meanwhile")
+
+func (r Region) key() fileKey { return r.seg.key(r.log, logFile) }
 
 func (r Region) uncut() error {
 	if r.log.cuts.Load() != r.cuts {
@@ -38,7 +41,7 @@ func (r Region) WriteTo(w io.Writer) (int64, error) {
 	if r.n == 0 {
 		return 0, nil
 	}
-	f, err := r.log.d.files.acquire(fileKey{r.log, r.base, logFile}, false)
+	f, err := r.log.d.files.acquire(r.key(), false)
 	if err != nil {
 		return 0, err
 	}
@@ -54,7 +57,7 @@ func (r Region) Bytes() ([]byte, error) {
 	if r.n == 0 {
 		return nil, nil
 	}
-	f, err := r.log.d.files.acquire(fileKey{r.log, r.base, logFile}, false)
+	f, err := r.log.d.files.acquire(r.key(), false)
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +82,7 @@ func (r Region) Bytes() ([]byte, error) {
 // there whatever its size. The region is empty at the end of the log, at upTo,
 // and if nothing fits.
 func (l *Log) Read(offset, upTo, maxBytes int64, atLeastOne bool) (Region, error) {
-	for rebuilt := false; ; rebuilt = true {
+	for rebuilt := false; ; {
 		v, err := l.look(offset)
 		if err != nil {
 			return Region{}, err
@@ -89,7 +92,7 @@ func (l *Log) Read(offset, upTo, maxBytes int64, atLeastOne bool) (Region, error
 			return Region{}, nil
 		}
 		r, err := l.read(v, offset, upTo, maxBytes, atLeastOne)
-		if l.cuts.Load() != v.cuts {
+		if l.cuts.Load() != v.cuts || errors.Is(err, errCut) {
 			rebuilt = false
 			continue
 		}
@@ -100,11 +103,12 @@ func (l *Log) Read(offset, upTo, maxBytes int64, atLeastOne bool) (Region, error
 			return r, l.d.readError(err)
 		}
 		if rebuilt {
-			return r, &CorruptError{fileKey{l, v.base, indexFile}.path(), 0, "it was rebuilt and reads differently"}
+			return r, &CorruptError{v.key(indexFile).path(), 0, "it was rebuilt and reads differently"}
 		}
 		if err := l.rebuild(v.seg, v.rebuilt); err != nil && err != errCut {
 			return r, l.d.readError(err)
 		}
+		rebuilt = l.changes() == v.changes
 	}
 }
 
@@ -124,6 +128,7 @@ type view struct {
 	indexView
 	seg        *segment
 	cuts       int64 // of the log
+	changes    int64 // likewise
 	rebuilt    int
 	size, next int64
 	end        int64 // of the log
@@ -154,8 +159,8 @@ func (l *Log) look(offset int64) (view, error) {
 // view is taken with mu held.
 func (l *Log) view(seg *segment) view {
 	v := view{
-		indexView: indexView{log: l, base: seg.base, entries: seg.entries},
-		seg:       seg, cuts: l.cuts.Load(), rebuilt: seg.rebuilt, size: seg.size, next: seg.next,
+		indexView: indexView{log: l, base: seg.base, version: seg.version, entries: seg.entries},
+		seg:       seg, cuts: l.cuts.Load(), changes: l.changes(), rebuilt: seg.rebuilt, size: seg.size, next: seg.next,
 		end: l.end, hint: l.hint, interval: l.cfg.IndexIntervalBytes,
 	}
 	v.sealed, v.timeEntries, v.max, v.maxKnown = seg != l.active(), -1, seg.max, seg.maxKnown
@@ -169,7 +174,7 @@ func (l *Log) view(seg *segment) view {
 
 // read finds a region in a segment that holds offset.
 func (l *Log) read(v view, offset, upTo, maxBytes int64, atLeastOne bool) (Region, error) {
-	f, err := l.d.files.acquire(fileKey{l, v.base, logFile}, false)
+	f, err := l.d.files.acquire(v.key(logFile), false)
 	if err != nil {
 		return Region{}, err
 	}
@@ -203,11 +208,11 @@ func (l *Log) read(v view, offset, upTo, maxBytes int64, atLeastOne bool) (Regio
 		}
 	}
 	l.mu.Lock()
-	if l.cuts.Load() == v.cuts {
+	if l.changes() == v.changes {
 		l.hint = position{v.base, w.next, w.pos}
 	}
 	l.mu.Unlock()
-	return Region{l, v.base, start, w.pos - start, v.cuts}, nil
+	return Region{l, v.seg, start, w.pos - start, v.cuts}, nil
 }
 
 func (l *Log) countEntries(seg *segment) (int64, error) {
@@ -322,12 +327,14 @@ func (v view) tooFar(walked int64) bool { return walked > max(4*v.interval, stal
 // rebuild makes a segment's indexes anew, unless that was done since the caller
 // looked. Damage in the segment itself shows as a CorruptError.
 func (l *Log) rebuild(seg *segment, seen int) error {
+	l.swapMu.Lock()
+	defer l.swapMu.Unlock()
 	l.appendMu.Lock()
 	defer l.appendMu.Unlock()
 	return l.rebuildLocked(seg, seen)
 }
 
-// rebuildLocked is called with appendMu held.
+// rebuildLocked is called with swapMu and appendMu held.
 func (l *Log) rebuildLocked(seg *segment, seen int) error {
 	l.mu.Lock()
 	rebuilt, sealed, size, interval := seg.rebuilt, seg != l.active(), seg.size, l.cfg.IndexIntervalBytes
@@ -341,7 +348,7 @@ func (l *Log) rebuildLocked(seg *segment, seen int) error {
 		}
 		return fmt.Errorf("%w: it was deleted from %s", ErrOffsetOutOfRange, l.name)
 	}
-	f, err := l.d.files.acquire(fileKey{l, seg.base, logFile}, false)
+	f, err := l.d.files.acquire(seg.key(l, logFile), false)
 	if err != nil {
 		return err
 	}

@@ -79,6 +79,13 @@ func (r *recovery) survey() error {
 	if err != nil {
 		return err
 	}
+	if swapped, err := l.finishSwaps(names); err != nil {
+		return err
+	} else if swapped {
+		if names, err = l.d.fs.List(l.path()); err != nil {
+			return err
+		}
+	}
 	for _, name := range names {
 		base, ext, numbered := splitFileName(name)
 		var err error
@@ -104,7 +111,7 @@ func (r *recovery) survey() error {
 }
 
 func (r *recovery) found(base int64) error {
-	info, err := r.l.d.fs.Stat(fileKey{r.l, base, logFile}.path())
+	info, err := r.l.d.fs.Stat(fileKey{log: r.l, base: base}.path())
 	if err != nil {
 		return err
 	}
@@ -160,7 +167,7 @@ func (r *recovery) segments() error {
 // that is later, and cuts it at the first batch that is not whole.
 func (r *recovery) scan(i int) (whole bool, err error) {
 	l, seg := r.l, r.l.segments[i]
-	f, err := l.d.files.acquire(fileKey{l, seg.base, logFile}, false)
+	f, err := l.d.files.acquire(seg.key(l, logFile), false)
 	if err != nil {
 		return false, err
 	}
@@ -295,7 +302,7 @@ func (r *recovery) cutAfter(last int) error {
 	l := r.l
 	active := l.segments[last]
 	if active.next < r.point && r.wanted() {
-		return &CorruptError{fileKey{l, active.base, logFile}.path(), active.size,
+		return &CorruptError{active.key(l, logFile).path(), active.size,
 			fmt.Sprintf("the log ends at offset %d, and was durable to %d", active.next, r.point)}
 	}
 	for _, seg := range l.segments[last+1:] {
@@ -321,7 +328,7 @@ func (r *recovery) cutAfter(last int) error {
 
 func (r *recovery) removeSegment(base int64) error {
 	for kind := range suffixes {
-		key := fileKey{r.l, base, fileKind(kind)}
+		key := fileKey{log: r.l, base: base, kind: fileKind(kind)}
 		r.l.d.files.forget(key)
 		if err := r.remove(filepath.Base(key.path())); err != nil {
 			return err
@@ -441,7 +448,7 @@ func (r *recovery) each(from int64, do func(batch.Header)) error {
 
 func (r *recovery) eachOf(seg *segment, from int64, do func(batch.Header)) error {
 	l := r.l
-	f, err := l.d.files.acquire(fileKey{l, seg.base, logFile}, false)
+	f, err := l.d.files.acquire(seg.key(l, logFile), false)
 	if err != nil {
 		return err
 	}

@@ -32,10 +32,13 @@ func (l *Log) Retain(now time.Time, cfg RetentionConfig, below int64) (removed i
 	}
 	start, segments := l.lookAll()
 	for _, seg := range segments {
-		if seg.next > below || seg.size == 0 {
+		if seg.next > below || seg.size == 0 && !seg.sealed {
 			break
 		}
 		expired, err := l.expired(seg, now, cfg.Age)
+		if errors.Is(err, errCut) { // the next call sees what there is now
+			return 0, nil
+		}
 		if err != nil {
 			return 0, err
 		}
@@ -75,28 +78,34 @@ func (l *Log) lookAll() (start int64, segments []view) {
 	return l.start, segments
 }
 
-// expired tells whether a segment's records are all older than age. Where none
-// has a timestamp, and where damage hides them, its file's time counts.
+// expired tells whether a segment's records are all older than age.
 func (l *Log) expired(seg view, now time.Time, age time.Duration) (bool, error) {
 	if age < 0 {
 		return false, nil
 	}
+	newest, err := l.newest(seg)
+	return err == nil && !newest.IsZero() && now.Sub(newest) > age, err
+}
+
+// newest is the time of a segment's latest record. Where none has a timestamp, and
+// where damage hides them, it is that of its file; zero if that is not known either.
+func (l *Log) newest(seg view) (time.Time, error) {
 	largest := timeEntry{timestamp: noTimestamp}
 	err := l.hinted(seg.seg, func(v view) (err error) {
 		largest, err = v.largestOfAll()
 		return err
 	})
-	if _, damaged := errors.AsType[*CorruptError](err); err != nil && !damaged {
-		return false, err
+	if err != nil && !IsDamage(err) {
+		return time.Time{}, err
 	}
 	if err == nil && largest.timestamp >= 0 {
-		return now.UnixMilli()-largest.timestamp > age.Milliseconds(), nil
+		return time.UnixMilli(largest.timestamp), nil
 	}
-	info, err := l.d.fs.Stat(fileKey{l, seg.base, logFile}.path())
+	info, err := l.d.fs.Stat(seg.key(logFile).path())
 	if err != nil {
-		return false, l.d.refused(err)
+		return time.Time{}, l.d.refused(err)
 	}
-	return !info.ModTime.IsZero() && now.Sub(info.ModTime) > age, nil
+	return info.ModTime, nil
 }
 
 // rollAway seals the active segment, if nothing was appended to it since the
@@ -124,7 +133,7 @@ func (l *Log) aged(seg *segment, h batch.Header, cfg LogConfig, now time.Time) (
 		return false, nil
 	}
 	if !seg.firstKnown {
-		f, err := l.d.files.acquire(fileKey{l, seg.base, logFile}, false)
+		f, err := l.d.files.acquire(seg.key(l, logFile), false)
 		if err != nil {
 			return false, err
 		}

@@ -10,7 +10,7 @@ import (
 // offset base or, if that is gone, in the next one.
 type scrubCursor struct {
 	base, pos, next int64
-	cuts            int64 // of the log, when the position was that of a batch
+	changes         int64 // of the log, when the position was that of a batch
 }
 
 // Scrub verifies the sealed segments, about budget bytes of them at a call, from
@@ -27,18 +27,18 @@ func (l *Log) Scrub(budget int64) (read int64, whole bool, err error) {
 			l.scrub = scrubCursor{}
 			return read, true, nil
 		}
-		if v.base != l.scrub.base || v.cuts != l.scrub.cuts {
-			l.scrub = scrubCursor{v.base, 0, v.base, v.cuts}
+		if v.base != l.scrub.base || v.changes != l.scrub.changes {
+			l.scrub = scrubCursor{v.base, 0, v.base, v.changes}
 		}
 		n, err := v.verify(&l.scrub, budget-read)
 		read += n
-		if l.cuts.Load() != v.cuts {
+		if l.changes() != v.changes {
 			continue // what was read may be anything
 		}
 		if err == nil && l.scrub.pos < v.size {
 			break
 		}
-		l.scrub = scrubCursor{base: v.base + 1, next: v.base + 1, cuts: v.cuts}
+		l.scrub = scrubCursor{base: v.base + 1, next: v.base + 1, changes: v.changes}
 		if err != nil && !errors.Is(err, ErrOffsetOutOfRange) && !errors.Is(err, ErrDeleted) { // deleted: nothing to verify
 			return read, false, l.d.readError(err)
 		}
@@ -62,7 +62,7 @@ func (l *Log) lookSealed(base int64) (view, bool) {
 
 // verify reads batches from a cursor on and moves it behind them.
 func (v view) verify(c *scrubCursor, budget int64) (read int64, err error) {
-	f, err := v.log.d.files.acquire(fileKey{v.log, v.base, logFile}, false)
+	f, err := v.log.d.files.acquire(v.key(logFile), false)
 	if err != nil {
 		return 0, err
 	}

@@ -44,6 +44,8 @@ func (l *Log) advanceStart(offset, cuts int64, now time.Time) error {
 			return err
 		}
 	}
+	l.swapMu.Lock()
+	defer l.swapMu.Unlock()
 	l.appendMu.Lock()
 	defer l.appendMu.Unlock()
 	if err := l.usable(); err != nil {
@@ -107,7 +109,7 @@ func (l *Log) wholeBelow() int {
 // removeFirst renames the files of the first segment. Indexes that cannot be
 // renamed go at the next open, since their segment is missing.
 func (l *Log) removeFirst(due time.Time) error {
-	key := fileKey{l, l.segments[0].base, logFile}
+	key := l.segments[0].key(l, logFile)
 	if err := l.d.fs.Rename(key.path(), key.path()+deletedSuffix); err != nil {
 		return err
 	}
@@ -122,7 +124,7 @@ func (l *Log) removeFirst(due time.Time) error {
 		}
 	}
 	l.d.mu.Lock()
-	l.d.due = append(l.d.due, removal{log: l, base: key.base, at: due})
+	l.d.due = append(l.d.due, removal{log: l, base: key.base, version: key.version, at: due})
 	l.d.mu.Unlock()
 	return errs
 }
@@ -220,7 +222,7 @@ func (l *Log) addSnapshot(at int64, ps producers) error {
 }
 
 func (l *Log) syncSegment(seg *segment) error {
-	f, err := l.d.files.acquire(fileKey{l, seg.base, logFile}, false)
+	f, err := l.d.files.acquire(seg.key(l, logFile), false)
 	if err != nil {
 		return err
 	}
@@ -268,14 +270,25 @@ func (d *Dir) writeStarts(starts logOffsets) error {
 	return nil
 }
 
-// removal is what a Sweep removes: the files of a segment or, with dir, all of a
-// deleted log, whose log is nil if it was not open.
+// removal is what a Sweep removes: the files of a segment; with dir, all of a
+// deleted log, whose log is nil if it was not open; or files without a name, held
+// open for those who still read them.
 type removal struct {
-	log  *Log
-	name string // of the log, where it is its whole directory
-	base int64
-	dir  string
-	at   time.Time
+	log           *Log
+	name          string // of the log, where it is its whole directory
+	base, version int64
+	dir           string
+	held          []*handle
+	at            time.Time
+}
+
+// buriedOther tells whether it is another version of a segment that was given up.
+func (d *Dir) buriedOther(key fileKey) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.ContainsFunc(d.due, func(r removal) bool {
+		return r.log == key.log && r.held == nil && r.base == key.base && r.version != key.version
+	})
 }
 
 // Sweep removes the files whose time has come, and tells how many it removed.
@@ -309,8 +322,12 @@ func (d *Dir) remove(r removal) (removed int, err error) {
 	if r.dir != "" {
 		return d.removeDir(r)
 	}
+	if r.held != nil {
+		r.log.let(r.held)
+		return len(r.held), nil
+	}
 	for kind := range suffixes {
-		key := fileKey{r.log, r.base, fileKind(kind)}
+		key := fileKey{r.log, r.base, fileKind(kind), r.version}
 		d.files.forget(key)
 		switch failed := d.fs.Remove(key.path() + deletedSuffix); {
 		case failed == nil:

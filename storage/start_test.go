@@ -60,14 +60,14 @@ func TestAdvanceStart(t *testing.T) {
 
 	// Who read before may go on, until the files are removed, and with an open
 	// file after that.
-	d.files.forget(fileKey{l, 0, logFile})
+	d.files.forget(fileKey{log: l})
 	if b, err := old.Bytes(); err != nil || !bytes.HasPrefix(b, all[0]) {
 		t.Errorf("a region of a deleted segment: %d bytes, %v", len(b), err)
 	}
 	if n, err := d.Sweep(noon.Add(time.Minute - 1)); n != 0 || err != nil {
 		t.Errorf("swept %d too early, %v", n, err)
 	}
-	inUse, err := d.files.acquire(fileKey{l, 0, logFile}, false)
+	inUse, err := d.files.acquire(fileKey{log: l}, false)
 	must(t, err)
 	if n, err := d.Sweep(noon.Add(time.Minute)); n < segments-1 || err != nil {
 		t.Errorf("swept %d, %v", n, err)

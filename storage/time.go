@@ -16,6 +16,24 @@ type TimeOffset struct{ Offset, Timestamp int64 }
 // those below an offset, which is the high watermark; ok is false if there is
 // none. It is exact: time indexes say where to begin, batches what is there.
 func (l *Log) OffsetForTime(ts, below int64) (found TimeOffset, ok bool, err error) {
+	err = l.looking(func() error {
+		found, ok, err = l.offsetForTime(ts, below)
+		return err
+	})
+	return found, ok, err
+}
+
+// looking calls do, and again as long as segments are replaced under its eyes.
+func (l *Log) looking(do func() error) error {
+	for {
+		swaps := l.swaps.Load()
+		if err := do(); !errors.Is(err, errCut) || l.swaps.Load() == swaps {
+			return err
+		}
+	}
+}
+
+func (l *Log) offsetForTime(ts, below int64) (found TimeOffset, ok bool, err error) {
 	start, segments := l.rangeBelow(below)
 	for _, seg := range segments {
 		err = l.hinted(seg, func(v view) error {
@@ -32,6 +50,14 @@ func (l *Log) OffsetForTime(ts, below int64) (found TimeOffset, ok bool, err err
 // MaxTimestamp finds the record with the largest timestamp among those below an
 // offset, the first if there are several; ok is false if no record has one.
 func (l *Log) MaxTimestamp(below int64) (found TimeOffset, ok bool, err error) {
+	err = l.looking(func() error {
+		found, ok, err = l.maxTimestamp(below)
+		return err
+	})
+	return found, ok, err
+}
+
+func (l *Log) maxTimestamp(below int64) (found TimeOffset, ok bool, err error) {
 	start, segments := l.rangeBelow(below)
 	best, in := timeEntry{timestamp: noTimestamp}, (*segment)(nil)
 	for _, seg := range segments {
@@ -96,7 +122,7 @@ func (l *Log) hinted(seg *segment, do func(view) error) error {
 			return l.d.readError(err)
 		}
 		if rebuilt {
-			return &CorruptError{fileKey{l, v.base, timeIndexFile}.path(), 0, "it was rebuilt and reads differently"}
+			return &CorruptError{v.key(timeIndexFile).path(), 0, "it was rebuilt and reads differently"}
 		}
 		if err := l.rebuild(seg, v.rebuilt); err != nil {
 			return l.d.readError(err)
@@ -126,7 +152,7 @@ func (v *view) count() (err error) {
 
 // walk calls do with a walker at the beginning of the segment.
 func (v view) walk(do func(*walker) error) error {
-	f, err := v.log.d.files.acquire(fileKey{v.log, v.base, logFile}, false)
+	f, err := v.log.d.files.acquire(v.key(logFile), false)
 	if err != nil {
 		return err
 	}
@@ -269,7 +295,7 @@ func (v view) searchTimes(want func(timeEntry) bool) (t timeEntry, n int64, err 
 	if v.timeEntries == 0 {
 		return timeEntry{}, 0, nil
 	}
-	f, err := v.log.d.files.acquire(fileKey{v.log, v.base, timeIndexFile}, false)
+	f, err := v.log.d.files.acquire(v.key(timeIndexFile), false)
 	if errors.Is(err, iofs.ErrNotExist) {
 		return timeEntry{}, 0, errStaleIndex
 	}

@@ -15,6 +15,8 @@ import (
 //
 // An error leaves the log as it was, unless it is a latched FailedError.
 func (l *Log) TruncateTo(offset int64, now time.Time) (end int64, err error) {
+	l.swapMu.Lock()
+	defer l.swapMu.Unlock()
 	l.appendMu.Lock()
 	defer l.appendMu.Unlock()
 	if err := l.usable(); err != nil {
@@ -56,7 +58,7 @@ func (l *Log) place(offset int64) (position, error) {
 		at, err := l.placeIn(v, offset)
 		switch {
 		case err == errStaleIndex && rebuilt:
-			return at, &CorruptError{fileKey{l, v.base, indexFile}.path(), 0, "it was rebuilt and reads differently"}
+			return at, &CorruptError{v.key(indexFile).path(), 0, "it was rebuilt and reads differently"}
 		case err == errStaleIndex:
 			if err := l.rebuildLocked(v.seg, v.rebuilt); err != nil {
 				return at, err
@@ -68,7 +70,7 @@ func (l *Log) place(offset int64) (position, error) {
 }
 
 func (l *Log) placeIn(v view, offset int64) (position, error) {
-	f, err := l.d.files.acquire(fileKey{l, v.base, logFile}, false)
+	f, err := l.d.files.acquire(v.key(logFile), false)
 	if err != nil {
 		return position{}, err
 	}
@@ -135,6 +137,7 @@ func (l *Log) withdraw(at position, point, watermark int64) (cut, error) {
 	l.cuts.Add(1)
 	c := cut{at: at, flushed: l.flushed}
 	l.flushed = min(l.flushed, point)
+	l.compacted = min(l.compacted, at.offset)
 	stay := slices.IndexFunc(l.segments, func(s *segment) bool { return s.base == at.base }) + 1
 	for _, seg := range l.segments[stay:] {
 		c.gone = append(c.gone, seg.base)
@@ -166,7 +169,7 @@ func (l *Log) cut(c cut) error {
 			return err
 		}
 	}
-	f, err := l.d.files.acquire(fileKey{l, c.at.base, logFile}, false)
+	f, err := l.d.files.acquire(l.active().key(l, logFile), false)
 	if err != nil {
 		return err
 	}
@@ -195,7 +198,7 @@ func (l *Log) cut(c cut) error {
 // removeFiles removes a segment. Its indexes need not be there.
 func (l *Log) removeFiles(base int64) error {
 	for kind := range suffixes {
-		err := l.d.fs.Remove(fileKey{l, base, fileKind(kind)}.path())
+		err := l.d.fs.Remove(fileKey{log: l, base: base, kind: fileKind(kind)}.path())
 		if err != nil && !errors.Is(err, iofs.ErrNotExist) {
 			return err
 		}
@@ -256,6 +259,8 @@ func (l *Log) become(fresh *Log) {
 //
 // An error leaves the log as it was, unless it is a latched FailedError.
 func (l *Log) Restart(offset int64) error {
+	l.swapMu.Lock()
+	defer l.swapMu.Unlock()
 	l.appendMu.Lock()
 	defer l.appendMu.Unlock()
 	if err := l.usable(); err != nil {

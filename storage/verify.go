@@ -157,7 +157,8 @@ type logCheck struct {
 	*verifier
 	LogSummary
 	dir       string
-	segments  []int64 // base offsets
+	segments  []int64          // base offsets
+	swaps     map[int64]string // files that will be a segment's, by its base offset
 	point     int64
 	cleaned   int64 // compaction may have left gaps below it
 	stored    epochs
@@ -189,6 +190,7 @@ func (v *verifier) log(name string) error {
 			c.segments = append(c.segments, base)
 		}
 	}
+	c.swap(names)
 	for _, name := range names {
 		base, ext, ok := splitFileName(name)
 		orphan := (ext == suffixes[indexFile] || ext == suffixes[timeIndexFile]) && !slices.Contains(c.segments, base)
@@ -205,6 +207,19 @@ func (v *verifier) log(name string) error {
 	c.compareProducers()
 	v.Logs = append(v.Logs, c.LogSummary)
 	return nil
+}
+
+// swap has the segments be what the next start will make of them, where compaction
+// was cut short.
+func (c *logCheck) swap(names []string) {
+	c.swaps = make(map[int64]string)
+	for _, name := range names {
+		if s, ok := parseSwap(name); ok {
+			c.find(c.unlessClean(Damage), filepath.Join(c.dir, name), 0, "the next start puts it in the place of the segments from offset %d to %d", s.base, s.end)
+			c.segments = slices.DeleteFunc(c.segments, func(base int64) bool { return s.base < base && base < s.end })
+			c.swaps[s.base] = name
+		}
+	}
 }
 
 func (c *logCheck) epochs() (err error) {
@@ -240,6 +255,9 @@ func (c *logCheck) walk() error {
 }
 
 func (c *logCheck) file(i int) string {
+	if name, ok := c.swaps[c.segments[i]]; ok {
+		return filepath.Join(c.dir, name)
+	}
 	return filepath.Join(c.dir, fmt.Sprintf("%020d%s", c.segments[i], suffixes[logFile]))
 }
 
@@ -306,6 +324,9 @@ func (c *logCheck) segment(i int) error {
 	}
 	c.found(c.severity(i, c.End), err)
 	c.Segments++
+	if c.swaps[c.segments[i]] != "" {
+		return nil // what is left of the old segment's indexes goes with it
+	}
 	c.indexes(&indexes, i == len(c.segments)-1)
 	return nil
 }
@@ -334,7 +355,7 @@ func (c *logCheck) epochOf(b StoredBatch) {
 	switch file := filepath.Join(c.dir, epochsName); {
 	case history.latest() != b.LeaderEpoch:
 		c.find(Stale, file, 0, "epoch %d at offset %d, where the batch has epoch %d", history.latest(), at, b.LeaderEpoch)
-	case !first && history[len(history)-1].offset != at && at >= c.cleaned:
+	case !first && history[len(history)-1].offset != at && history[len(history)-1].offset >= c.cleaned:
 		c.find(Stale, file, 0, "epoch %d from offset %d on, its first batch is at %d", b.LeaderEpoch, history[len(history)-1].offset, at)
 	}
 }

@@ -6,6 +6,7 @@ package config
 import (
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -269,6 +270,23 @@ func (c *Config) Dynamic(img *image.Image, name string) int64 {
 		return number(name, values[0].Text)
 	}
 	return number(name, mustFind(name).Default)
+}
+
+// DynamicRate is such a value in bytes a second; what no number of 64 bits is large
+// enough for is without limit.
+func (c *Config) DynamicRate(img *image.Image, name string) int64 {
+	text := mustFind(name).Default
+	if values := c.Values(img, c.NodeID(), name); len(values) > 0 {
+		text = values[0].Text
+	}
+	f, err := strconv.ParseFloat(text, 64)
+	if err != nil {
+		panic("config: " + name + " was accepted and is not a number: " + err.Error())
+	}
+	if f >= math.MaxInt64 {
+		return math.MaxInt64
+	}
+	return max(int64(f), 1)
 }
 
 // TopicValues are the values behind a topic's setting: its own if it is set,

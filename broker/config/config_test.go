@@ -50,7 +50,7 @@ func TestPrecedence(t *testing.T) {
 
 func TestWarnings(t *testing.T) {
 	c := New()
-	name := file(t, "log.retention.hour=1\nzookeeper.connect=localhost\nnum.io.threads=16\nssl.keystore.location=/x\nwhatever=1\nlog.cleanup.policy=compact\n")
+	name := file(t, "log.retention.hour=1\nzookeeper.connect=localhost\nnum.io.threads=16\nssl.keystore.location=/x\nwhatever=1\nlog.preallocate=true\n")
 	if err := c.ReadFile(name); err != nil {
 		t.Fatal(err)
 	}
@@ -64,7 +64,7 @@ func TestWarnings(t *testing.T) {
 		"num.io.threads=16 is accepted and makes no difference",
 		"ssl.keystore.location is ignored: listeners are plaintext only",
 		"whatever is not a setting of this broker and is ignored\n",
-		"log.cleanup.policy=compact is accepted and makes no difference",
+		"log.preallocate=true is accepted and makes no difference",
 		"KAFKA_HEAP_OPTS is ignored: there is no Java machine here",
 		"KAFKA_LOG4J_OPTS is ignored",
 	} {

@@ -195,7 +195,7 @@ func (i *Inspector) Index(file string, verify bool) error {
 // Checkpoint shows one of the small files of a data directory or a log, which it knows by their names.
 func (i *Inspector) Checkpoint(file string) error {
 	switch name := filepath.Base(file); name {
-	case "recovery-point-offset-checkpoint", "log-start-offset-checkpoint", "replication-offset-checkpoint", "cleaner-offset-checkpoint":
+	case "recovery-point-offset-checkpoint", "log-start-offset-checkpoint", "replication-offset-checkpoint", "cleaner-offset-checkpoint", "compaction-offset-checkpoint":
 		offsets, err := storage.ReadLogOffsets(i.fs, file)
 		for _, log := range slices.Sorted(maps.Keys(offsets)) {
 			i.line("offset", "log", log, "offset", offsets[log])
@@ -221,7 +221,7 @@ func (i *Inspector) Checkpoint(file string) error {
 		return i.found(file, err)
 	default:
 		return fmt.Errorf("%s: no checkpoint has this name; known are recovery-point-offset-checkpoint, log-start-offset-checkpoint, "+
-			"replication-offset-checkpoint, cleaner-offset-checkpoint, leader-epoch-checkpoint, partition.metadata and meta.properties", file)
+			"replication-offset-checkpoint, cleaner-offset-checkpoint, compaction-offset-checkpoint, leader-epoch-checkpoint, partition.metadata and meta.properties", file)
 	}
 }
 

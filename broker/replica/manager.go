@@ -87,6 +87,7 @@ type Config struct {
 	ScrubRate          int64         // streambus.scrub.bytes.per.second, 0 for not at all
 	RecoveryThreads    int           // num.recovery.threads.per.data.dir
 	MaxLag             time.Duration // replica.lag.time.max.ms
+	Compacts           bool          // log.cleaner.enable
 
 	FetchMinBytes       int32         // replica.fetch.min.bytes
 	FetchMaxBytes       int32         // replica.fetch.response.max.bytes
@@ -128,6 +129,7 @@ type Manager struct {
 	proposers []*Replica
 
 	throttles [sides]*Throttle
+	cleaner   cleaner
 
 	damage chan struct{} // holds a token while damaged replicas are to be given up
 
@@ -151,7 +153,7 @@ func New(cfg Config, dir *storage.Dir, log *slog.Logger, reg prometheus.Register
 		cfg: cfg, dir: dir, log: log, metrics: newMetrics(reg, dir.IndexRebuilds),
 		dirty: make(chan struct{}, 1),
 		parts: map[key]*Replica{}, logs: map[*storage.Log]*Replica{}, topics: map[image.UUID]*topicTraffic{},
-		inert: map[string]bool{}, fetchers: map[int32]*fetcher{}, throttles: [sides]*Throttle{newThrottle(), newThrottle()},
+		inert: map[string]bool{}, fetchers: map[int32]*fetcher{}, throttles: [sides]*Throttle{newThrottle(), newThrottle()}, cleaner: cleaner{pace: newThrottle()},
 		damage: make(chan struct{}, 1), proposed: make(chan struct{}, 1), begin: make(chan struct{}, 1), dead: make(chan struct{}),
 	}
 	dir.OnFailure(sync.OnceFunc(func() { close(m.dead) }))
@@ -454,6 +456,9 @@ func (m *Manager) Run(ctx context.Context) error {
 	g.Go(func() error { return m.lag(ctx) })
 	if m.cfg.ScrubRate > 0 {
 		g.Go(func() error { return m.scrub(ctx) })
+	}
+	if m.cfg.Compacts {
+		g.Go(func() error { return m.compaction(ctx) })
 	}
 	return g.Wait()
 }

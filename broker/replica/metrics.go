@@ -11,6 +11,11 @@ type metrics struct {
 	damaged                       prometheus.Counter
 	shrinks, expands, failedISR   prometheus.Counter
 	replicationIn, replicationOut prometheus.Counter
+
+	compactions, compactionFailures prometheus.Counter
+	compactedFrom, compactedTo      prometheus.Counter
+	compactionSeconds               prometheus.Counter
+	dirtiest                        prometheus.Gauge
 }
 
 // newMetrics registers what is counted; rebuilds is asked for each time.
@@ -33,8 +38,17 @@ func newMetrics(reg prometheus.Registerer, rebuilds func() int64) *metrics {
 
 		replicationIn:  counter("kafka_server_brokertopicmetrics_replicationbytesin_total", "Bytes of batches that followers here got from their leaders."),
 		replicationOut: counter("kafka_server_brokertopicmetrics_replicationbytesout_total", "Bytes of batches in answers to followers elsewhere."),
+
+		compactions:        counter("streambus_compactions_total", "Passes of compaction over a partition."),
+		compactionFailures: counter("streambus_compaction_failures_total", "Passes of compaction that failed."),
+		compactedFrom:      counter("streambus_compaction_replaced_bytes_total", "Bytes of the segments that compaction replaced."),
+		compactedTo:        counter("streambus_compaction_kept_bytes_total", "Bytes of the segments that it put in their place."),
+		compactionSeconds:  counter("streambus_compaction_seconds_total", "Time that compaction was at work, its pauses for log.cleaner.io.max.bytes.per.second included."),
+		dirtiest: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "streambus_compaction_max_dirty_ratio", Help: "The largest share of a compacted partition's bytes that was not compacted yet, when it was last looked for.",
+		}),
 	}
-	reg.MustRegister(m.flushSeconds, prometheus.NewCounterFunc(prometheus.CounterOpts{
+	reg.MustRegister(m.dirtiest, m.flushSeconds, prometheus.NewCounterFunc(prometheus.CounterOpts{
 		Name: "streambus_index_rebuilds_total", Help: "Indexes of segments that did not fit them and were made anew.",
 	}, func() float64 { return float64(rebuilds()) }))
 	return m

@@ -28,6 +28,7 @@ type Replica struct {
 	log      *storage.Log // nil when broken at opening
 	broken   error        // why nothing can be read or written here any more
 	damaged  bool         // its files are; it may be read and written still
+	spared   time.Time    // until when it is not compacted
 	watchers []*Watcher
 	set      settings
 }

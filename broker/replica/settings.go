@@ -1,6 +1,8 @@
 package replica
 
 import (
+	"time"
+
 	"github.com/streambus/streambus/broker/partition"
 	"github.com/streambus/streambus/raftmeta/image"
 	"github.com/streambus/streambus/storage"
@@ -14,6 +16,8 @@ type settings struct {
 	deletes   bool // records may be deleted by request
 	retains   bool // and by their age and number
 	retention storage.RetentionConfig
+	compacts  bool
+	compact   storage.CompactConfig
 	rules     *batch.Rules // of batches from clients; not changed once it is made
 
 	throttled [sides]throttled
@@ -22,6 +26,12 @@ type settings struct {
 func (m *Manager) settings(t *image.Topic) settings {
 	number := func(key string) int64 { return t.Int64(key, m.defaults) }
 	m.nameInert(t)
+	compacts, compact := compaction(t, m.defaults)
+	segmentAge := image.Millis(number("segment.ms"))
+	if compacts {
+		// Only sealed segments are compacted.
+		segmentAge = min(segmentAge, compact.MaxLag)
+	}
 	flushOS := t.String("streambus.flush", m.defaults) == "os"
 	return settings{
 		log: storage.LogConfig{
@@ -32,13 +42,15 @@ func (m *Manager) settings(t *image.Topic) settings {
 			FlushOS:            flushOS,
 			ProducerExpiration: m.cfg.ProducerExpiration,
 			DeleteDelay:        image.Millis(number("file.delete.delay.ms")),
-			SegmentAge:         image.Millis(number("segment.ms")),
+			SegmentAge:         segmentAge,
 			SegmentJitter:      image.Millis(number("segment.jitter.ms")),
 		},
 		partition: partition.Settings{MinISR: int(number("min.insync.replicas")), FlushOS: flushOS, MaxLag: m.cfg.MaxLag},
 		retains:   t.Has("cleanup.policy", "delete", m.defaults),
 		retention: storage.RetentionConfig{Bytes: number("retention.bytes"), Age: image.Millis(number("retention.ms"))},
-		deletes:   !t.Has("cleanup.policy", "compact", m.defaults) || t.Has("cleanup.policy", "delete", m.defaults),
+		compacts:  compacts,
+		compact:   compact,
+		deletes:   !compacts || t.Has("cleanup.policy", "delete", m.defaults),
 		rules: &batch.Rules{
 			MaxBytes:      number("max.message.bytes"),
 			MaxInflated:   number("max.decompressed.message.bytes"),
@@ -47,12 +59,23 @@ func (m *Manager) settings(t *image.Topic) settings {
 			LogAppendTime: t.String("message.timestamp.type", m.defaults) == "LogAppendTime",
 			Before:        number("message.timestamp.before.max.ms"),
 			After:         number("message.timestamp.after.max.ms"),
-			NeedKey:       t.Has("cleanup.policy", "compact", m.defaults),
+			NeedKey:       compacts,
 		},
 		throttled: [sides]throttled{
 			leading:   throttledAt(t.String("leader.replication.throttled.replicas", m.defaults), m.cfg.NodeID),
 			following: throttledAt(t.String("follower.replication.throttled.replicas", m.defaults), m.cfg.NodeID),
 		},
+	}
+}
+
+// compaction is whether and how a topic is compacted.
+func compaction(t *image.Topic, defaults map[string]string) (bool, storage.CompactConfig) {
+	millis := func(key string) time.Duration { return image.Millis(t.Int64(key, defaults)) }
+	return t.Has("cleanup.policy", "compact", defaults), storage.CompactConfig{
+		MinLag:          millis("min.compaction.lag.ms"),
+		MaxLag:          millis("max.compaction.lag.ms"),
+		DirtyRatio:      t.Float64("min.cleanable.dirty.ratio", defaults),
+		DeleteRetention: millis("delete.retention.ms"),
 	}
 }
 

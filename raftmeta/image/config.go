@@ -61,8 +61,7 @@ const (
 // streambus.flush is ours.
 var topicKeys = []TopicKey{
 	topicKey("cleanup.policy", List, "delete", ListOf("compact", "delete"), "log.cleanup.policy",
-		"What becomes of old segments: delete removes them by retention.ms and retention.bytes, compact keeps the last record of each key. An empty list keeps everything.").
-		inertWhen(func(v string) bool { return slices.Contains(Items(v), "compact") }),
+		"What becomes of old segments: delete removes them by retention.ms and retention.bytes, compact keeps the last record of each key. An empty list keeps everything."),
 	topicKey("compression.gzip.level", Int, "-1", levels(1, 9, -1), "compression.gzip.level",
 		"The level of gzip where compression.type is gzip, -1 for its default."),
 	topicKey("compression.lz4.level", Int, "9", Between(1, 17), "compression.lz4.level",
@@ -72,7 +71,7 @@ var topicKeys = []TopicKey{
 	topicKey("compression.zstd.level", Int, "3", Between(-131072, 22), "compression.zstd.level",
 		"The level of zstd where compression.type is zstd."),
 	topicKey("delete.retention.ms", Long, "86400000", AtLeast(0), "log.cleaner.delete.retention.ms",
-		"How long a compacted topic keeps the marker of a deleted key.").inertAlways(),
+		"How long a compacted topic keeps the marker of a deleted key."),
 	topicKey("errors.deadletterqueue.group.enable", Boolean, "false", nil, "",
 		"Whether share groups may put records that nobody could process into this topic.").inertAlways(),
 	topicKey("file.delete.delay.ms", Long, "60000", AtLeast(0), "log.segment.delete.delay.ms",
@@ -93,7 +92,7 @@ var topicKeys = []TopicKey{
 	topicKey("local.retention.ms", Long, "-2", AtLeast(-2), "log.local.retention.ms",
 		"How long segments stay on local disks in tiered storage; -2 stands for retention.ms.").inertAlways(),
 	topicKey("max.compaction.lag.ms", Long, never, AtLeast(1), "log.cleaner.max.compaction.lag.ms",
-		"How long a record may stay uncompacted.").inertAlways(),
+		"How long a record may stay uncompacted."),
 	topicKey("max.decompressed.message.bytes", Int, "2147483639", AtLeast(1), "max.decompressed.message.bytes",
 		"The most that the records of a batch may take once decompressed."),
 	topicKey("max.message.bytes", Int, "1048588", AtLeast(0), "message.max.bytes",
@@ -105,9 +104,9 @@ var topicKeys = []TopicKey{
 	topicKey("message.timestamp.type", Text, "CreateTime", OneOf("CreateTime", "LogAppendTime"), "log.message.timestamp.type",
 		"Whose time records carry: the producer's or the broker's."),
 	topicKey("min.cleanable.dirty.ratio", Double, "0.5", Between(0, 1), "log.cleaner.min.cleanable.ratio",
-		"The share of a log that must be uncompacted before it is compacted.").inertAlways(),
+		"The share of a log that must be uncompacted before it is compacted."),
 	topicKey("min.compaction.lag.ms", Long, "0", AtLeast(0), "log.cleaner.min.compaction.lag.ms",
-		"How long a record stays uncompacted at least.").inertAlways(),
+		"How long a record stays uncompacted at least."),
 	topicKey("min.insync.replicas", Int, "1", AtLeast(1), "min.insync.replicas",
 		"How many replicas must be in sync for a write with acks=all."),
 	topicKey("preallocate", Boolean, "false", nil, "log.preallocate",
@@ -159,11 +158,6 @@ func (k TopicKey) from(broker ...BrokerKey) TopicKey {
 
 func (k TopicKey) inertAlways() TopicKey {
 	k.Key = k.Inert()
-	return k
-}
-
-func (k TopicKey) inertWhen(inert func(string) bool) TopicKey {
-	k.inert = inert
 	return k
 }
 
@@ -240,6 +234,15 @@ func (t *Topic) Int64(name string, defaults map[string]string) int64 {
 		panic("image: " + name + " was accepted and is not a number: " + err.Error())
 	}
 	return n
+}
+
+// Float64 is the value in force of a setting that is a fraction.
+func (t *Topic) Float64(name string, defaults map[string]string) float64 {
+	f, err := strconv.ParseFloat(t.String(name, defaults), 64)
+	if err != nil {
+		panic("image: " + name + " was accepted and is not a number: " + err.Error())
+	}
+	return f
 }
 
 // Has tells whether a list in force contains an item.

@@ -932,8 +932,9 @@ func TestTopicKeyTable(t *testing.T) {
 		}
 	}
 	policy, _ := FindTopicKey("cleanup.policy")
-	if policy.Acts("compact") || policy.Acts("delete,compact") || !policy.Acts("delete") || !policy.Acts("") {
-		t.Error("which policies act")
+	preallocate, _ := FindTopicKey("preallocate")
+	if !policy.Acts("compact") || preallocate.Acts("true") || !preallocate.Acts("false") {
+		t.Error("which values act")
 	}
 }
 

@@ -34,7 +34,7 @@ type Key struct {
 	Doc     string
 
 	check func(string) error // nil: whatever the type allows
-	inert func(string) bool  // whether a value that was set does not act; nil: every value acts
+	inert bool               // a value that was set does not act
 }
 
 // NewKey is a setting that acts, of a type, with what is allowed beyond the type.
@@ -44,12 +44,12 @@ func NewKey(name string, typ KeyType, value string, check func(string) error, do
 
 // Inert is the setting as one that is accepted and shown, and does not act yet.
 func (k Key) Inert() Key {
-	k.inert = func(string) bool { return true }
+	k.inert = true
 	return k
 }
 
 // Acts tells whether setting the key to value makes a difference.
-func (k *Key) Acts(value string) bool { return value == k.Default || k.inert == nil || !k.inert(value) }
+func (k *Key) Acts(value string) bool { return value == k.Default || !k.inert }
 
 // Form is how a value is kept: without space around numbers and switches, which
 // Kafka's parser passes over, and switches in lower case.

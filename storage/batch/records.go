@@ -68,16 +68,9 @@ type RecordHeader struct {
 // Contents is Walk for those who look into records. It has them in memory, all at
 // once if they are compressed.
 func Contents(b []byte, h Header, visit func(Content) error) error {
-	plain := b[HeaderSize:]
-	if h.Codec() != None {
-		in, release, err := inflate(h.Codec(), plain)
-		if err == nil {
-			plain, err = io.ReadAll(in)
-			release()
-		}
-		if err != nil {
-			return &InvalidError{-1, fmt.Sprintf("its records cannot be decompressed: %v", err)}
-		}
+	plain, err := plainRecords(b, h)
+	if err != nil {
+		return err
 	}
 	rest := reader{b: plain}
 	return walkBytes(plain, h.Count, func(_ int32, r Record) error {
