@@ -113,7 +113,7 @@ func (l *Log) plan(now time.Time, cfg CompactConfig) (*pass, error) {
 	limit := min(cfg.Below, l.flushed)
 	for i := 0; i+1 < len(l.segments); i++ {
 		v := l.view(l.segments[i])
-		if v.next = l.segments[i+1].base; v.next > limit || v.seg.pin != nil {
+		if v.next = l.segments[i+1].base; v.next > limit {
 			break
 		}
 		p.segments = append(p.segments, v)

@@ -252,7 +252,7 @@ func (c *compactedLog) endOf(r Region) int64 {
 // there as after any other crash, and another pass does the rest.
 func TestCompactCrash(t *testing.T) {
 	crashes := 0
-	for seed := range seeds(t, 4) {
+	for seed := range seeds(t, 8) {
 		for at := 1 + int(seed%4); ; at += 4 {
 			mem := vfs.NewMem()
 			countdown := 0
@@ -277,7 +277,7 @@ func TestCompactCrash(t *testing.T) {
 				must(t, c.d.Checkpoint())
 			}
 			durable := c.l.EndOffset()
-			c.append(20)
+			c.append(5) // no more than are remembered of a producer
 			c.now = c.now.Add(2 * time.Hour)
 			countdown = at
 			c.compact(1 << 20)
