@@ -61,7 +61,7 @@ var modules = map[string]string{
 	"go.etcd.io/bbolt":                    "raftmeta/wal",
 	"google.golang.org/protobuf":          "raftmeta/quorum raftmeta/wal raftmeta/wal/memwal",
 	"github.com/benbjohnson/immutable":    "raftmeta/image",
-	"github.com/prometheus/client_golang": "broker broker/server broker/replica raftmeta raftmeta/transport",
+	"github.com/prometheus/client_golang": "broker broker/coordinator broker/server broker/replica raftmeta raftmeta/transport",
 	"github.com/spf13/cobra":              "cmd/streambus",
 	"github.com/klauspost/compress":       "storage/batch",
 	"github.com/pierrec/lz4/v4":           "storage/batch",
