@@ -18,7 +18,7 @@ const module = "github.com/streambus/streambus/"
 // layers says which packages of the module each package may import. A package
 // that is not here has no place yet.
 var layers = map[string]string{
-	"cmd/streambus":           "broker broker/adopt broker/config broker/history broker/inspect broker/replica storage/vfs",
+	"cmd/streambus":           "broker broker/adopt broker/config broker/history broker/inspect broker/replica protocol storage/vfs",
 	"broker":                  "broker/config broker/controller broker/coordinator broker/fetch broker/group broker/handler broker/history broker/peer broker/replica broker/server protocol raftmeta raftmeta/control raftmeta/follow raftmeta/image raftmeta/liveness raftmeta/quorum raftmeta/transport raftmeta/wal storage storage/vfs",
 	"broker/coordinator":      "broker/group broker/partition broker/replica protocol raftmeta/image storage/batch",
 	"broker/group":            "protocol",

@@ -142,7 +142,7 @@ func TestLagOfGroups(t *testing.T) {
 // Of more partitions of groups than a scrape should have it is said how many are left
 // out; a group that has series keeps them.
 func TestLagIsBounded(t *testing.T) {
-	n := startNodeWith(t, Disk{FS: vfs.NewMem(), RaftLog: memoryLog()}, map[string]string{"streambus.metrics.group.partitions": "4"})
+	n := startNodeWith(t, Disk{FS: vfs.NewMem(), RaftLog: memoryLog()}, map[string]string{"streambus.metrics.group.partitions": "4", "offsets.topic.num.partitions": "1"})
 	r := newRaw(t, n.addr())
 	createTopics(r, 2, "t")
 	r.coordinated(t, "m")
@@ -222,5 +222,44 @@ func TestLagAtAnotherBroker(t *testing.T) {
 			return fmt.Errorf("%v (%v) records", records, ok)
 		}
 		return nil
+	})
+}
+
+// The coordinator tells of its groups by their state, and counts what they do.
+func TestMetricsOfTheCoordinator(t *testing.T) {
+	n := startNodeWith(t, Disk{FS: vfs.NewMem(), RaftLog: memoryLog()}, map[string]string{"group.initial.rebalance.delay.ms": "0", "offsets.topic.num.partitions": "3"})
+	r := newRaw(t, n.addr())
+	createTopics(r, 1, "t")
+	const manager, coordinator = "kafka_coordinator_group_groupmetadatamanager_", "kafka_server_group_coordinator_metrics_"
+	n.scrape(t).are(map[string]float64{manager + "numgroups": 0, coordinator + `num_partitions{state="active"}`: 0})
+	r.coordinated(t, "g")
+	r.commits(t, "alone", "t", 0)
+	join := kmsg.NewPtrJoinGroupRequest()
+	join.Version, join.Group, join.SessionTimeoutMillis, join.RebalanceTimeoutMillis, join.ProtocolType = 3, "g", 30_000, 30_000, "consumer"
+	join.Protocols = []kmsg.JoinGroupRequestProtocol{{Name: "range"}}
+	joined := ask[*kmsg.JoinGroupResponse](r, join)
+	if joined.ErrorCode != 0 {
+		t.Fatal(protocol.ErrorCode(joined.ErrorCode))
+	}
+	n.scrape(t).are(map[string]float64{
+		manager + "numgroups": 2, manager + "numgroupscompletingrebalance": 1, manager + "numgroupsempty": 1, manager + "numgroupsstable": 0,
+		coordinator + "group_completed_rebalance_count": 0, `kafka_consumergroup_members{consumergroup="g"}`: 1,
+	})
+	sync := kmsg.NewPtrSyncGroupRequest()
+	sync.Version, sync.Group, sync.Generation, sync.MemberID = 2, "g", joined.Generation, joined.MemberID
+	if code := ask[*kmsg.SyncGroupResponse](r, sync).ErrorCode; code != 0 {
+		t.Fatal(protocol.ErrorCode(code))
+	}
+	refused := kmsg.NewPtrOffsetCommitRequest() // by somebody who is no member
+	refused.Version, refused.Group, refused.Generation = 8, "g", -1
+	refused.Topics = []kmsg.OffsetCommitRequestTopic{{Topic: "t", Partitions: []kmsg.OffsetCommitRequestTopicPartition{{Offset: 1}}}}
+	if code := ask[*kmsg.OffsetCommitResponse](r, refused).Topics[0].Partitions[0].ErrorCode; code == 0 {
+		t.Fatal("committed")
+	}
+	n.scrape(t).are(map[string]float64{
+		manager + "numgroupscompletingrebalance": 0, manager + "numgroupsempty": 1, manager + "numgroupsstable": 1, manager + "numgroupspreparingrebalance": 0,
+		manager + "numoffsets": 1, coordinator + "offset_commit_count": 1, coordinator + "group_completed_rebalance_count": 1,
+		coordinator + `num_partitions{state="active"}`: 3, coordinator + `num_partitions{state="loading"}`: 0, coordinator + `num_partitions{state="failed"}`: 0,
+		"streambus_group_load_seconds_count": 3,
 	})
 }
