@@ -550,7 +550,7 @@ func loaded(addrs []string, begun time.Time) ([]figure, error) {
 	for i := range left {
 		left[i] = manyGroup(i)
 	}
-	err := wait("all groups have a coordinator", func() bool {
+	err := waitFor(groupTime, "all groups have a coordinator", func() bool {
 		left = slices.DeleteFunc(left, func(group string) bool {
 			for _, addr := range addrs {
 				if _, err := coordinatorFrom(addr, group); err == nil {
@@ -586,37 +586,45 @@ func coordinatorLoads(b *bench) ([]figure, error) {
 	})
 }
 
-// coordinatorKilled takes the time without a commit when the process is gone that
-// coordinates a group. The client has its defaults.
-func coordinatorKilled(b *bench) ([]figure, error) {
-	on, err := b.onCluster()
-	if err != nil {
-		return nil, err
-	}
-	topic, err := on.topic(1, "")
-	if err != nil {
-		return nil, err
-	}
-	group := "group-of-" + topic
-	var times []time.Duration
-	for begun := time.Now(); len(times) < outagesInARow && time.Since(begun) < outagesTime; {
-		gap, err := on.commitGap(group, topic)
+// coordinatorEnds takes the time without a commit when the process is gone that
+// coordinates a group. With its defaults the client pauses for 250 ms before it finds
+// that nobody listens there, and for 500 ms before it asks who coordinates now; with
+// short pauses it is the brokers' time.
+func coordinatorEnds(client func(*bench) (*kgo.Client, error)) measure {
+	return func(b *bench) ([]figure, error) {
+		on, err := b.onCluster()
 		if err != nil {
 			return nil, err
 		}
-		times = append(times, gap)
+		topic, err := on.topic(1, "")
+		if err != nil {
+			return nil, err
+		}
+		group := "group-of-" + topic
+		var times []time.Duration
+		for begun := time.Now(); len(times) < outagesInARow && time.Since(begun) < outagesTime; {
+			cl, err := client(on)
+			if err != nil {
+				return nil, err
+			}
+			gap, err := on.commitGap(cl, group, topic)
+			cl.Close()
+			if err != nil {
+				return nil, err
+			}
+			times = append(times, gap)
+		}
+		slices.Sort(times)
+		return []figure{percentiles(times)[0], {"max ms", millis(times[len(times)-1])}, {howOften, float64(len(times))}}, nil
 	}
-	slices.Sort(times)
-	return []figure{percentiles(times)[0], {"max ms", millis(times[len(times)-1])}, {howOften, float64(len(times))}}, nil
 }
 
+func withDefaults(b *bench) (*kgo.Client, error) { return kgo.NewClient(seeds(b.nodes)) }
+
+func withShortPauses(b *bench) (*kgo.Client, error) { return b.client(seeds(b.nodes)) }
+
 // commitGap kills the coordinator of a group, which commits all the time.
-func (b *bench) commitGap(group, topic string) (longest time.Duration, err error) {
-	cl, err := kgo.NewClient(seeds(b.nodes))
-	if err != nil {
-		return 0, err
-	}
-	defer cl.Close()
+func (b *bench) commitGap(cl *kgo.Client, group, topic string) (longest time.Duration, err error) {
 	offset, admin := int64(0), kadm.NewClient(cl)
 	commit := func() error {
 		offset++
@@ -670,4 +678,23 @@ func (b *bench) offsetsInSync() error {
 		lacks := func(p kmsg.MetadataResponseTopicPartition) bool { return p.Leader < 0 || len(p.ISR) < clusterSize }
 		return err == nil && !slices.ContainsFunc(resp.Topics[0].Partitions, lacks)
 	})
+}
+
+// manyElsewhere takes the time from a kill of one of three coordinators to where all
+// groups go on that have a million committed offsets.
+func manyElsewhere(b *bench) ([]figure, error) {
+	on, err := b.onCluster()
+	if err != nil {
+		return nil, err
+	}
+	if err := on.commitMany(); err != nil {
+		return nil, err
+	}
+	gone := on.nodes[1]
+	begun := time.Now()
+	if err := gone.Kill(); err != nil {
+		return nil, err
+	}
+	figures, err := loaded([]string{on.nodes[0].Addr}, begun)
+	return figures[1:], errors.Join(err, startAgain(gone), on.offsetsInSync())
 }
