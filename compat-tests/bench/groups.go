@@ -75,7 +75,6 @@ func exchange[R kmsg.Response](w *wire, req kmsg.Request, version int16) (resp R
 
 // groupProtocol is how members are in a group.
 type groupProtocol struct {
-	name  string
 	enter func(*member) error                 // returns when the member has its assignment, and again after a change
 	beat  func(*member) (moved bool, _ error) // a heartbeat: moved is to enter again
 	leave func(*member) error
@@ -85,12 +84,11 @@ type groupProtocol struct {
 type member struct {
 	*wire
 	group, topic string
-	partitions   int32
 	id           string
 	generation   int32
 }
 
-var classic = groupProtocol{"classic", joinAndSync, heartbeat, leaveGroup}
+var classic = groupProtocol{joinAndSync, heartbeat, leaveGroup}
 
 // joinAndSync is one rebalance of the classic protocol, of a member of which another
 // assigns, or this one: a partition to each.
@@ -189,7 +187,7 @@ func (b *bench) gather(n int, p groupProtocol) (*crew, error) {
 			c.end()
 			return nil, err
 		}
-		c.members = append(c.members, &member{wire: w, group: group, topic: topic, partitions: int32(n)})
+		c.members = append(c.members, &member{wire: w, group: group, topic: topic})
 	}
 	for _, m := range c.members {
 		c.all.Go(func() {
@@ -499,7 +497,7 @@ func (b *bench) busy(n int, what string, connect func(i int) (*wire, func(*wire)
 	return append(percentiles(times), figure{what + "s/s", each / took.Seconds()}, figure{"broker CPU us per " + what, float64((after - before).Microseconds()) / each}), nil
 }
 
-// million has a million committed offsets, of a thousand groups.
+// A million committed offsets are those of a thousand groups.
 const (
 	manyGroups = 1000
 	ofAGroup   = 1000
