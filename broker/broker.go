@@ -154,7 +154,7 @@ func New(cfg *config.Config, disk Disk, log *slog.Logger) (_ *Broker, err error)
 			RetentionCheck:        cfg.Millis("offsets.retention.check.interval.ms"),
 		},
 		CommitTimeout: cfg.Millis("offsets.commit.timeout.ms"),
-	}, b.replicas, log)
+	}, b.replicas, log, b.metrics)
 	b.fetcher = fetch.New(int32(cfg.Number("fetch.max.bytes")), int(cfg.Number("max.incremental.fetch.session.cache.slots")), b.rackAware())
 	h := b.handlers()
 	if cfg.IsController() {

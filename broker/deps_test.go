@@ -18,7 +18,7 @@ const module = "github.com/streambus/streambus/"
 // layers says which packages of the module each package may import. A package
 // that is not here has no place yet.
 var layers = map[string]string{
-	"cmd/streambus":           "broker broker/adopt broker/config broker/history broker/inspect broker/replica storage/vfs",
+	"cmd/streambus":           "broker broker/adopt broker/config broker/history broker/inspect broker/replica protocol storage/vfs",
 	"broker":                  "broker/config broker/controller broker/coordinator broker/fetch broker/group broker/handler broker/history broker/peer broker/replica broker/server protocol raftmeta raftmeta/control raftmeta/follow raftmeta/image raftmeta/liveness raftmeta/quorum raftmeta/transport raftmeta/wal storage storage/vfs",
 	"broker/coordinator":      "broker/group broker/partition broker/replica protocol raftmeta/image storage/batch",
 	"broker/group":            "protocol",
@@ -61,7 +61,7 @@ var modules = map[string]string{
 	"go.etcd.io/bbolt":                    "raftmeta/wal",
 	"google.golang.org/protobuf":          "raftmeta/quorum raftmeta/wal raftmeta/wal/memwal",
 	"github.com/benbjohnson/immutable":    "raftmeta/image",
-	"github.com/prometheus/client_golang": "broker broker/server broker/replica raftmeta raftmeta/transport",
+	"github.com/prometheus/client_golang": "broker broker/coordinator broker/server broker/replica raftmeta raftmeta/transport",
 	"github.com/spf13/cobra":              "cmd/streambus",
 	"github.com/klauspost/compress":       "storage/batch",
 	"github.com/pierrec/lz4/v4":           "storage/batch",

@@ -149,7 +149,8 @@
 //	in-sync replicas          1,000 partitions in a request, one request at a time
 //	the history               128 MiB, streambus.history.retention.ms
 //	open files of logs        half of the limit, at most 8,192
-//	a scrape                  series of 1,000 topics and 1,000 partitions
+//	a scrape                  series of 1,000 topics and 1,000 partitions, and of
+//	                          streambus.metrics.group.partitions; 2 s of asking leaders
 //	the log                   a line per kind, peer and minute
 //
 // An idle connection has a goroutine and no buffer, some 3.5 KiB in all.
@@ -201,6 +202,12 @@
 // Metrics have the names of Apache Kafka's behind the JMX exporter, or of
 // kafka_exporter, where they mean the same (docs/metrics.md), and are computed at
 // the scrape. Only traffic is counted as it comes: one struct per topic in use.
+//
+// How far groups are behind is told by their coordinator, which has the offsets. The
+// leaders have the ends and the times: at a scrape it asks each once, by ListOffsets with
+// a tagged field of our own. A replica beside the coordinator would be asked for less,
+// and could be far behind itself; a loop in the background would ask also where nobody
+// scrapes, and tell what was so some time ago.
 //
 // A panic ends the process. What was acknowledged is on disk and comes back
 // with the next start; a process that goes on after an invariant broke could

@@ -34,6 +34,7 @@ type state struct {
 	replicas  *replica.Manager
 	dir       *storage.Dir
 	connLimit int
+	lags      *lags
 
 	descs []*prometheus.Desc
 
@@ -44,11 +45,12 @@ type state struct {
 
 	logSize, logSegments, logStart, logEnd                                                                       *prometheus.Desc
 	clusterReplicas, clusterISR, clusterUnderReplicated, clusterUnderMin, clusterAtMin                           *prometheus.Desc
+	groupOffset, groupOffsetSum, groupLag, groupLagSum, groupLagSeconds, groupMembers                            *prometheus.Desc
 	topicPartitions, currentOffset, oldestOffset, leader, replicasOf, inSync, preferred, exporterUnderReplicated *prometheus.Desc
 }
 
 func newState(b *Broker, connLimit int) *state {
-	s := &state{node: b.cfg.NodeID(), image: b.view.Image, active: b.activeController, replicas: b.replicas, dir: b.dir, connLimit: connLimit}
+	s := &state{node: b.cfg.NodeID(), image: b.view.Image, active: b.activeController, replicas: b.replicas, dir: b.dir, connLimit: connLimit, lags: newLags(b)}
 	desc := func(to **prometheus.Desc, name, help string, labels ...string) {
 		*to = prometheus.NewDesc(name, help, labels, nil)
 		s.descs = append(s.descs, *to)
@@ -73,7 +75,7 @@ func newState(b *Broker, connLimit int) *state {
 	desc(&s.brokers, "kafka_brokers", "Brokers of the cluster.")
 	desc(&s.lastApplied, "kafka_server_brokermetadatametrics_last_applied_record_offset", "The raft index of the metadata that this broker acts on.")
 
-	desc(&s.withoutSeries, "streambus_metrics_left_out", "Topics and partitions that have no series of their own since there are too many.", "of")
+	desc(&s.withoutSeries, "streambus_metrics_left_out", "Topics, partitions, groups and their partitions that have no series of their own since there are too many.", "of")
 	desc(&s.diskFree, "streambus_disk_free_bytes", "Free space on the disk of the data directory.")
 	desc(&s.diskTotal, "streambus_disk_total_bytes", "Size of the disk of the data directory.")
 	desc(&s.diskFailed, "streambus_disk_failed", "1 once the data directory has failed: it is closed until the next start.")
@@ -99,6 +101,14 @@ func newState(b *Broker, connLimit int) *state {
 	desc(&s.inSync, "kafka_topic_partition_in_sync_replica", "In-sync replicas; by the leader.", of...)
 	desc(&s.preferred, "kafka_topic_partition_leader_is_preferred", "1 where the first replica leads; by the leader.", of...)
 	desc(&s.exporterUnderReplicated, "kafka_topic_partition_under_replicated_partition", "1 with fewer in-sync replicas than replicas; by the leader.", of...)
+
+	group, ofGroup := "consumergroup", []string{"consumergroup", "topic", "partition"}
+	desc(&s.groupMembers, "kafka_consumergroup_members", "Members of the group; by its coordinator.", group)
+	desc(&s.groupOffset, "kafka_consumergroup_current_offset", "The group's committed offset; by its coordinator.", ofGroup...)
+	desc(&s.groupOffsetSum, "kafka_consumergroup_current_offset_sum", "The group's committed offsets of all partitions; by its coordinator.", group, "topic")
+	desc(&s.groupLag, "kafka_consumergroup_lag", "Records between the group's committed offset and the high watermark; by its coordinator.", ofGroup...)
+	desc(&s.groupLagSum, "kafka_consumergroup_lag_sum", "The same of all partitions; by its coordinator.", group, "topic")
+	desc(&s.groupLagSeconds, "kafka_consumergroup_lag_seconds", "How long ago the first record was written that the group has not committed, 0 if there is none; by its coordinator.", ofGroup...)
 	return s
 }
 
@@ -116,6 +126,7 @@ func (s *state) Collect(out chan<- prometheus.Metric) {
 		sc.topic(t)
 	}
 	sc.sums()
+	sc.groups()
 	sc.cluster()
 	sc.disk()
 }

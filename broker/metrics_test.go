@@ -287,6 +287,8 @@ func TestMetricsAreDocumented(t *testing.T) {
 	r := newRaw(t, n.addr())
 	createTopic(r, "t")
 	ask[*kmsg.ProduceResponse](r, produceRequest("nowhere", 0, 1, nil)) // errors appear when there are any
+	r.coordinated(t, "g")
+	r.commits(t, "g", "t", 0)
 	exported := n.scrape(t).families
 	page, err := os.Open("../docs/metrics.md")
 	if err != nil {

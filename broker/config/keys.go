@@ -63,6 +63,7 @@ var own = []Key{
 	readOnly(image.NewKey("streambus.disk.min.free.bytes", image.Long, "-1", image.AtLeast(-1), "Below so much free space records are refused; -1 stands for 1 GiB or 5 % of the disk, whichever is smaller.")),
 	readOnly(image.NewKey("streambus.scrub.bytes.per.second", image.Long, "4194304", image.AtLeast(0), "How fast old segments are read and checked in the background; 0 for not at all.")),
 	readOnly(image.NewKey("streambus.history.retention.ms", image.Long, "604800000", image.AtLeast(0), "How long it is kept what changed in the metadata, by whom, and because of what.")),
+	readOnly(image.NewKey("streambus.metrics.group.partitions", image.Int, "5000", image.AtLeast(0), "How many partitions that groups have committed offsets of have series of their own, by the coordinator of the groups. A group has all of its series or none.")),
 	readOnly(image.NewKey("num.partitions", image.Int, "1", image.Between(1, 10_000), "Partitions of a topic that is created without saying how many.")),
 	readOnly(image.NewKey("default.replication.factor", image.Int, "1", image.AtLeast(1), "Replicas of a topic that is created without saying how many.")),
 	readOnly(image.NewKey("auto.create.topics.enable", image.Boolean, "true", nil, "Whether a topic is created when a client asks for it.")),

@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/semaphore"
 
 	"github.com/streambus/streambus/broker/group"
@@ -48,6 +49,7 @@ type Manager struct {
 	replicas *replica.Manager
 	log      *slog.Logger
 	loading  *semaphore.Weighted
+	metrics  *metrics
 
 	mu     sync.RWMutex // guards the following
 	count  int32        // of partitions
@@ -56,8 +58,10 @@ type Manager struct {
 }
 
 // New makes a manager without shards: they come with the image.
-func New(cfg Config, replicas *replica.Manager, log *slog.Logger) *Manager {
-	return &Manager{cfg: cfg, replicas: replicas, log: log, loading: semaphore.NewWeighted(loads), shards: map[int32]*shard{}}
+func New(cfg Config, replicas *replica.Manager, log *slog.Logger, reg prometheus.Registerer) *Manager {
+	m := &Manager{cfg: cfg, replicas: replicas, log: log, loading: semaphore.NewWeighted(loads), shards: map[int32]*shard{}}
+	m.metrics = newMetrics(m, reg)
+	return m
 }
 
 // shard is one that is led here, in an epoch.
@@ -72,6 +76,8 @@ type shard struct {
 	core  *group.Shard
 	end   int64 // what was appended so far, which answers wait for
 	timer *time.Timer
+
+	completed int64 // rebalances that are counted
 }
 
 type state int
@@ -267,6 +273,10 @@ func (s *shard) carry(e group.Effects, now time.Time) (waits []wait) {
 			return s.finish(waits, now)
 		}
 	}
+	if n := s.core.Completed(); n != s.completed {
+		s.m.metrics.rebalances.Add(float64(n - s.completed))
+		s.completed = n
+	}
 	s.wake(e.Wake, now)
 	return waits
 }
@@ -316,6 +326,7 @@ func (s *shard) tick() {
 // load reads the log, up to where it ended when this broker began to lead: nobody
 // else appends.
 func (s *shard) load() {
+	led := time.Now()
 	if err := s.m.loading.Acquire(context.Background(), 1); err != nil {
 		return
 	}
@@ -335,6 +346,7 @@ func (s *shard) load() {
 	}
 	now := time.Now()
 	s.state, s.end = active, end
+	s.m.metrics.loadSeconds.Observe(now.Sub(led).Seconds())
 	waits := s.carry(s.core.Loaded(now), now)
 	s.mu.Unlock()
 	begin(waits)

@@ -401,6 +401,7 @@ func (s *Shard) assign(now time.Time, g *Group, req *kmsg.SyncGroupRequest) {
 	})
 	s.write([]Record{record}, func() {
 		g.become(Stable, now)
+		s.completed++
 		g.stored = true
 		g.each(func(m *member) {
 			m.assignment = assignments[m.id]

@@ -69,6 +69,8 @@ type Shard struct {
 	records []Record
 	then    []func()                   // what the records come to
 	refused []func(protocol.ErrorCode) // or the refusal of them
+
+	completed int64 // rebalances, see Completed
 }
 
 // New makes a shard that knows nothing. It learns by Replay, and serves from

@@ -219,12 +219,17 @@ func (b *Broker) offsetCommit(_ context.Context, r *protocol.Request, done func(
 	b.Groups.Step(req.Group, func(core *group.Shard, now time.Time, token any) group.Effects { return core.Commit(now, c, token) },
 		func(body any, code protocol.ErrorCode) {
 			codes, _ := body.([]protocol.ErrorCode)
+			kept := 0
 			for n, at := range rows {
 				row := &resp.Topics[at[0]].Partitions[at[1]]
 				if row.ErrorCode = int16(code); code == protocol.None {
 					row.ErrorCode = int16(codes[n])
 				}
+				if row.ErrorCode == 0 {
+					kept++
+				}
 			}
+			b.Groups.Committed(kept)
 			done(&protocol.Response{Body: resp})
 		})
 }

@@ -66,6 +66,7 @@ func (b *Broker) listOffsets(_ context.Context, r *protocol.Request, done func(*
 			}
 			if err == nil {
 				row.Offset, row.Timestamp, row.LeaderEpoch = at.Offset, at.Timestamp, at.Epoch
+				row.ErrorCode = int16(errorCode(b.written(img, t.Topic, &t.Partitions[j], row)))
 			}
 		}
 		if len(rt.Partitions) > 0 { // of which nothing is asked nothing is said
@@ -98,4 +99,24 @@ func (b *Broker) offset(img *image.Image, version int16, topic string, p *kmsg.L
 	default:
 		return replica.Nowhere, nil
 	}
+}
+
+// written answers when the records at some offsets were written, where a node or a
+// tool asks that of a partition beside its end (see protocol.PutWritten).
+func (b *Broker) written(img *image.Image, topic string, p *kmsg.ListOffsetsRequestTopicPartition, row *kmsg.ListOffsetsResponseTopicPartition) error {
+	offsets := protocol.ReadWritten(&p.UnknownTags)
+	if p.Timestamp != latest || offsets == nil {
+		return nil
+	}
+	rep, err := b.find(img, topic, image.UUID{}, false, p.Partition)
+	if err != nil {
+		return err
+	}
+	high, written, err := rep.Progress(offsets)
+	if err != nil {
+		return err
+	}
+	row.Offset = high
+	protocol.PutWritten(&row.UnknownTags, written)
+	return nil
 }

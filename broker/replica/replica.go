@@ -228,6 +228,31 @@ func (r *Replica) OffsetForTime(ts int64, leaderEpoch int32) (Position, error) {
 	})
 }
 
+// Progress is where consumers that have read up to some offsets stand: the end of what
+// they can see, and when the record at each offset was written, or the first one behind
+// it where there is none any more; -1 if there is none to see, or nobody knows.
+func (r *Replica) Progress(offsets []int64) (high int64, written []int64, err error) {
+	log, v, err := r.look(-1)
+	if err == nil && !v.current {
+		err = ErrOffsetNotAvailable
+	}
+	if err != nil {
+		return 0, nil, err
+	}
+	written = make([]int64, len(offsets))
+	for i, offset := range offsets {
+		written[i] = -1
+		if offset = max(offset, v.LogStart); offset >= v.HighWatermark {
+			continue
+		}
+		at, ok, err := log.Written(offset, v.HighWatermark)
+		if r.found(log, err); ok && err == nil {
+			written[i] = at
+		}
+	}
+	return v.HighWatermark, written, nil
+}
+
 // MaxTimestamp is the record with the largest timestamp, the first of several.
 func (r *Replica) MaxTimestamp(leaderEpoch int32) (Position, error) {
 	return r.search(leaderEpoch, (*storage.Log).MaxTimestamp)

@@ -7,10 +7,14 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/streambus/streambus/protocol"
 )
 
 func groupCommand() *cobra.Command {
@@ -78,7 +82,10 @@ type offsetsOfAGroup struct {
 	Committed int64  `json:"committed"` // -1: none
 	End       int64  `json:"end"`
 	Lag       int64  `json:"lag"` // records; -1: nobody knows
-	Member    string `json:"member,omitempty"`
+	// LagSeconds is how long ago the record at the committed offset was written; left
+	// out where nobody knows, as brokers of another kind do not.
+	LagSeconds *float64 `json:"lagSeconds,omitempty"`
+	Member     string   `json:"member,omitempty"`
 }
 
 func groupDescribe() *cobra.Command {
@@ -86,7 +93,7 @@ func groupDescribe() *cobra.Command {
 	var out output
 	cmd := &cobra.Command{
 		Use:   "describe GROUP...",
-		Short: "Describe groups: members, committed offsets, and how many records they have not read",
+		Short: "Describe groups: members, committed offsets, and how far behind they are, in records and in seconds",
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, names []string) error {
 			return r.withSession(cmd, func(ctx context.Context, s *session) error {
@@ -108,6 +115,9 @@ func groupDescribe() *cobra.Command {
 						continue
 					}
 					all = append(all, describeGroup(g))
+				}
+				if err := s.lagSeconds(ctx, all); err != nil {
+					errs = append(errs, err)
 				}
 				if len(all) > 0 {
 					errs = append(errs, out.print(cmd.OutOrStdout(), all, func(w io.Writer) {
@@ -144,6 +154,65 @@ func describeGroup(g kadm.DescribedGroupLag) groupDescription {
 	return d
 }
 
+// lagSeconds asks the leaders when the records were written that groups come to next.
+func (s *session) lagSeconds(ctx context.Context, groups []groupDescription) error {
+	type place struct {
+		topic     string
+		partition int32
+	}
+	behind := map[place][]*offsetsOfAGroup{}
+	for i := range groups {
+		for j := range groups[i].Offsets {
+			o := &groups[i].Offsets[j]
+			if o.Lag == 0 {
+				o.LagSeconds = new(float64)
+			} else if o.Lag > 0 && o.Committed >= 0 {
+				at := place{o.Topic, o.Partition}
+				behind[at] = append(behind[at], o)
+			}
+		}
+	}
+	if len(behind) == 0 {
+		return nil
+	}
+	req := kmsg.NewPtrListOffsetsRequest()
+	req.ReplicaID = -1
+	for at, rows := range behind {
+		offsets := make([]int64, len(rows))
+		for i, o := range rows {
+			offsets[i] = o.Committed
+		}
+		p := kmsg.NewListOffsetsRequestTopicPartition()
+		p.Partition, p.Timestamp = at.partition, -1
+		protocol.PutWritten(&p.UnknownTags, offsets)
+		t := kmsg.NewListOffsetsRequestTopic()
+		t.Topic, t.Partitions = at.topic, append(t.Partitions, p)
+		req.Topics = append(req.Topics, t)
+	}
+	resp, err := req.RequestWith(ctx, s.client)
+	if err != nil {
+		return s.failed("asking how long groups are behind", err)
+	}
+	now := time.Now()
+	for _, t := range resp.Topics {
+		for i := range t.Partitions {
+			p := &t.Partitions[i]
+			rows := behind[place{t.Topic, p.Partition}]
+			written := protocol.ReadWritten(&p.UnknownTags)
+			if len(written) != len(rows) {
+				continue
+			}
+			for i, o := range rows {
+				if written[i] >= 0 {
+					seconds := max(0, now.Sub(time.UnixMilli(written[i])).Seconds())
+					o.LagSeconds = &seconds
+				}
+			}
+		}
+	}
+	return nil
+}
+
 func (g groupDescription) text(w io.Writer) {
 	fmt.Fprintf(w, "group:\t%s\nstate:\t%s\ncoordinator:\t%d\n", g.Group, g.State, g.Coordinator)
 	if g.Protocol != "" {
@@ -157,9 +226,13 @@ func (g groupDescription) text(w io.Writer) {
 		}
 	}
 	if len(g.Offsets) > 0 {
-		fmt.Fprintln(w, "\nTOPIC\tPARTITION\tCOMMITTED\tEND\tLAG\tMEMBER")
+		fmt.Fprintln(w, "\nTOPIC\tPARTITION\tCOMMITTED\tEND\tLAG\tSECONDS\tMEMBER")
 		for _, o := range g.Offsets {
-			fmt.Fprintf(w, "%s\t%d\t%s\t%d\t%s\t%s\n", o.Topic, o.Partition, known(o.Committed), o.End, known(o.Lag), o.Member)
+			seconds := int64(-1)
+			if o.LagSeconds != nil {
+				seconds = int64(*o.LagSeconds)
+			}
+			fmt.Fprintf(w, "%s\t%d\t%s\t%d\t%s\t%s\t%s\n", o.Topic, o.Partition, known(o.Committed), o.End, known(o.Lag), known(seconds), o.Member)
 		}
 	}
 }

@@ -18,7 +18,9 @@ func TestGroups(t *testing.T) {
 		t.Errorf("none: %q", out)
 	}
 	b.must(t, "", "topic", "create", "orders", "--partitions", "1")
+	producing := time.Now()
 	b.must(t, "1\n2\n3\n4\n", "produce", "orders")
+	produced := time.Now()
 	client, err := kgo.NewClient(kgo.SeedBrokers(b.address), kgo.ConsumerGroup("billing"), kgo.ConsumeTopics("orders"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.DisableAutoCommit())
 	if err != nil {
 		t.Fatal(err)
@@ -31,6 +33,7 @@ func TestGroups(t *testing.T) {
 		t.Fatalf("%d records, %v", len(records), err)
 	}
 	n := int64(len(records))
+	asked := time.Now()
 	var described []groupDescription
 	if err := json.Unmarshal([]byte(b.must(t, "", "group", "describe", "billing", "-o", "json")), &described); err != nil {
 		t.Fatal(err)
@@ -38,6 +41,9 @@ func TestGroups(t *testing.T) {
 	d := described[0]
 	if d.State != "Stable" || len(d.Members) != 1 || len(d.Offsets) != 1 || d.Offsets[0].Committed != n || d.Offsets[0].End != 4 || d.Lag != 4-n {
 		t.Errorf("described: %+v", d)
+	}
+	if s := d.Offsets[0].LagSeconds; s == nil || *s < asked.Sub(produced).Seconds() || *s > time.Since(producing).Seconds()+0.001 {
+		t.Errorf("behind for %v s, produced %v before it was asked", s, asked.Sub(produced))
 	}
 	r := b.tool(t, "", "group", "delete", "billing")
 	if r.code != 1 || !strings.Contains(r.errs, "has members") {
@@ -56,7 +62,7 @@ func TestGroups(t *testing.T) {
 		t.Errorf("reset: %q", out)
 	}
 	out := b.must(t, "", "group", "describe", "billing")
-	if !strings.Contains(out, "state:        Empty\n") || !strings.Contains(out, "lag:          1\n") || !strings.Contains(out, "orders  0          3          4    1") {
+	if !strings.Contains(out, "state:        Empty\n") || !strings.Contains(out, "lag:          1\n") || !strings.Contains(out, "orders  0          3          4    1    ") || !strings.Contains(out, "LAG  SECONDS") {
 		t.Errorf("described:\n%s", out)
 	}
 	if out := b.must(t, "", "group", "list"); out != "GROUP    STATE  COORDINATOR\nbilling  Empty  1\n" {

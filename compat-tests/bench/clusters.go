@@ -25,6 +25,9 @@ var clusterContests = []contest{
 	{name: "3 replicas, kill -9 of a leader", measure: leaderEnds(false, killed), rare: true},
 	{name: "3 replicas, orderly stop of a leader", measure: leaderEnds(false, stopped), rare: true},
 	{name: "3 replicas, pause of a leader, its session 9 s", measure: leaderEnds(false, paused), rare: true},
+	{name: "3 nodes, kill -9 of a coordinator, client's defaults", measure: coordinatorEnds(withDefaults), rare: true},
+	{name: "3 nodes, kill -9 of a coordinator, short pauses", measure: coordinatorEnds(withShortPauses), rare: true},
+	{name: "3 nodes, 10^6 committed offsets, kill -9 of a coordinator", measure: manyElsewhere, rare: true},
 	{name: "3 replicas, a follower returns", measure: followerReturns, rare: true},
 }
 

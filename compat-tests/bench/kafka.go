@@ -111,6 +111,13 @@ var contests = []contest{
 		"p99 ms": {atMost(.5)}}},
 	{name: "end to end at 500/s", measure: endToEnd(500, ""), goals: map[string]goals{
 		"p50 ms": {atMost(1.1)}, "p99 ms": {atMost(.4)}}},
+	{name: "group of 10 members, classic", measure: members(10, classic)},
+	{name: "group of 100 members, classic", measure: members(100, classic)},
+	{name: "group of 1000 members, classic", measure: members(1000, classic), rare: true},
+	{name: "offset commits, 1 group", measure: commits(1)},
+	{name: "offset commits, 64 groups", measure: commits(64)},
+	{name: "heartbeats, group of 64, classic", measure: heartbeats(64, classic)},
+	{name: "10^6 committed offsets, start after kill -9", measure: coordinatorLoads, rare: true},
 	{name: "1000 new partitions", measure: sweeps(1000, ""), together: watchedLast, goals: map[string]goals{
 		createdAndSwept: {atMost(.03)}, laterSweeps: {atMost(1), atMost(.05)}, watchedCPU: {atMost(.1)}}},
 	{name: "loaded", measure: resident, goals: map[string]goals{"MB anonymous": {atMost(.15)}}},
@@ -341,6 +348,9 @@ func (b *bench) deleteTopics() error {
 	}
 	req := kmsg.NewPtrDeleteTopicsRequest()
 	for _, t := range all.Topics {
+		if t.IsInternal {
+			continue
+		}
 		req.TopicNames = append(req.TopicNames, *t.Topic)
 		d := kmsg.NewDeleteTopicsRequestTopic()
 		d.Topic = t.Topic

@@ -106,13 +106,15 @@ func (s *stream) whole() error {
 }
 
 // wait asks until something is so.
-func wait(what string, holds func() bool) error {
-	for begun := time.Now(); time.Since(begun) < leaderTime; time.Sleep(5 * time.Millisecond) {
+func wait(what string, holds func() bool) error { return waitFor(leaderTime, what, holds) }
+
+func waitFor(patience time.Duration, what string, holds func() bool) error {
+	for begun := time.Now(); time.Since(begun) < patience; time.Sleep(5 * time.Millisecond) {
 		if holds() {
 			return nil
 		}
 	}
-	return fmt.Errorf("after %v it is not so that %s", leaderTime, what)
+	return fmt.Errorf("after %v it is not so that %s", patience, what)
 }
 
 // led is a partition that a node leads.
