@@ -16,10 +16,12 @@ func id(name string) Topic {
 	return t
 }
 
+func name(t Topic) string { return strings.TrimRight(string(t[:]), "\x00") }
+
 func subscribed(names string) map[Topic]bool {
 	topics := map[Topic]bool{}
-	for _, name := range strings.Fields(names) {
-		topics[id(name)] = true
+	for _, f := range strings.Fields(names) {
+		topics[id(f)] = true
 	}
 	return topics
 }
@@ -28,11 +30,11 @@ func subscribed(names string) map[Topic]bool {
 func assigned(text string) Assignment {
 	a := Assignment{}
 	for _, f := range strings.Fields(text) {
-		name, parts, _ := strings.Cut(f, ":")
+		topic, parts, _ := strings.Cut(f, ":")
 		for _, p := range strings.Split(parts, ",") {
 			var n int32
 			fmt.Sscan(p, &n)
-			a[id(name)] = append(a[id(name)], n)
+			a[id(topic)] = append(a[id(topic)], n)
 		}
 	}
 	return a
@@ -42,7 +44,7 @@ func format(a Assignment) string {
 	var out []string
 	for t, parts := range a {
 		text := strings.ReplaceAll(strings.Trim(fmt.Sprint(parts), "[]"), " ", ",")
-		out = append(out, strings.TrimRight(string(t[:]), "\x00")+":"+text)
+		out = append(out, name(t)+":"+text)
 	}
 	slices.Sort(out)
 	return strings.Join(out, " ")
@@ -152,11 +154,18 @@ func TestFalseIsNotSubscribed(t *testing.T) {
 		{ID: "2", Topics: map[Topic]bool{id("a"): true, id("b"): true}},
 	}
 	partitions := map[Topic]int32{id("a"): 2, id("b"): 2}
-	if got, want := formats(Uniform(members, partitions)), []string{"a:0,1", "b:0,1"}; !slices.Equal(got, want) {
-		t.Errorf("uniform: got %q, want %q", got, want)
-	}
-	if got, want := formats(Range(members, partitions)), []string{"a:0", "a:1 b:0,1"}; !slices.Equal(got, want) {
-		t.Errorf("range: got %q, want %q", got, want)
+	uniform, ranges := []string{"a:0,1", "b:0,1"}, []string{"a:0", "a:1 b:0,1"}
+	for range 2 {
+		if got := formats(Uniform(members, partitions)); !slices.Equal(got, uniform) {
+			t.Errorf("uniform: got %q, want %q", got, uniform)
+		}
+		if got := formats(Range(members, partitions)); !slices.Equal(got, ranges) {
+			t.Errorf("range: got %q, want %q", got, ranges)
+		}
+		for _, s := range [][]string{uniform, ranges} {
+			slices.Reverse(s)
+		}
+		slices.Reverse(members)
 	}
 }
 
@@ -261,17 +270,20 @@ func whole(w *world, now []Assignment) error {
 		return fmt.Errorf("%d assignments of %d members", len(now), len(w.members))
 	}
 	type slot struct {
-		t Topic
-		p int32
+		topic string
+		p     int32
 	}
 	owners := map[slot]int{}
 	for i, m := range w.members {
 		for t, parts := range now[i] {
 			if len(parts) == 0 || !slices.IsSorted(parts) || !m.Topics[t] {
-				return fmt.Errorf("%s has %v of %s, subscribed %v", m.ID, parts, t, m.Topics[t])
+				return fmt.Errorf("%s has %v of %s, subscribed %v", m.ID, parts, name(t), m.Topics[t])
+			}
+			if cap(parts) > len(parts) {
+				return fmt.Errorf("%s has %v of %s, and an append to it would write over others", m.ID, parts, name(t))
 			}
 			for _, p := range parts {
-				owners[slot{t, p}]++
+				owners[slot{name(t), p}]++
 			}
 		}
 	}
@@ -279,7 +291,7 @@ func whole(w *world, now []Assignment) error {
 	for _, m := range w.members {
 		for t := range m.Topics {
 			for p := range w.partitions[t] {
-				want[slot{t, p}] = 1
+				want[slot{name(t), p}] = 1
 			}
 		}
 	}
@@ -377,7 +389,7 @@ func TestUniformOfManySubscriptions(t *testing.T) {
 				for j, to := range now {
 					if w.members[j].Topics[topic] && size(from)-size(to) >= 2 {
 						return fmt.Errorf("%s has %d, %s has %d and would take one of %s",
-							w.members[i].ID, size(from), w.members[j].ID, size(to), topic)
+							w.members[i].ID, size(from), w.members[j].ID, size(to), name(topic))
 					}
 				}
 			}
@@ -391,11 +403,11 @@ func TestRangeOfManySubscriptions(t *testing.T) {
 		for i := range now {
 			for a, parts := range now[i] {
 				if int(parts[len(parts)-1]-parts[0]) != len(parts)-1 {
-					return fmt.Errorf("%s has %v of %s", w.members[i].ID, parts, a)
+					return fmt.Errorf("%s has %v of %s", w.members[i].ID, parts, name(a))
 				}
 				for b := range w.partitions {
 					if w.partitions[a] == w.partitions[b] && sameSubscribers(w, a, b) && !slices.Equal(parts, now[i][b]) {
-						return fmt.Errorf("%s has %v of %s and %v of %s", w.members[i].ID, parts, a, now[i][b], b)
+						return fmt.Errorf("%s has %v of %s and %v of %s", w.members[i].ID, parts, name(a), now[i][b], name(b))
 					}
 				}
 			}
@@ -447,11 +459,11 @@ func bench(topics int, subscribes func(m, t int) bool) ([]Member, map[Topic]int3
 		members[m] = Member{ID: fmt.Sprintf("member-%04d", m), Topics: map[Topic]bool{}}
 	}
 	for t := range topics {
-		name := id(fmt.Sprint("topic", t))
-		partitions[name] = int32(10000 / topics)
+		topic := id(fmt.Sprint("topic", t))
+		partitions[topic] = int32(10000 / topics)
 		for m := range members {
 			if subscribes(m, t) {
-				members[m].Topics[name] = true
+				members[m].Topics[topic] = true
 			}
 		}
 	}
