@@ -22,6 +22,7 @@ var layers = map[string]string{
 	"broker":                  "broker/config broker/controller broker/coordinator broker/fetch broker/group broker/handler broker/history broker/peer broker/replica broker/server protocol raftmeta raftmeta/control raftmeta/follow raftmeta/image raftmeta/liveness raftmeta/quorum raftmeta/transport raftmeta/wal storage storage/vfs",
 	"broker/coordinator":      "broker/group broker/partition broker/replica protocol raftmeta/image storage/batch",
 	"broker/group":            "protocol",
+	"broker/group/assign":     "",
 	"broker/controller":       "broker/peer protocol raftmeta raftmeta/control raftmeta/transport",
 	"broker/history":          "raftmeta/image storage/vfs",
 	"broker/server":           "protocol",
@@ -73,7 +74,7 @@ var modules = map[string]string{
 }
 
 // cores have no clock, goroutine, channel, lock, file, socket or random source.
-var cores = []string{"broker/group", "broker/partition", "raftmeta/office", "raftmeta/quorum", "raftmeta/follow", "raftmeta/control", "raftmeta/liveness", "raftmeta/image"}
+var cores = []string{"broker/group", "broker/group/assign", "broker/partition", "raftmeta/office", "raftmeta/quorum", "raftmeta/follow", "raftmeta/control", "raftmeta/liveness", "raftmeta/image"}
 
 // quiet packages start no goroutine and set no timer: their callers own loops.
 var quiet = []string{"storage"}

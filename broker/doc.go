@@ -13,6 +13,7 @@
 //	  peer              client to another node; finds the active controller, asks again
 //	  coordinator       runs the shards of groups on the partitions that are led here
 //	  group       pure  members of consumer groups, rebalances, committed offsets
+//	    assign    pure  which member gets which partitions: uniform and range
 //	  fetch             sessions, passes of reads, waiting, the answer by hand
 //	  replica           shell: logs, flusher, fetchers, ISR changes, retention, scrub
 //	  partition   pure  one partition as leader or follower: epochs, ISR, watermark, cuts
