@@ -96,31 +96,52 @@ func (w *world) churn() {
 		return
 	}
 	c := mine[w.members.IntN(len(mine))]
+	c.commitsLate()
 	switch {
-	case n < 6:
+	case n < 5:
 		w.stats["consumers that left"]++
 		w.tell("%s leaves", c.name)
 		c.end()
 		c.member.leave()
-	case n < 8:
+	case n < 7:
 		w.stats["consumers that vanished"]++
 		w.tell("%s vanishes", c.name)
 		c.end()
-		if len(c.owns) > 0 {
-			// It was only slow, and what it was about to send goes out at last.
-			w.clients.in(time.Duration(w.members.Int64N(8*sec)), "late commit", func() { c.commit(c.owns[w.members.IntN(len(c.owns))]) })
+	case n < 8:
+		w.stats["consumers that all vanished"]++
+		w.tell("all of %s vanish", g.name)
+		for _, c := range mine {
+			c.end()
 		}
 	default:
 		c.stalls = w.now + w.members.Int64N(10*sec)
 		w.stats["consumers that stalled"]++
 		w.tell("%s stalls for %.1f s", c.name, float64(c.stalls-w.now)/1e9)
-		w.clients.in(time.Duration(c.stalls-w.now), "late commit", func() {
-			if !c.asking && len(c.owns) > 0 && !c.gone {
-				c.commit(c.owns[w.members.IntN(len(c.owns))])
-			}
-		})
 	}
 }
+
+// commitsLate has a commit go out some time later that the consumer makes now.
+func (c *consumer) commitsLate() {
+	if len(c.owns) == 0 {
+		return
+	}
+	id, generation := c.member.stamp()
+	x := &consumer{w: c.w, group: c.group, name: c.name + " late", member: late{id, generation}, gone: true}
+	index := c.owns[c.w.members.IntN(len(c.owns))]
+	c.w.clients.in(time.Duration(c.w.members.Int64N(8*sec)), "late commit", func() { x.commit(index) })
+}
+
+// late is a member of which nothing is left but a commit.
+type late struct {
+	id         string
+	generation int32
+}
+
+func (late) next() bool               { return false }
+func (late) beat()                    {}
+func (late) leave()                   {}
+func (m late) stamp() (string, int32) { return m.id, m.generation }
+func (late) hears(protocol.ErrorCode) {}
 
 func (c *consumer) end() {
 	c.try++
