@@ -32,6 +32,7 @@ type consumer struct {
 	asking bool
 	stalls int64 // until
 	gone   bool
+	beaten int64 // when it said last that it lives
 	kept   int64 // when a commit was acknowledged last
 }
 
@@ -160,12 +161,13 @@ func (c *consumer) turn() {
 		return
 	}
 	switch n := w.members.IntN(10); {
+	case w.now-c.beaten > c.group.session/4:
+		c.beaten = w.now
+		c.member.beat()
 	case n < 3 && len(c.owns) > 0 && !w.still:
 		c.commit(c.owns[w.members.IntN(len(c.owns))])
-	case n < 5:
+	case n < 6:
 		c.fetch()
-	default:
-		c.member.beat()
 	}
 }
 
@@ -228,8 +230,12 @@ func (c *consumer) commit(index int32) {
 		c.group.commits(q, index, x, now)
 		return core.Commit(now, req, q)
 	}, func(q *asked, body any) {
-		if body.([]protocol.ErrorCode)[0] == protocol.None {
+		switch body.([]protocol.ErrorCode)[0] {
+		case protocol.None:
 			c.group.committed(q, index, x)
+		case protocol.NotCoordinator: // its disk has failed, perhaps
+		default:
+			c.group.refused(index, x)
 		}
 	}, func(body any, code protocol.ErrorCode) {
 		if code == protocol.None {

@@ -13,6 +13,8 @@ import (
 //	     and commits nothing any more
 //	I24  a partition has one owner in a generation, and while a member has one that it
 //	     did not give up, no other gets it
+//	I25  an answer leaves when everything is committed that was in the log when it was
+//	     asked for
 //
 // A coordinator that was deposed and does not know it may show what was, as in Apache
 // Kafka: what such a one says, but for what it acknowledges, counts for nothing.
@@ -178,6 +180,9 @@ func (g *groupTruth) commits(q *asked, index int32, x *commit, now time.Time) {
 	x.arrived, x.written = q.arrived, now.UnixMilli()
 	p.commits[x.offset], p.last = x, x
 }
+
+// refused is told of a commit that is in no log.
+func (g *groupTruth) refused(index int32, x *commit) { delete(g.parts[index].commits, x.offset) }
 
 // committed looks at a commit that is acknowledged.
 func (g *groupTruth) committed(q *asked, index int32, x *commit) {

@@ -40,7 +40,8 @@ type coordinator struct {
 // asked is a request that has come to a coordinator.
 type asked struct {
 	arrived int64
-	current bool // nobody else could be the coordinator then
+	end     int64 // of the log then
+	current bool  // nobody else could be the coordinator then
 	// incarnation and generation are the newest of the group that was assigned by then.
 	incarnation int
 	generation  int32
@@ -125,7 +126,7 @@ func (b *broker) coordinate(at place, q *asked, do func(core *group.Shard, now t
 		q.answer(q, nil, protocol.NotCoordinator)
 		return
 	}
-	q.arrived = b.w.now
+	q.arrived, q.end = b.w.now, c.r.log.EndOffset()
 	t, _ := b.w.oracle.img.Topic(groupsTopic)
 	p, _ := t.Partition(at.index)
 	q.current = p.LeaderEpoch == c.term.Epoch()
@@ -147,7 +148,7 @@ func (c *coordinator) hold(o group.Outcome) {
 		done := func(err error) {
 			if !over {
 				over = true
-				leave(h.Replies, waitCode(err))
+				c.leave(h.Replies, waitCode(err))
 			}
 		}
 		if err := c.r.part.CheckLeader(c.term.Epoch()); err != nil {
@@ -159,7 +160,7 @@ func (c *coordinator) hold(o group.Outcome) {
 			c.b.in(commitTimeout, "commit time-out", func() { done(errTimedOut) })
 		}
 	}
-	leave(o.Replies, protocol.None)
+	c.leave(o.Replies, protocol.NotCoordinator)
 	if o.Wake.IsZero() {
 		return
 	}
@@ -173,9 +174,13 @@ func (c *coordinator) hold(o group.Outcome) {
 	})
 }
 
-func leave(replies []group.Reply, code protocol.ErrorCode) {
+// leave lets answers go. What they rest on is committed, or they come with an error.
+func (c *coordinator) leave(replies []group.Reply, code protocol.ErrorCode) {
 	for _, r := range replies {
 		q := r.Token.(*asked)
+		if hw := c.r.part.HighWatermark(); code == protocol.None && hw < q.end {
+			c.b.w.broken("I25: %s answers when %s is acknowledged to %d, and the answer rests on what ended at %d", c.b.name, c.r.name, hw, q.end)
+		}
 		q.answer(q, r.Body, code)
 	}
 }
