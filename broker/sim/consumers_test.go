@@ -45,9 +45,25 @@ type membership interface {
 	// leave tells that it goes.
 	leave()
 	// stamp is what commits go with.
-	stamp() (member string, generation int32)
+	stamp() stamp
 	// hears takes an error that a commit came to.
 	hears(code protocol.ErrorCode)
+}
+
+// stamp says of a member who it is.
+type stamp struct {
+	id         string
+	instance   *string
+	generation int32
+}
+
+// owner is who partitions are of: a process that begins in the place of another has
+// those that the other had.
+func (s stamp) owner() string {
+	if s.instance != nil {
+		return *s.instance
+	}
+	return s.id
 }
 
 // consume begins with the groups.
@@ -68,7 +84,11 @@ func (w *world) consume() {
 func (w *world) join(g *groupTruth) {
 	g.joined++
 	c := &consumer{w: w, group: g, name: fmt.Sprintf("%s.%d", g.name, g.joined)}
-	c.member = &classic{c: c, generation: -1}
+	m := &classic{c: c, generation: -1}
+	if w.members.IntN(3) == 0 { // perhaps while another process has it
+		m.instance = kmsg.StringPtr(fmt.Sprint("instance", w.members.IntN(3)))
+	}
+	c.member = m
 	w.consumers = append(w.consumers, c)
 	w.stats["consumers"]++
 	w.tell("%s begins", c.name)
@@ -92,6 +112,9 @@ func (w *world) churn() {
 	if n < 4 && len(mine) < maxConsumers {
 		w.join(g)
 		return
+	}
+	if len(mine) == 0 || n == 9 && w.members.IntN(4) == 0 {
+		(&consumer{w: w, group: g, name: "administrator", member: late{}, gone: true}).deletes()
 	}
 	if len(mine) == 0 {
 		return
@@ -126,22 +149,18 @@ func (c *consumer) commitsLate() {
 	if len(c.owns) == 0 {
 		return
 	}
-	id, generation := c.member.stamp()
-	x := &consumer{w: c.w, group: c.group, name: c.name + " late", member: late{id, generation}, gone: true}
+	x := &consumer{w: c.w, group: c.group, name: c.name + " late", member: late{c.member.stamp()}, gone: true}
 	index := c.owns[c.w.members.IntN(len(c.owns))]
 	c.w.clients.in(time.Duration(c.w.members.Int64N(8*sec)), "late commit", func() { x.commit(index) })
 }
 
 // late is a member of which nothing is left but a commit.
-type late struct {
-	id         string
-	generation int32
-}
+type late struct{ is stamp }
 
 func (late) next() bool               { return false }
 func (late) beat()                    {}
 func (late) leave()                   {}
-func (m late) stamp() (string, int32) { return m.id, m.generation }
+func (m late) stamp() stamp           { return m.is }
 func (late) hears(protocol.ErrorCode) {}
 
 func (c *consumer) end() {
@@ -219,11 +238,11 @@ const patience = 2 * time.Second
 // commit commits an offset of a partition, greater than all before.
 func (c *consumer) commit(index int32) {
 	w := c.w
-	id, generation := c.member.stamp()
+	is := c.member.stamp()
 	w.offsets++
-	x := &commit{by: c, offset: w.offsets, generation: generation}
+	x := &commit{by: c, offset: w.offsets, generation: is.generation}
 	req := &group.Commit{
-		Group: c.group.name, Member: id, Generation: generation, Version: 8, Keep: -1,
+		Group: c.group.name, Member: is.id, Instance: is.instance, Generation: is.generation, Version: 8, Keep: -1,
 		Offsets: []group.CommitOffset{{Topic: consumed, Partition: index, Offset: x.offset, Epoch: -1}},
 	}
 	c.ask("commit", patience, func(q *asked, core *group.Shard, now time.Time) group.Effects {
@@ -271,6 +290,20 @@ func (c *consumer) fetch() {
 	}, func(any, protocol.ErrorCode) {})
 }
 
+// deletes has the group removed with its offsets, which is refused while somebody is
+// in it.
+func (c *consumer) deletes() {
+	var x *commit
+	c.ask("delete", patience, func(q *asked, core *group.Shard, now time.Time) group.Effects {
+		x = c.group.deletes(q)
+		return core.Delete(now, c.group.name, q)
+	}, func(q *asked, body any) {
+		if body.(protocol.ErrorCode) == protocol.None {
+			c.group.isDeleted(q, x)
+		}
+	}, func(any, protocol.ErrorCode) {})
+}
+
 func (c *consumer) has(partition int32) bool { return slices.Contains(c.owns, partition) }
 
 // classic is a member of the protocol in which the members share out partitions: one
@@ -278,12 +311,13 @@ func (c *consumer) has(partition int32) bool { return slices.Contains(c.owns, pa
 type classic struct {
 	c          *consumer
 	id         string
+	instance   *string
 	generation int32
 	joined     bool
 	unique     int
 }
 
-func (m *classic) stamp() (string, int32) { return m.id, m.generation }
+func (m *classic) stamp() stamp { return stamp{m.id, m.instance, m.generation} }
 
 func (m *classic) next() bool {
 	if m.joined {
@@ -303,6 +337,9 @@ func (m *classic) hears(code protocol.ErrorCode) {
 		fallthrough
 	case protocol.IllegalGeneration:
 		m.generation, m.joined, m.c.owns = -1, false, nil
+	case protocol.FencedInstanceID:
+		m.c.w.stats["consumers whose instance began anew"]++
+		m.c.end()
 	default:
 		m.c.w.broken("%s hears %s", m.c.name, code)
 	}
@@ -326,15 +363,21 @@ func (m *classic) join() {
 		says.OwnedPartitions = []kmsg.ConsumerMemberMetadataOwnedPartition{{Topic: consumed, Partitions: c.owns}}
 	}
 	req := kmsg.NewPtrJoinGroupRequest()
-	req.Version, req.Group, req.MemberID, req.ProtocolType = 9, g.name, m.id, "consumer"
+	req.Version, req.Group, req.MemberID, req.InstanceID, req.ProtocolType = 9, g.name, m.id, m.instance, "consumer"
 	req.SessionTimeoutMillis, req.RebalanceTimeoutMillis = int32(g.session/ms), int32(g.rebalance/ms)
 	req.Protocols = []kmsg.JoinGroupRequestProtocol{{Name: m.protocol(), Metadata: says.AppendTo(nil)}}
 	m.unique++
-	who := group.Client{ID: c.name, Host: "/", Unique: fmt.Sprint(m.unique)}
+	who := group.Client{ID: c.name, Host: "/", Unique: fmt.Sprintf("%s-%d", c.name, m.unique)}
 	c.ask("join", time.Duration(g.rebalance)+time.Second, func(q *asked, core *group.Shard, now time.Time) group.Effects {
+		if m.instance != nil && m.id == "" {
+			g.begins(*m.instance)
+		}
 		return core.Join(now, req, who, q)
 	}, func(q *asked, body any) {
 		if r := body.(*kmsg.JoinGroupResponse); r.ErrorCode == 0 {
+			if m.instance != nil {
+				g.instances[*m.instance] = r.MemberID
+			}
 			g.toldGeneration(q, r.MemberID, r.Generation)
 		}
 	}, func(body any, code protocol.ErrorCode) {
@@ -360,17 +403,17 @@ func (m *classic) join() {
 func (m *classic) sync(joined *kmsg.JoinGroupResponse) {
 	c, g := m.c, m.c.group
 	req := kmsg.NewPtrSyncGroupRequest()
-	req.Version, req.Group, req.MemberID, req.Generation = 5, g.name, m.id, m.generation
+	req.Version, req.Group, req.MemberID, req.InstanceID, req.Generation = 5, g.name, m.id, m.instance, m.generation
 	name := m.protocol()
 	req.ProtocolType, req.Protocol = kmsg.StringPtr("consumer"), &name
-	if joined.LeaderID == m.id {
+	if joined.LeaderID == m.id && !joined.SkipAssignment {
 		req.GroupAssignment = m.share(joined.Members)
 	}
 	c.ask("sync", time.Duration(g.rebalance)+time.Second, func(q *asked, core *group.Shard, now time.Time) group.Effects {
 		return core.Sync(now, req, q)
 	}, func(q *asked, body any) {
 		if r := body.(*kmsg.SyncGroupResponse); r.ErrorCode == 0 {
-			g.assigned(q, c, req.MemberID, req.Generation, m.read(r))
+			g.assigned(q, c, stamp{req.MemberID, req.InstanceID, req.Generation}, m.read(r))
 			g.alive(q, req.MemberID)
 		}
 	}, func(body any, code protocol.ErrorCode) {
@@ -462,7 +505,7 @@ func (m *classic) share(members []kmsg.JoinGroupResponseMember) (all []kmsg.Sync
 func (m *classic) beat() {
 	c, g := m.c, m.c.group
 	req := kmsg.NewPtrHeartbeatRequest()
-	req.Version, req.Group, req.MemberID, req.Generation = 4, g.name, m.id, m.generation
+	req.Version, req.Group, req.MemberID, req.InstanceID, req.Generation = 4, g.name, m.id, m.instance, m.generation
 	c.ask("beat", patience, func(q *asked, core *group.Shard, now time.Time) group.Effects { return core.Heartbeat(now, req, q) },
 		func(q *asked, body any) {
 			if r := body.(*kmsg.HeartbeatResponse); r.ErrorCode == 0 {
@@ -481,7 +524,7 @@ func (m *classic) leave() {
 	c, g := m.c, m.c.group
 	req := kmsg.NewPtrLeaveGroupRequest()
 	req.Version, req.Group = 5, g.name
-	req.Members = []kmsg.LeaveGroupRequestMember{{MemberID: m.id}}
+	req.Members = []kmsg.LeaveGroupRequestMember{{MemberID: m.id, InstanceID: m.instance}}
 	c.owns = nil
 	c.ask("leave", patience, func(q *asked, core *group.Shard, now time.Time) group.Effects {
 		g.leaves(m.id)

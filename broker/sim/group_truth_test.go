@@ -32,7 +32,9 @@ type groupTruth struct {
 	since       int64 // when that was said first
 	owners      map[ownership]owner
 	lives       map[string]*life
-	inhabited   int64 // since then somebody has been a member at any time, for certain
+	instances   map[string]string // their members
+	deleted     int64             // when a coordinator was last asked to, -1 if it never was
+	inhabited   int64             // since then somebody has been a member at any time, for certain
 	parts       [consumedPartitions]committedPart
 }
 
@@ -71,7 +73,7 @@ type committedPart struct {
 func newGroupTruth(w *world, index int) *groupTruth {
 	g := &groupTruth{
 		w: w, index: index, name: fmt.Sprint("group", index), session: 2*sec + w.members.Int64N(4*sec), rebalance: 3*sec + w.members.Int64N(5*sec),
-		cooperative: w.members.IntN(2) == 0, owners: map[ownership]owner{}, lives: map[string]*life{},
+		cooperative: w.members.IntN(2) == 0, owners: map[ownership]owner{}, lives: map[string]*life{}, instances: map[string]string{}, deleted: -1,
 	}
 	for i := range g.parts {
 		g.parts[i].commits = map[int64]*commit{}
@@ -111,6 +113,28 @@ func (g *groupTruth) leaves(id string) {
 	}
 }
 
+// begins is told of a process that takes the place of another, if there is one.
+func (g *groupTruth) begins(instance string) { g.leaves(g.instances[instance]) }
+
+// deletes is told of a delete that a coordinator is asked for.
+func (g *groupTruth) deletes(q *asked) *commit {
+	g.deleted = q.arrived
+	return &commit{offset: -1, arrived: q.arrived}
+}
+
+// isDeleted looks at one that is acknowledged.
+func (g *groupTruth) isDeleted(q *asked, x *commit) {
+	g.w.stats["groups deleted"]++
+	if q.current && !g.wasEmpty(q.arrived, q.arrived) {
+		g.w.broken("I22: %s was deleted, and somebody was in it", g.name)
+	}
+	for i := range g.parts {
+		if p := &g.parts[i]; p.floor == nil || p.floor.arrived < x.arrived {
+			p.floor = x
+		}
+	}
+}
+
 // until is up to when somebody is a member for certain.
 func (g *groupTruth) until() (t int64) {
 	for _, l := range g.lives {
@@ -143,7 +167,8 @@ func (g *groupTruth) beginAnew(generation int32) {
 }
 
 // assigned looks at what a member of a generation is told that it has.
-func (g *groupTruth) assigned(q *asked, c *consumer, id string, generation int32, owns []int32) {
+func (g *groupTruth) assigned(q *asked, c *consumer, is stamp, owns []int32) {
+	id, generation := is.owner(), is.generation
 	g.toldGeneration(q, id, generation)
 	if !q.current || q.incarnation != g.incarnation {
 		return
@@ -166,9 +191,9 @@ func (g *groupTruth) assigned(q *asked, c *consumer, id string, generation int32
 			if x.group != g || x == c {
 				continue
 			}
-			other, in := x.member.stamp()
-			if l := g.lives[other]; l != nil && l.until >= g.w.now && x.has(p) {
-				g.w.broken("I24: %s gets partition %d of %s in generation %d, and %s has not given up what it got until generation %d", id, p, g.name, generation, other, in)
+			other := x.member.stamp()
+			if l := g.lives[other.id]; l != nil && l.until >= g.w.now && x.has(p) && other.owner() != id {
+				g.w.broken("I24: %s gets partition %d of %s in generation %d, and %s has not given up what it got until generation %d", id, p, g.name, generation, other.id, other.generation)
 			}
 		}
 	}
@@ -232,6 +257,7 @@ func (g *groupTruth) shown(q *asked, index int, offset int64, before *commit) {
 // lasts is why an offset cannot have expired.
 func (g *groupTruth) lasts(x *commit, to int64) string {
 	switch {
+	case g.deleted >= x.arrived:
 	case !g.wasEmpty(x.arrived, to):
 		return "somebody has been a member since"
 	case g.w.plan.retention > time.Hour && !g.w.plan.jumps:
@@ -249,7 +275,7 @@ func (g *groupTruth) expires(c *coordinator, index int32, now, since int64) {
 		return
 	}
 	g.w.stats["offsets expired"]++
-	if p.floor == nil || p.floor.offset < 0 {
+	if p.floor == nil || p.floor.offset < 0 || g.deleted == g.w.now {
 		return
 	}
 	reason := g.lasts(p.floor, g.w.now)
@@ -273,7 +299,8 @@ func (w *world) settledGroups() {
 			if c.group != g {
 				continue
 			}
-			id, in := c.member.stamp()
+			is := c.member.stamp()
+			id, in := is.owner(), is.generation
 			if generation == -1 {
 				generation = in
 			}

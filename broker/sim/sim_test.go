@@ -187,7 +187,7 @@ var mustHappen = []string{
 	"wiped disks", "members replaced", "fences", "unfences", "controlled shutdowns", "orderly stops", "partition changes", "replicas begin to move", "replicas have moved", "reads", "histories checked",
 	"records acknowledged", "batches twice", "leaders of records", "in-sync replicas changed", "logs cut", "logs begun anew", "logs begun inside a batch", "records deleted", "power cuts", "torn tails", "stalls of a flush", "flushes that failed", "connections lost", "replicas given up", "logs compared",
 	"groups loaded", "terms of coordinators over", "answers of coordinators held", "steps of coordinators refused", "offsets that a deposed coordinator shows",
-	"joins", "assignments", "partitions given up for others", "consumers that left", "consumers that vanished", "consumers that all vanished", "consumers that stalled",
+	"joins", "assignments", "partitions given up for others", "consumers that left", "consumers that vanished", "consumers that all vanished", "consumers whose instance began anew", "groups deleted", "consumers that stalled",
 	"offsets committed", "commits refused", "offsets shown", "offsets expired", "offsets shown to be expired", "groups begun anew", "groups settled",
 }
 
