@@ -248,7 +248,10 @@
 //
 // A group's coordinator keeps the phase of joining in memory, as Apache Kafka does:
 // what has to be there after a failover is written when the leader of the group has
-// assigned. Members that heard of a generation before that join again.
+// assigned. Members that heard of a generation before that join again. And as there,
+// one that was deposed and has not heard of it shows the offsets and takes the
+// heartbeats that it knows: nothing has to be appended for them. What it acknowledges
+// of commits, joint work of the in-sync replicas, is true.
 //
 // The topic of committed offsets gets as many replicas as there are nodes, up to
 // offsets.topic.replication.factor. Nodes count whether they are there or not: while

@@ -64,29 +64,18 @@ func New(cfg Config, replicas *replica.Manager, log *slog.Logger, reg prometheus
 	return m
 }
 
-// shard is one that is led here, in an epoch.
+// shard is one that is led here, for a term.
 type shard struct {
 	m     *Manager
 	index int32
 	rep   *replica.Replica
-	epoch int32
+	term  *group.Term // its epoch never changes
 
-	mu    sync.Mutex // guards the following; the replica's lock is taken after it
-	state state
-	core  *group.Shard
-	end   int64 // what was appended so far, which answers wait for
+	mu    sync.Mutex // guards the term and the following; the replica's lock is taken after it
 	timer *time.Timer
 
 	completed int64 // rebalances that are counted
 }
-
-type state int
-
-const (
-	loading state = iota
-	active
-	gone
-)
 
 // Answer takes what a shard answers, or why it does not. It is called once, from any
 // goroutine.
@@ -113,7 +102,7 @@ func (m *Manager) Apply(img *image.Image, d *image.Delta) {
 	for i, s := range m.shards {
 		rep := led[i]
 		if rep == s.rep {
-			if epoch, leads := rep.Leads(); leads && epoch == s.epoch {
+			if s.term.Lasts(rep.Leads()) {
 				continue
 			}
 		}
@@ -126,7 +115,7 @@ func (m *Manager) Apply(img *image.Image, d *image.Delta) {
 		if m.shards[i] != nil || !leads || m.closed {
 			continue
 		}
-		s := &shard{m: m, index: i, rep: rep, epoch: epoch, core: group.New(m.cfg.Group)}
+		s := &shard{m: m, index: i, rep: rep, term: group.NewTerm(epoch)}
 		m.shards[i] = s
 		fresh = append(fresh, s)
 	}
@@ -219,19 +208,13 @@ func (m *Manager) Each(do func(core *group.Shard, now time.Time, token any) grou
 
 func (s *shard) step(do func(core *group.Shard, now time.Time, token any) group.Effects, answer Answer) {
 	s.mu.Lock()
-	switch s.state {
-	case loading:
-		s.mu.Unlock()
-		answer(nil, protocol.CoordinatorLoadInProgress)
-		return
-	case gone:
-		s.mu.Unlock()
-		answer(nil, protocol.NotCoordinator)
-		return
-	}
 	now := time.Now()
-	waits := s.carry(do(s.core, now, answer), now)
+	o, code := s.term.Step(now, func(core *group.Shard) group.Effects { return do(core, now, answer) }, s.log(now))
+	waits := s.hold(o, now)
 	s.mu.Unlock()
+	if code != protocol.None {
+		answer(nil, code)
+	}
 	begin(waits)
 }
 
@@ -254,49 +237,37 @@ func begin(waits []wait) {
 	}
 }
 
-// carry does what a step asks for, until there is nothing left to append. s.mu is held.
-func (s *shard) carry(e group.Effects, now time.Time) (waits []wait) {
-	for {
-		waits = s.hold(waits, e.Replies)
-		if len(e.Records) == 0 {
-			break
+// log appends for a step.
+func (s *shard) log(now time.Time) group.Append {
+	return func(records []group.Record) (int64, *group.Refusal) {
+		pairs := make([]batch.Pair, len(records))
+		for i, r := range records {
+			pairs[i] = batch.Pair(r)
 		}
-		end, err := s.append(e.Records, now)
-		if err == nil {
-			s.end = end
-			e = s.core.Appended(now)
-			continue
+		end, err := s.rep.Write(s.term.Epoch(), pairs, now)
+		if err != nil {
+			return 0, &group.Refusal{Code: writeCode(err), Unknown: errors.Is(err, replica.ErrStorage)}
 		}
-		e = s.core.Refused(now, writeCode(err))
-		if errors.Is(err, replica.ErrStorage) { // what is in the log now nobody knows
-			waits = s.hold(waits, e.Replies)
-			return s.finish(waits, now)
-		}
+		return end, nil
 	}
-	if n := s.core.Completed(); n != s.completed {
-		s.m.metrics.rebalances.Add(float64(n - s.completed))
-		s.completed = n
+}
+
+// hold has answers wait for what they rest on, and sets the timer. s.mu is held.
+func (s *shard) hold(o group.Outcome, now time.Time) (waits []wait) {
+	for _, h := range o.Held {
+		w := wait{replica.NewWait(1), h.Replies, s.m.cfg.CommitTimeout}
+		w.Items[0].Err = s.rep.AwaitCommit(s.term.Epoch(), h.End, &w.Items[0])
+		waits = append(waits, w)
 	}
-	s.wake(e.Wake, now)
+	if len(o.Replies) > 0 {
+		waits = append(waits, wait{replica.NewWait(1), o.Replies, s.m.cfg.CommitTimeout})
+	}
+	if core := s.term.Shard(); core != nil && core.Completed() != s.completed {
+		s.m.metrics.rebalances.Add(float64(core.Completed() - s.completed))
+		s.completed = core.Completed()
+	}
+	s.wake(o.Wake, now)
 	return waits
-}
-
-func (s *shard) append(records []group.Record, now time.Time) (end int64, err error) {
-	pairs := make([]batch.Pair, len(records))
-	for i, r := range records {
-		pairs[i] = batch.Pair(r)
-	}
-	return s.rep.Write(s.epoch, pairs, now)
-}
-
-// hold gathers answers that wait for what is appended by now.
-func (s *shard) hold(waits []wait, replies []group.Reply) []wait {
-	if len(replies) == 0 {
-		return waits
-	}
-	w := wait{replica.NewWait(1), replies, s.m.cfg.CommitTimeout}
-	w.Items[0].Err = s.rep.AwaitCommit(s.epoch, s.end, &w.Items[0])
-	return append(waits, w)
 }
 
 // wake sets the timer for the shard's next deadline.
@@ -313,18 +284,14 @@ func (s *shard) wake(at time.Time, now time.Time) {
 
 func (s *shard) tick() {
 	s.mu.Lock()
-	if s.state != active {
-		s.mu.Unlock()
-		return
-	}
 	now := time.Now()
-	waits := s.carry(s.core.Tick(now), now)
+	o, _ := s.term.Step(now, func(core *group.Shard) group.Effects { return core.Tick(now) }, s.log(now))
+	waits := s.hold(o, now)
 	s.mu.Unlock()
 	begin(waits)
 }
 
-// load reads the log, up to where it ended when this broker began to lead: nobody
-// else appends.
+// load reads the log, up to where it ended when this broker began to lead.
 func (s *shard) load() {
 	led := time.Now()
 	if err := s.m.loading.Acquire(context.Background(), 1); err != nil {
@@ -332,33 +299,28 @@ func (s *shard) load() {
 	}
 	defer s.m.loading.Release(1)
 	begun := time.Now()
-	records, end, err := s.replay()
-	s.mu.Lock()
-	if s.state == gone {
-		s.mu.Unlock()
-		return
-	}
+	core := group.New(s.m.cfg.Group)
+	records, end, err := s.replay(core)
 	if err != nil {
-		s.mu.Unlock()
 		s.m.log.Error("the groups of a partition could not be loaded: this broker does not coordinate them", "partition", s.index, "error", err)
 		s.unload()
 		return
 	}
+	s.mu.Lock()
 	now := time.Now()
-	s.state, s.end = active, end
 	s.m.metrics.loadSeconds.Observe(now.Sub(led).Seconds())
-	waits := s.carry(s.core.Loaded(now), now)
+	waits := s.hold(s.term.Loaded(now, core, end, s.log(now)), now)
 	s.mu.Unlock()
 	begin(waits)
 	if records > 0 {
-		s.m.log.Info("groups were loaded", "partition", s.index, "epoch", s.epoch, "records", records, "took", time.Since(begun).Round(time.Millisecond))
+		s.m.log.Info("groups were loaded", "partition", s.index, "epoch", s.term.Epoch(), "records", records, "took", time.Since(begun).Round(time.Millisecond))
 	}
 }
 
-func (s *shard) replay() (records int, at int64, err error) {
+func (s *shard) replay(core *group.Shard) (records int, at int64, err error) {
 	at = s.rep.LogStart()
 	for {
-		v, err := s.rep.Read(replica.Follower, at, s.epoch, loadBytes, true)
+		v, err := s.rep.Read(replica.Follower, at, s.term.Epoch(), loadBytes, true)
 		if err != nil {
 			return records, at, err
 		}
@@ -374,7 +336,7 @@ func (s *shard) replay() (records int, at int64, err error) {
 			if !h.IsControl() {
 				err = batch.Contents(raw[:h.Length], h, func(c batch.Content) error {
 					records++
-					return s.core.Replay(c.Key, c.Value)
+					return core.Replay(c.Key, c.Value)
 				})
 			}
 			if err != nil {
@@ -388,23 +350,13 @@ func (s *shard) replay() (records int, at int64, err error) {
 // unload ends the shard: who waits is told to look for another coordinator.
 func (s *shard) unload() {
 	s.mu.Lock()
-	waits := s.finish(nil, time.Now())
-	s.mu.Unlock()
-	begin(waits)
-}
-
-// finish is unload with s.mu held.
-func (s *shard) finish(waits []wait, now time.Time) []wait {
-	if s.state == gone {
-		return waits
-	}
-	s.state = gone
+	now := time.Now()
+	waits := s.hold(group.Outcome{Replies: s.term.Over(now)}, now)
 	if s.timer != nil {
 		s.timer.Stop()
 	}
-	w := wait{replica.NewWait(1), s.core.Unload(now).Replies, s.m.cfg.CommitTimeout}
-	s.core = nil
-	return append(waits, w)
+	s.mu.Unlock()
+	begin(waits)
 }
 
 // writeCode is what a refused append is to a client of groups.

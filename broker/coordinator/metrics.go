@@ -67,12 +67,12 @@ func (x *metrics) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v), labels...)
 	}
 	states, groups, offsets := map[group.State]int{}, 0, 0
-	partitions := map[state]int{}
+	partitions := map[group.TermState]int{}
 	for _, s := range x.m.all() {
 		s.mu.Lock()
-		partitions[s.state]++
-		if s.state == active {
-			byState, n := s.core.Count()
+		partitions[s.term.State()]++
+		if core := s.term.Shard(); core != nil {
+			byState, n := core.Count()
 			offsets += n
 			for state, n := range byState {
 				states[state] += n
@@ -86,9 +86,9 @@ func (x *metrics) Collect(out chan<- prometheus.Metric) {
 	}
 	gauge(x.groups, groups)
 	gauge(x.offsets, offsets)
-	gauge(x.partitions, partitions[loading], "loading")
-	gauge(x.partitions, partitions[active], "active")
-	gauge(x.partitions, partitions[gone], "failed")
+	gauge(x.partitions, partitions[group.Loading], "loading")
+	gauge(x.partitions, partitions[group.Active], "active")
+	gauge(x.partitions, partitions[group.Ended], "failed")
 }
 
 // Committed counts offsets that were committed.
@@ -98,8 +98,8 @@ func (m *Manager) Committed(n int) { m.metrics.commits.Add(float64(n)) }
 func (m *Manager) Survey(take func(id string, offsets int) bool) (all []group.Summary) {
 	for _, s := range m.all() {
 		s.mu.Lock()
-		if s.state == active {
-			all = append(all, s.core.Survey(take)...)
+		if core := s.term.Shard(); core != nil {
+			all = append(all, core.Survey(take)...)
 		}
 		s.mu.Unlock()
 	}

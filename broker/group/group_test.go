@@ -382,3 +382,33 @@ func TestRetention(t *testing.T) {
 	b.reload()
 	b.want("after a failover", b.state(), Dead)
 }
+
+// A group that waits for somebody who has not joined yet, the last member gone, is not
+// one that has been empty for the retention.
+func TestRetentionWhileARebalanceIsUnderWay(t *testing.T) {
+	b := newBench(t, usual)
+	long := func(req *kmsg.JoinGroupRequest) {
+		req.SessionTimeoutMillis, req.RebalanceTimeoutMillis = 3_600_000, 120_000
+	}
+	a := b.enter("a", long)
+	b.pass(4 * time.Second)
+	b.joined("a")
+	b.sync("a", a, 1, a, "all")
+	b.want("commit", b.commit(a, 1, 7), protocol.None)
+	for range 2 {
+		b.pass(50 * time.Minute)
+		b.want("heartbeat", b.beat(a, 1), protocol.None)
+	}
+	b.join("c", "", long)
+	b.join("a", a, long, func(req *kmsg.JoinGroupRequest) { req.Protocols[0].Metadata = []byte("something else") })
+	b.want("leave", b.leave(a), protocol.None)
+	b.pass(70 * time.Second)
+	b.want("state", b.state(), PreparingRebalance)
+	b.want("committed", b.committed(), 7)
+	b.pass(50 * time.Second)
+	b.want("state", b.state(), Empty)
+	b.pass(59 * time.Minute)
+	b.want("committed", b.committed(), 7)
+	b.pass(2 * time.Minute)
+	b.want("committed after the retention", b.committed(), -1)
+}

@@ -293,6 +293,9 @@ func (s *Shard) retain(now time.Time) {
 			return
 		}
 		g := s.groups[id]
+		if g.state != Empty && g.state != Stable { // who is in it, and reads what, is not known yet
+			continue
+		}
 		topics, known := g.subscriptions()
 		var gone []partitionID
 		for _, p := range g.partitions() {

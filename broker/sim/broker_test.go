@@ -41,16 +41,17 @@ type broker struct {
 	elsewhere *broker // who has its address, nil for itself
 	displaced bool    // another had its address since this incarnation began
 
-	disk      *vfs.Mem // of its logs
-	failing   bool     // syncs of it do
-	logs      *storage.Dir
-	acting    bool // its image knows it
-	replicas  []*replica
-	proposers []*replica // to ask the controller for
-	altering  bool       // one request under way
-	flushing  bool
-	round     *storage.FlushRound
-	conns     []*conn // of followers
+	disk         *vfs.Mem // of its logs
+	failing      bool     // syncs of it do
+	logs         *storage.Dir
+	acting       bool // its image knows it
+	replicas     []*replica
+	coordinators []*coordinator
+	proposers    []*replica // to ask the controller for
+	altering     bool       // one request under way
+	flushing     bool
+	round        *storage.FlushRound
+	conns        []*conn // of followers
 
 	seq  uint64
 	open []*op // by sequence

@@ -1,5 +1,7 @@
 package sim
 
+import "slices"
+
 // disturb breaks something now and then, until everything is healed.
 func (w *world) disturb() {
 	if w.healed {
@@ -241,6 +243,11 @@ func (w *world) heal() {
 		b.resume()
 		if !b.up {
 			b.start()
+		}
+	}
+	for _, g := range w.groups {
+		if !slices.ContainsFunc(w.consumers, func(c *consumer) bool { return c.group == g }) {
+			w.join(g)
 		}
 	}
 }

@@ -60,7 +60,7 @@ func (b *broker) mount() {
 		return
 	}
 	b.logs, b.replicas, b.proposers, b.altering, b.flushing, b.acting = dir, nil, nil, false, false, false
-	b.conns = nil
+	b.conns, b.coordinators = nil, nil
 	b.before = dir.BrokerEpoch()
 	b.in(5*time.Second, "checkpoint", b.checkpoint)
 	b.in(maxLag/2, "lag", b.judge)
@@ -86,7 +86,7 @@ func (b *broker) unmount() {
 		b.disk = before.CutPower(w.records)
 	}
 	_ = b.logs.CloseDirty()
-	b.replicas = nil
+	b.replicas, b.coordinators = nil, nil
 }
 
 // checkpoint is what is done every few seconds.
@@ -164,6 +164,9 @@ func (b *broker) followImage() {
 	}
 	for _, r := range slices.Clone(b.replicas) {
 		r.tick()
+	}
+	if b.w.plan.groups > 0 {
+		b.in(time.Duration(b.w.members.Int64N(3*ms)), "follow groups", b.followGroups)
 	}
 }
 
@@ -347,15 +350,8 @@ func (b *broker) append(at place, records []byte, answer func(epoch int32, err e
 		return
 	}
 	epoch := r.part.LeaderEpoch()
-	err := r.part.CheckAppend(partition.AcksAll)
-	var a storage.Appended
-	if err == nil {
-		a, err = r.log.Append(records, epoch, b.clock())
-	}
+	a, err := r.write(records)
 	if err != nil {
-		if failed, ok := errors.AsType[*storage.FailedError](err); ok {
-			b.trouble(failed)
-		}
 		answer(epoch, err)
 		return
 	}
@@ -372,9 +368,26 @@ func (b *broker) append(at place, records []byte, answer func(epoch int32, err e
 		b.w.stats["batches twice"]++
 		return
 	}
-	r.effects(r.part.Appended(a.Last+1, b.clock()))
+	r.grown(a.Last + 1)
+}
+
+// write appends a batch, for all in-sync replicas. Without an error, what was appended
+// has grown the log.
+func (r *replica) write(records []byte) (a storage.Appended, err error) {
+	if err = r.part.CheckAppend(partition.AcksAll); err == nil {
+		a, err = r.log.Append(records, r.part.LeaderEpoch(), r.b.clock())
+	}
+	if failed, ok := errors.AsType[*storage.FailedError](err); ok {
+		r.b.trouble(failed)
+	}
+	return a, err
+}
+
+// grown is told that the log ends at an offset.
+func (r *replica) grown(end int64) {
+	r.effects(r.part.Appended(end, r.b.clock()))
 	r.serveWaiting()
-	b.flush()
+	r.b.flush()
 }
 
 // deleteRecords gives up records that were acknowledged, below some offset.
@@ -384,7 +397,7 @@ func (b *broker) deleteRecords() {
 	}
 	r := b.replicas[b.w.records.IntN(len(b.replicas))]
 	start, hw := r.log.StartOffset(), r.part.HighWatermark()
-	if !r.leads() || hw <= start {
+	if !r.leads() || hw <= start || r.holdsGroups() {
 		return
 	}
 	to := start + 1 + b.w.records.Int64N(hw-start)

@@ -66,6 +66,7 @@ func simulate(t *testing.T, seed uint64, seconds int64) (w *world) {
 		w.createRecordTopics()
 		w.produce()
 	}
+	w.consume()
 	w.after(sec, "fault", w.disturb)
 	w.run(seconds * sec)
 	w.heal()
@@ -95,7 +96,12 @@ func (w *world) goOn() {
 			w.broken("I10: everything is healed, and %s is not registered", b.name)
 		}
 	}
-	w.run(w.now + 15*sec) // clients give up, the last heartbeats and polls
+	w.run(w.now + 13*sec) // clients give up, the last heartbeats and polls
+	if w.failure == "" {
+		w.settledGroups()
+	}
+	w.still = true
+	w.run(w.now + 2*sec)
 	if w.failure == "" {
 		w.oracle.quiet()
 	}
@@ -180,6 +186,9 @@ var mustHappen = []string{
 	"second processes that start with the first", "living processes replaced", "replaced, and stopped", "found gone by who answers in its place",
 	"wiped disks", "members replaced", "fences", "unfences", "controlled shutdowns", "orderly stops", "partition changes", "replicas begin to move", "replicas have moved", "reads", "histories checked",
 	"records acknowledged", "batches twice", "leaders of records", "in-sync replicas changed", "logs cut", "logs begun anew", "logs begun inside a batch", "records deleted", "power cuts", "torn tails", "stalls of a flush", "flushes that failed", "connections lost", "replicas given up", "logs compared",
+	"groups loaded", "terms of coordinators over", "answers of coordinators held", "steps of coordinators refused", "offsets that a deposed coordinator shows",
+	"joins", "assignments", "partitions given up for others", "consumers that left", "consumers that vanished", "consumers that all vanished", "consumers whose instance began anew", "groups deleted", "consumers that stalled",
+	"offsets committed", "commits refused", "offsets shown", "offsets expired", "offsets shown to be expired", "groups begun anew", "groups settled",
 }
 
 func table(stats map[string]int) string {

@@ -45,7 +45,7 @@ func (w *world) work() {
 		b.configure(&control.AlterConfigs{Node: w.load.Int32N(4) - 1}, "log.retention.ms", fmt.Sprint(w.load.Int64N(1<<40)))
 	case n < 71:
 		if len(w.plan.recordTopics) > 0 && w.load.IntN(4) == 0 {
-			name = w.plan.recordTopics[0]
+			name = w.plan.recordTopics[w.load.IntN(len(w.plan.recordTopics))]
 		}
 		b.reassign(name)
 	case n < 72:

@@ -41,7 +41,7 @@ type world struct {
 	trace uint64
 
 	// One source of randomness per purpose: more faults are not other load.
-	chance, disk, wire, load, records *rand.Rand
+	chance, disk, wire, load, records, members *rand.Rand
 
 	plan        plan
 	net         network
@@ -53,8 +53,12 @@ type world struct {
 	truth       *truth
 	clients     process // that produce
 	producers   []*producer
+	groups      []*groupTruth
+	consumers   []*consumer
+	offsets     int64 // that were committed, all different
 	stats       map[string]int
 	healed      bool
+	still       bool   // nothing is committed any more
 	wiped       uint64 // disks
 	failure     string
 	log         []string // the newest steps, told with a failure
@@ -87,12 +91,16 @@ type plan struct {
 	recordPartitions int32
 	minISR           int
 	segmentBytes     int64
+
+	groups          int // none in runs without records, and in some others
+	groupPartitions int32
+	retention       time.Duration // of committed offsets
 }
 
 func newWorld(t *testing.T, seed uint64) *world {
 	source := func(n uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, n)) }
 	w := &world{
-		t: t, seed: seed, trace: fnvOffset, chance: source(1), disk: source(2), wire: source(3), load: source(4), records: source(5),
+		t: t, seed: seed, trace: fnvOffset, chance: source(1), disk: source(2), wire: source(3), load: source(4), records: source(5), members: source(6),
 		homes: map[image.UUID]*broker{}, stats: map[string]int{},
 	}
 	w.net.world = w
@@ -109,6 +117,11 @@ func newWorld(t *testing.T, seed uint64) *world {
 		w.plan.twins = false
 		w.plan.recordTopics, w.plan.recordPartitions, w.plan.minISR = []string{"records"}, 1+r.Int32N(3), 1+r.IntN(2)
 		w.plan.segmentBytes = 1000 << r.IntN(7)
+		if g := w.members; g.IntN(5) > 0 {
+			w.plan.recordTopics = append(w.plan.recordTopics, groupsTopic)
+			w.plan.groups, w.plan.groupPartitions = 1+g.IntN(2), 1+g.Int32N(2)
+			w.plan.retention = []time.Duration{5 * time.Second, 7 * 24 * time.Hour}[g.IntN(2)]
+		}
 	}
 	w.oracle = newOracle(w)
 	w.truth = &truth{w, map[place]*placeTruth{}}
