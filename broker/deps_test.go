@@ -21,7 +21,7 @@ var layers = map[string]string{
 	"cmd/streambus":           "broker broker/adopt broker/config broker/history broker/inspect broker/replica protocol storage/vfs",
 	"broker":                  "broker/config broker/controller broker/coordinator broker/fetch broker/group broker/handler broker/history broker/peer broker/replica broker/server protocol raftmeta raftmeta/control raftmeta/follow raftmeta/image raftmeta/liveness raftmeta/quorum raftmeta/transport raftmeta/wal storage storage/vfs",
 	"broker/coordinator":      "broker/group broker/partition broker/replica protocol raftmeta/image storage/batch",
-	"broker/group":            "protocol",
+	"broker/group":            "broker/group/assign protocol",
 	"broker/group/assign":     "",
 	"broker/controller":       "broker/peer protocol raftmeta raftmeta/control raftmeta/transport",
 	"broker/history":          "raftmeta/image storage/vfs",

@@ -38,6 +38,8 @@ const (
 	KeyDescribeCluster             int16 = 60
 	KeyDescribeProducers           int16 = 61
 	KeyUnregisterBroker            int16 = 64
+	KeyConsumerGroupHeartbeat      int16 = 68
+	KeyConsumerGroupDescribe       int16 = 69
 	KeyDescribeTopicPartitions     int16 = 75
 	KeyAddRaftVoter                int16 = 80
 	KeyRemoveRaftVoter             int16 = 81
@@ -174,6 +176,10 @@ var apis = []API{
 		shape: shape(`[s [i]]`)},
 	{Key: KeyUnregisterBroker, Min: 0, Max: 0, Advertised: 0, flexible: 0, on: forBoth,
 		shape: shape(`i`)},
+	{Key: KeyConsumerGroupHeartbeat, Min: 0, Max: 1, Advertised: 0, flexible: 0,
+		shape: shape(`s s i s s i [s] s@1+ s [u [i]]`)},
+	{Key: KeyConsumerGroupDescribe, Min: 0, Max: 1, Advertised: 0, flexible: 0,
+		shape: shape(`[s] b`)},
 	{Key: KeyDescribeTopicPartitions, Min: 0, Max: 0, Advertised: 0, flexible: 0,
 		shape: shape(`[s .] i ?s i;`)},
 	{Key: KeyAddRaftVoter, Min: 0, Max: 1, Advertised: 0, flexible: 0, on: forBoth,

@@ -76,11 +76,16 @@ const (
 	FetchSessionTopicIDError           ErrorCode = 106
 	IneligibleReplica                  ErrorCode = 107
 	NewLeaderElected                   ErrorCode = 108
+	FencedMemberEpoch                  ErrorCode = 110
+	UnreleasedInstanceID               ErrorCode = 111
+	UnsupportedAssignor                ErrorCode = 112
+	StaleMemberEpoch                   ErrorCode = 113
 	MismatchedEndpointType             ErrorCode = 114
 	UnsupportedEndpointType            ErrorCode = 115
 	InvalidRegistration                ErrorCode = 119
 	DuplicateVoter                     ErrorCode = 126
 	VoterNotFound                      ErrorCode = 127
+	InvalidRegularExpression           ErrorCode = 128
 	RebootstrapRequired                ErrorCode = 129
 )
 
@@ -88,6 +93,11 @@ var errorNames = map[ErrorCode]string{
 	UnknownServerError:                 "UNKNOWN_SERVER_ERROR",
 	None:                               "NONE",
 	RebootstrapRequired:                "REBOOTSTRAP_REQUIRED",
+	FencedMemberEpoch:                  "FENCED_MEMBER_EPOCH",
+	UnreleasedInstanceID:               "UNRELEASED_INSTANCE_ID",
+	UnsupportedAssignor:                "UNSUPPORTED_ASSIGNOR",
+	StaleMemberEpoch:                   "STALE_MEMBER_EPOCH",
+	InvalidRegularExpression:           "INVALID_REGULAR_EXPRESSION",
 	OffsetOutOfRange:                   "OFFSET_OUT_OF_RANGE",
 	CorruptMessage:                     "CORRUPT_MESSAGE",
 	UnknownTopicOrPartition:            "UNKNOWN_TOPIC_OR_PARTITION",

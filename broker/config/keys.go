@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -127,6 +128,10 @@ var own = []Key{
 	readOnly(image.NewKey("group.min.session.timeout.ms", image.Int, "6000", nil, "The shortest session of a group's member.")),
 	readOnly(image.NewKey("group.max.session.timeout.ms", image.Int, "1800000", nil, "The longest session of a group's member.")),
 	readOnly(image.NewKey("group.max.size", image.Int, maxInt, image.AtLeast(1), "The most members of a group.")),
+	readOnly(image.NewKey("group.consumer.session.timeout.ms", image.Int, "45000", image.AtLeast(1), "The session of a member of the consumer protocol.")),
+	readOnly(image.NewKey("group.consumer.heartbeat.interval.ms", image.Int, "5000", image.AtLeast(1), "How often a member of the consumer protocol is to send a heartbeat.")),
+	readOnly(image.NewKey("group.consumer.max.size", image.Int, maxInt, image.AtLeast(1), "The most members of a group of the consumer protocol.")),
+	readOnly(image.NewKey("group.consumer.assignors", image.List, "uniform,range", assignors, "Assignors that members of the consumer protocol may ask for; the first is for those who do not.")),
 	readOnly(image.NewKey("offsets.commit.timeout.ms", image.Int, "5000", image.AtLeast(1), "How long an answer about groups waits for the replicas of what it rests on.")),
 	readOnly(image.NewKey("offsets.retention.check.interval.ms", image.Long, "600000", image.AtLeast(1), "How often offsets are looked for that were kept for long enough.")),
 	readOnly(image.NewKey("transaction.max.timeout.ms", image.Int, "900000", image.AtLeast(1), "The longest transaction.").Inert()),
@@ -237,4 +242,12 @@ func distance(a, b string) int {
 		}
 	}
 	return row[len(b)]
+}
+
+// assignors is a list of those that there are, with one at least.
+func assignors(list string) error {
+	if len(image.Items(list)) == 0 {
+		return errors.New("must name one at least")
+	}
+	return image.ListOf("uniform", "range")(list)
 }

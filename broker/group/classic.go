@@ -48,6 +48,8 @@ func (s *Shard) join(now time.Time, req *kmsg.JoinGroupRequest, who Client, w *j
 	switch {
 	case g == nil:
 		return protocol.UnknownMemberID
+	case g.consumer != nil:
+		return protocol.InconsistentGroupProtocol
 	case !s.accepts(g, req.MemberID):
 		if m := g.members[req.MemberID]; m != nil {
 			g.remove(m)

@@ -7,7 +7,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// State of a group of the classic protocol.
+// State of a group.
 type State string
 
 // States, by Kafka's names.
@@ -17,9 +17,15 @@ const (
 	CompletingRebalance State = "CompletingRebalance"
 	Stable              State = "Stable"
 	Dead                State = "Dead" // what is told of a group that is not there
+
+	// Of the consumer protocol, beside Empty and Stable: the target is not that of the
+	// group's epoch yet; members are not where it is.
+	Assigning   State = "Assigning"
+	Reconciling State = "Reconciling"
 )
 
-// Group is one of the classic protocol, or one that has committed offsets only.
+// Group is one of the classic or the consumer protocol, or one that has committed
+// offsets only. Without consumer it is of the classic one, else members is empty.
 //
 // Invariants: leader is a member or empty; static names members only; who waits for
 // the end of a join is a member; awaitingSync is empty but in CompletingRebalance.
@@ -48,7 +54,8 @@ type Group struct {
 	syncUntil time.Time
 	unsynced  map[string]bool // members of this generation that have not asked for their assignment
 
-	offsets map[partitionID]offset
+	offsets  map[partitionID]offset
+	consumer *consumers // of the consumer protocol
 
 	armed time.Time // of the timer that will look at it, zero for none
 }
@@ -141,6 +148,25 @@ func (g *Group) rename(m *member, id string) {
 	g.members[id] = m
 	g.static[*m.instance] = id
 }
+
+// current is the state that is told of.
+func (g *Group) current() State {
+	if g.consumer != nil {
+		return g.consumer.state()
+	}
+	return g.state
+}
+
+// size is how many members there are.
+func (g *Group) size() int {
+	if g.consumer != nil {
+		return len(g.consumer.members)
+	}
+	return len(g.members)
+}
+
+// vacant tells whether nobody is in the group.
+func (g *Group) vacant() bool { return g.current() == Empty }
 
 // canRebalance tells whether a change of the members leads to a rebalance that is not
 // under way yet.
@@ -260,6 +286,12 @@ func (g *Group) next() (at time.Time) {
 	for _, m := range g.members {
 		if !m.busy() {
 			earlier(m.deadline)
+		}
+	}
+	if g.consumer != nil {
+		for _, m := range g.consumer.members {
+			earlier(m.deadline)
+			earlier(m.revokeBy)
 		}
 	}
 	return at

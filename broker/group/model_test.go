@@ -17,8 +17,8 @@ import (
 // partitions are what the members of the model share out.
 const partitions = 6
 
-// consumer is a client that does what consumers do, one request at a time.
-type consumer struct {
+// modelConsumer is a client that does what consumers do, one request at a time.
+type modelConsumer struct {
 	name       string
 	instance   *string
 	id         string
@@ -30,7 +30,7 @@ type consumer struct {
 
 // owner is who partitions are of: an instance that begins anew takes over those that
 // it had.
-func (c *consumer) owner() string {
+func (c *modelConsumer) owner() string {
 	if c.instance != nil {
 		return *c.instance
 	}
@@ -44,7 +44,7 @@ type model struct {
 	*bench
 	seed      uint64
 	rng       *rand.Rand
-	consumers []*consumer
+	consumers []*modelConsumer
 	next      int
 	committed int64
 	owners    map[string]string // by generation and partition
@@ -57,13 +57,13 @@ func (m *model) broken(format string, args ...any) {
 	m.t.Fatalf("seed %d: %s", m.seed, fmt.Sprintf(format, args...))
 }
 
-func (m *model) send(c *consumer, what string, do func(token string) Effects) {
+func (m *model) send(c *modelConsumer, what string, do func(token string) Effects) {
 	m.unique++
 	c.waits = fmt.Sprintf("%s of %s, %d", what, c.name, m.unique)
 	m.do(do(c.waits))
 }
 
-func (m *model) joins(c *consumer) {
+func (m *model) joins(c *modelConsumer) {
 	req := kmsg.NewPtrJoinGroupRequest()
 	req.Version, req.Group, req.MemberID, req.InstanceID, req.ProtocolType = 9, "g", c.id, c.instance, consumerProtocol
 	req.SessionTimeoutMillis, req.RebalanceTimeoutMillis = 5000, 10_000
@@ -74,15 +74,15 @@ func (m *model) joins(c *consumer) {
 	})
 }
 
-func (m *model) syncs(c *consumer, assignments []kmsg.SyncGroupRequestGroupAssignment) {
+func (m *model) syncs(c *modelConsumer, assignments []kmsg.SyncGroupRequestGroupAssignment) {
 	req := kmsg.NewPtrSyncGroupRequest()
 	req.Version, req.Group, req.MemberID, req.InstanceID, req.Generation = 5, "g", c.id, c.instance, c.generation
 	req.ProtocolType, req.Protocol, req.GroupAssignment = kmsg.StringPtr(consumerProtocol), kmsg.StringPtr("range"), assignments
 	m.send(c, "sync", func(token string) Effects { return m.s.Sync(m.now, req, token) })
 }
 
-// hear takes the answer to the request that a consumer waits with.
-func (m *model) hear(c *consumer) {
+// hear takes the answer to the request that a modelConsumer waits with.
+func (m *model) hear(c *modelConsumer) {
 	body, ok := m.answers[c.waits]
 	if !ok {
 		return
@@ -143,8 +143,8 @@ func (m *model) hear(c *consumer) {
 	}
 }
 
-// lost is what a consumer does about an error.
-func (m *model) lost(c *consumer, code protocol.ErrorCode) {
+// lost is what a modelConsumer does about an error.
+func (m *model) lost(c *modelConsumer, code protocol.ErrorCode) {
 	switch code {
 	case protocol.None, protocol.NotCoordinator, protocol.CoordinatorNotAvailable:
 		return
@@ -173,7 +173,7 @@ func (m *model) step() {
 	switch n := m.rng.IntN(100); {
 	case n < 4 && len(m.consumers) < 5:
 		m.next++
-		c := &consumer{name: fmt.Sprint("c", m.next)}
+		c := &modelConsumer{name: fmt.Sprint("c", m.next)}
 		if m.rng.IntN(3) == 0 {
 			c.instance = kmsg.StringPtr(fmt.Sprint("i", m.rng.IntN(3)))
 		}
@@ -256,7 +256,7 @@ func TestModel(t *testing.T) {
 			m.step()
 		}
 		if len(m.consumers) == 0 {
-			m.consumers = append(m.consumers, &consumer{name: "last"})
+			m.consumers = append(m.consumers, &modelConsumer{name: "last"})
 		}
 		steps := 0
 		for ; !m.settled(); steps++ {
@@ -302,6 +302,6 @@ func (m *model) quiet() {
 		}
 	}
 	if len(m.consumers) == 0 {
-		m.consumers = append(m.consumers, &consumer{name: "another"})
+		m.consumers = append(m.consumers, &modelConsumer{name: "another"})
 	}
 }

@@ -103,6 +103,8 @@ func (x *CommitOffset) kept(now time.Time, expires int64) offset {
 func (s *Shard) committer(now time.Time, c *Commit) (*Group, protocol.ErrorCode) {
 	g := s.groups[c.Group]
 	switch {
+	case g != nil && g.consumer != nil:
+		return g, g.consumer.mayCommit(c)
 	case g == nil && c.Generation < 0:
 		return nil, protocol.None
 	case g == nil && c.Version >= 9:
@@ -162,6 +164,20 @@ func (s *Shard) Offsets(now time.Time, group string, all bool, wanted []Wanted, 
 	return s.effects(now)
 }
 
+// OffsetsOf is Offsets for who says which member it is, in which epoch: of a group of
+// the consumer protocol it has to be that.
+func (s *Shard) OffsetsOf(now time.Time, group string, member *string, epoch int32, all bool, wanted []Wanted, token any) Effects {
+	if g := s.groups[group]; g != nil && g.consumer != nil {
+		if code := g.consumer.mayFetch(member, epoch); code != protocol.None {
+			resp := kmsg.NewOffsetFetchResponseGroup()
+			resp.Group, resp.ErrorCode = group, int16(code)
+			s.reply(token, &resp)
+			return s.effects(now)
+		}
+	}
+	return s.Offsets(now, group, all, wanted, token)
+}
+
 // committed lists the partitions that have an offset.
 func (g *Group) committed() (all []Wanted) {
 	for _, p := range g.partitions() {
@@ -194,7 +210,7 @@ func (s *Shard) DeleteOffsets(now time.Time, req *kmsg.OffsetDeleteRequest, toke
 		resp.ErrorCode = int16(protocol.InvalidGroupID)
 	case g == nil:
 		resp.ErrorCode = int16(protocol.GroupIDNotFound)
-	case g.state != Empty && g.protocolType != consumerProtocol:
+	case !g.vacant() && g.protocolType != consumerProtocol:
 		resp.ErrorCode = int16(protocol.NonEmptyGroup)
 	}
 	if resp.ErrorCode != 0 {
@@ -237,15 +253,17 @@ func (s *Shard) drop(g *Group, gone []partitionID, due bool, then func(), refuse
 	for _, p := range gone {
 		records = append(records, Record{offsetKey(g.id, p), nil})
 	}
-	last := due && len(gone) == len(g.offsets) && len(gone) > 0 && g.state == Empty && len(g.pending) == 0
+	last := due && len(gone) == len(g.offsets) && len(gone) > 0 && g.vacant() && len(g.pending) == 0
 	if last && g.stored {
-		records = append(records, Record{groupKey(g.id), nil})
+		records = append(records, g.tombstones()...)
 	}
 	s.write(records, func() {
 		for _, p := range gone {
 			delete(g.offsets, p)
 		}
-		g.stored = g.stored && !last
+		if last {
+			g.stored, g.consumer = false, nil
+		}
 		s.forget(g)
 		then()
 	}, refused)
@@ -255,7 +273,7 @@ func (s *Shard) drop(g *Group, gone []partitionID, due bool, then func(), refuse
 // read.
 func (g *Group) subscribes(topic string) bool {
 	topics, known := g.subscriptions()
-	return len(g.members) > 0 && (!known || topics[topic])
+	return !g.vacant() && (!known || topics[topic])
 }
 
 const consumerProtocol = "consumer"
@@ -264,6 +282,9 @@ const consumerProtocol = "consumer"
 // written as consumers write it.
 func (g *Group) subscriptions() (topics map[string]bool, known bool) {
 	topics = map[string]bool{}
+	if g.consumer != nil {
+		return g.consumer.subscriptions(), true
+	}
 	if g.protocolType != consumerProtocol || g.protocol == nil {
 		return topics, len(g.members) == 0
 	}
@@ -308,13 +329,13 @@ func (s *Shard) retain(now time.Time) {
 			if o.expires >= 0 {
 				due = now.UnixMilli() >= o.expires
 			}
-			if used := len(g.members) > 0 && (!known || topics[p.topic]); due && !used {
+			if used := !g.vacant() && (!known || topics[p.topic]); due && !used {
 				gone = append(gone, p)
 			}
 		}
-		if len(gone) == 0 && g.state == Empty && g.stored && len(g.offsets) == 0 && len(g.pending) == 0 {
-			s.write([]Record{{groupKey(g.id), nil}}, func() {
-				g.stored = false
+		if len(gone) == 0 && g.vacant() && g.stored && len(g.offsets) == 0 && len(g.pending) == 0 {
+			s.write(g.tombstones(), func() {
+				g.stored, g.consumer = false, nil
 				s.forget(g)
 			}, func(protocol.ErrorCode) {})
 			continue

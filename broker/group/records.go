@@ -84,6 +84,8 @@ func (s *Shard) Replay(key, value []byte) error {
 		return s.replayOffset(key, value)
 	case groupKeyVersion:
 		return s.replayGroup(key, value)
+	case epochKey, topicsKey, subscriptionKey, targetEpochKey, targetKey, currentKey, patternKey:
+		return s.replayConsumer(version, key, value)
 	default:
 		return nil
 	}

@@ -30,6 +30,10 @@ type Config struct {
 	MinSession            time.Duration // group.min.session.timeout.ms
 	MaxSession            time.Duration // group.max.session.timeout.ms
 	MaxSize               int           // group.max.size
+	ConsumerSession       time.Duration // group.consumer.session.timeout.ms
+	ConsumerHeartbeat     time.Duration // group.consumer.heartbeat.interval.ms
+	ConsumerMaxSize       int           // group.consumer.max.size
+	Assignors             []string      // group.consumer.assignors, the default first
 	MaxMetadata           int           // offset.metadata.max.bytes
 	Retention             time.Duration // offsets.retention.minutes
 	RetentionCheck        time.Duration // offsets.retention.check.interval.ms
@@ -85,6 +89,9 @@ func (s *Shard) Loaded(now time.Time) Effects {
 		for _, m := range g.members {
 			m.deadline = now.Add(m.session)
 		}
+		if g.consumer != nil {
+			g.consumer.loaded(now, s.cfg.ConsumerSession)
+		}
 		s.arm(g)
 	}
 	return s.effects(now)
@@ -100,7 +107,11 @@ func (s *Shard) Tick(now time.Time) Effects {
 			continue
 		}
 		g.armed = time.Time{}
-		s.expireOne(g, now)
+		if g.consumer != nil {
+			s.expireConsumers(g, now)
+		} else {
+			s.expireOne(g, now)
+		}
 		s.arm(g)
 	}
 	if len(s.records) == 0 && !s.check.IsZero() && !now.Before(s.check) {
@@ -179,7 +190,7 @@ func (s *Shard) group(id string, make bool) *Group {
 
 // forget drops a group of which nothing is left.
 func (s *Shard) forget(g *Group) {
-	if g.state == Empty && len(g.offsets) == 0 && len(g.pending) == 0 && !g.stored {
+	if g.vacant() && len(g.offsets) == 0 && len(g.pending) == 0 && !g.stored {
 		delete(s.groups, g.id)
 	}
 }

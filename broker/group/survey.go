@@ -23,7 +23,7 @@ func (s *Shard) Survey(take func(id string, offsets int) bool) (all []Summary) {
 		if !take(id, len(g.offsets)) {
 			continue
 		}
-		x := Summary{ID: id, Members: len(g.members)}
+		x := Summary{ID: id, Members: g.size()}
 		for _, p := range g.partitions() {
 			x.Offsets = append(x.Offsets, Committed{p.topic, p.index, g.offsets[p].at})
 		}

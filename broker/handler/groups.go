@@ -281,12 +281,15 @@ func (b *Broker) offsetFetch(_ context.Context, r *protocol.Request, done func(*
 			wanted = append(wanted, group.Wanted{Topic: name, Partitions: t.Partitions})
 		}
 		b.Groups.Step(q.Group, func(core *group.Shard, now time.Time, token any) group.Effects {
-			return core.Offsets(now, q.Group, q.Topics == nil, wanted, token)
+			return core.OffsetsOf(now, q.Group, q.MemberID, q.MemberEpoch, q.Topics == nil, wanted, token)
 		}, func(body any, code protocol.ErrorCode) {
 			defer over()
 			row.Group, row.ErrorCode, row.Topics = q.Group, int16(code), []kmsg.OffsetFetchResponseGroupTopic{}
 			found, ok := body.(*kmsg.OffsetFetchResponseGroup)
 			if code != protocol.None || !ok {
+				return
+			}
+			if row.ErrorCode = found.ErrorCode; row.ErrorCode != 0 {
 				return
 			}
 			for _, t := range found.Topics {

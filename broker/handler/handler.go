@@ -112,6 +112,8 @@ func (b *Broker) Handlers() map[int16]Func {
 		protocol.KeyAlterConfigs:                b.alterConfigs,
 		protocol.KeyCreatePartitions:            b.createPartitions,
 		protocol.KeyIncrementalAlterConfigs:     b.incrementalAlterConfigs,
+		protocol.KeyConsumerGroupHeartbeat:      b.consumerGroupHeartbeat,
+		protocol.KeyConsumerGroupDescribe:       b.consumerGroupDescribe,
 		protocol.KeyDescribeTopicPartitions:     b.describeTopicPartitions,
 		protocol.KeyElectLeaders:                b.electLeaders,
 		protocol.KeyAlterPartitionReassignments: b.alterPartitionReassignments,

@@ -48,23 +48,24 @@ func (b *Broker) updateFeatures(ctx context.Context, r *protocol.Request, done f
 // features are told in ApiVersions: what this release supports, and from the
 // epoch, an index of the metadata, on what is finalized.
 //
-// The one feature there is is the level of the metadata, and it does not have
-// the name metadata.version: levels of that are releases of Apache Kafka, to
-// kafka-features.sh as to consoles, which look them up in a table and take 2 for
-// Kafka 3.1. Any name and number they show as they are, and clients that miss
-// metadata.version miss nothing: Kafka's own look for transaction.version,
-// group.version and the like, of which there are none here.
+// The level of the metadata does not have the name metadata.version: levels of that
+// are releases of Apache Kafka, to kafka-features.sh as to consoles, which look them
+// up in a table and take 2 for Kafka 3.1. Any name and number they show as they are,
+// and clients that miss metadata.version miss nothing: Kafka's own look for
+// group.version, which says that there is the consumer protocol, always.
 func features(img *image.Image, resp *kmsg.ApiVersionsResponse) {
-	supported := kmsg.NewApiVersionsResponseSupportedFeature()
-	supported.Name = control.MetadataVersion
-	supported.MinVersion, supported.MaxVersion = int16(image.OwnLevels.Min), int16(image.OwnLevels.Max)
-	resp.SupportedFeatures = append(resp.SupportedFeatures, supported)
-	if img.Level() == 0 { // of no cluster yet
-		return
+	add := func(name string, low, high, level int16) {
+		supported := kmsg.NewApiVersionsResponseSupportedFeature()
+		supported.Name, supported.MinVersion, supported.MaxVersion = name, low, high
+		resp.SupportedFeatures = append(resp.SupportedFeatures, supported)
+		if img.Level() == 0 { // of no cluster yet
+			return
+		}
+		finalized := kmsg.NewApiVersionsResponseFinalizedFeature()
+		finalized.Name, finalized.MinVersionLevel, finalized.MaxVersionLevel = name, level, level
+		resp.FinalizedFeatures = append(resp.FinalizedFeatures, finalized)
+		resp.FinalizedFeaturesEpoch = int64(img.Index())
 	}
-	finalized := kmsg.NewApiVersionsResponseFinalizedFeature()
-	finalized.Name = control.MetadataVersion
-	finalized.MinVersionLevel, finalized.MaxVersionLevel = int16(img.Level()), int16(img.Level())
-	resp.FinalizedFeatures = append(resp.FinalizedFeatures, finalized)
-	resp.FinalizedFeaturesEpoch = int64(img.Index())
+	add(control.GroupVersion, control.OwnGroupVersion, control.OwnGroupVersion, control.OwnGroupVersion)
+	add(control.MetadataVersion, int16(image.OwnLevels.Min), int16(image.OwnLevels.Max), int16(img.Level()))
 }

@@ -82,9 +82,15 @@ func (c *RemoveVoter) Eval(m *image.Image, _ time.Time) (Result, error) {
 	return Result{Records: []image.Record{&image.VoterRemovalRecord{RaftID: c.RaftID}}}, nil
 }
 
-// MetadataVersion is the feature that finalizes the metadata level. There is no other. The levels of Kafka's feature
-// metadata.version are its releases, so this is another one.
+// MetadataVersion is the feature that finalizes the metadata level. The levels of Kafka's feature metadata.version are its
+// releases, so this is another one.
 const MetadataVersion = "streambus.metadata.version"
+
+// GroupVersion is Kafka's feature of the consumer protocol for groups (KIP-848). It has this level wherever there are groups.
+const (
+	GroupVersion    = "group.version"
+	OwnGroupVersion = 1
+)
 
 // UpgradeType says what an update of a feature may do, in the numbers of UpdateFeatures.
 type UpgradeType int8
@@ -116,7 +122,9 @@ func (c *UpdateFeatures) Eval(m *image.Image, _ time.Time) (Result, error) {
 		if reason := u.refusal(m); reason != "" {
 			return refuse(InvalidUpdateVersion, "Invalid update version %d for feature %s. %s", u.Level, u.Feature, reason)
 		}
-		level = uint32(u.Level)
+		if u.Feature == MetadataVersion {
+			level = uint32(u.Level)
+		}
 	}
 	if c.ValidateOnly || level == m.Level() {
 		return Result{}, nil
@@ -131,6 +139,12 @@ func (u FeatureUpdate) refusal(m *image.Image) string {
 	}
 	if u.Level < 0 {
 		return "A feature version cannot be less than 0."
+	}
+	if u.Feature == GroupVersion && u.Level != OwnGroupVersion {
+		return fmt.Sprintf("The controller only supports versions %d-%d", OwnGroupVersion, OwnGroupVersion)
+	}
+	if u.Feature == GroupVersion {
+		return ""
 	}
 	if u.Feature != MetadataVersion {
 		return "The controller does not support this feature."

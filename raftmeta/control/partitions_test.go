@@ -222,7 +222,9 @@ func TestFeatures(t *testing.T) {
 		"lower on purpose":  {cluster(t, 1), UpdateFeatures{Updates: []FeatureUpdate{{MetadataVersion, 1, SafeDowngrade}}}, "Refusing to perform", 2},
 		"raise by lowering": {old, UpdateFeatures{Updates: []FeatureUpdate{{MetadataVersion, 2, UnsafeDowngrade}}}, "Can't downgrade to a newer version", 1},
 		"negative":          {old, UpdateFeatures{Updates: []FeatureUpdate{to(-1)}}, "less than 0", 1},
-		"unknown":           {old, UpdateFeatures{Updates: []FeatureUpdate{to(2), {"group.version", 1, Upgrade}}}, "does not support this feature", 1},
+		"unknown":           {old, UpdateFeatures{Updates: []FeatureUpdate{to(2), {"share.version", 1, Upgrade}}}, "does not support this feature", 1},
+		"groups":            {old, UpdateFeatures{Updates: []FeatureUpdate{to(2), {GroupVersion, 1, Upgrade}}}, "", 2},
+		"no groups":         {old, UpdateFeatures{Updates: []FeatureUpdate{{GroupVersion, 0, UnsafeDowngrade}}}, "only supports versions 1-1", 1},
 		"unknown type":      {old, UpdateFeatures{Updates: []FeatureUpdate{{MetadataVersion, 2, 0}}}, "upgrade type", 1},
 	} {
 		r, err := c.cmd.Eval(c.img, time.Time{})
