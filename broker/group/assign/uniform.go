@@ -151,8 +151,13 @@ func (u *uniform) less(a, b int32) bool {
 	return u.load[a] < u.load[b] || u.load[a] == u.load[b] && a < b
 }
 
-// balance evens out topic after topic until none has a move left. A topic needs
-// another look only if a subscriber's load changed elsewhere.
+// balance evens out topic after topic until none has a move left.
+//
+// Large differences go first. If the first topic were evened out at once, its owners
+// would give what those of the next should, and then have to be given from there: a
+// newcomer would move a quarter more than it gets. Steps of one would be best, and
+// take half a minute where all partitions are with one of 1,000 members; these take
+// a third of a second.
 func (u *uniform) balance(before []int32) {
 	topics := make([][]int, len(u.load)) // of a member
 	for t := range u.topics {
@@ -160,34 +165,36 @@ func (u *uniform) balance(before []int32) {
 			topics[m] = append(topics[m], t)
 		}
 	}
-	look := slices.Repeat([]bool{true}, len(u.topics))
-	have := make([][]int, len(u.load))
-	order := u.byNeed()
-	for again := true; again; {
-		again = false
-		for _, t := range order {
-			if !look[t] {
-				continue
-			}
-			for _, m := range u.level(t, before, have) {
-				for _, other := range topics[m] {
-					look[other], again = true, true
+	order, have := u.byNeed(), make([][]int, len(u.load))
+	for gap := slices.Max(u.load) - slices.Min(u.load); gap >= 2; gap -= max(1, gap/8) {
+		// A topic needs another look only if a subscriber's load changed elsewhere.
+		look := slices.Repeat([]bool{true}, len(u.topics))
+		for again := true; again; {
+			again = false
+			for _, t := range order {
+				if !look[t] {
+					continue
 				}
+				for _, m := range u.level(t, gap, before, have) {
+					for _, other := range topics[m] {
+						look[other], again = true, true
+					}
+				}
+				look[t] = false
 			}
-			look[t] = false
 		}
 	}
 }
 
 // level moves partitions of a topic from its most to its least loaded subscribers
-// and returns whose load changed. have is room to work in, empty but for that.
-func (u *uniform) level(t int, before []int32, have [][]int) (changed []int32) {
+// while these differ by gap, and returns whose load changed. have is room to work in.
+func (u *uniform) level(t, gap int, before []int32, have [][]int) (changed []int32) {
 	subs := u.topics[t].subs
 	low, high := u.load[subs[0]], u.load[subs[0]]
 	for _, m := range subs {
 		low, high = min(low, u.load[m]), max(high, u.load[m])
 	}
-	if high-low < 2 {
+	if high-low < gap {
 		return nil
 	}
 	for _, m := range subs {
@@ -211,7 +218,7 @@ func (u *uniform) level(t int, before []int32, have [][]int) (changed []int32) {
 				from = m
 			}
 		}
-		if u.load[from]-u.load[to] < 2 {
+		if u.load[from]-u.load[to] < gap {
 			return changed
 		}
 		last := len(have[from]) - 1
