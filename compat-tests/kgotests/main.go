@@ -23,7 +23,7 @@ import (
 )
 
 // unserved are the tests of what this release does not serve.
-const unserved = "Txn|Share|848|SCRAM"
+const unserved = "Txn|Share|SCRAM"
 
 //go:embed passes.txt
 var passes string
