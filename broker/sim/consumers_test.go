@@ -340,6 +340,9 @@ func (m *classic) hears(code protocol.ErrorCode) {
 	case protocol.FencedInstanceID:
 		m.c.w.stats["consumers whose instance began anew"]++
 		m.c.end()
+		if m.c.w.healed { // perhaps by one that is gone
+			m.c.w.join(m.c.group)
+		}
 	default:
 		m.c.w.broken("%s hears %s", m.c.name, code)
 	}
@@ -367,6 +370,7 @@ func (m *classic) join() {
 	req.SessionTimeoutMillis, req.RebalanceTimeoutMillis = int32(g.session/ms), int32(g.rebalance/ms)
 	req.Protocols = []kmsg.JoinGroupRequestProtocol{{Name: m.protocol(), Metadata: says.AppendTo(nil)}}
 	m.unique++
+	var epoch int32 // of who lets it join
 	who := group.Client{ID: c.name, Host: "/", Unique: fmt.Sprintf("%s-%d", c.name, m.unique)}
 	c.ask("join", time.Duration(g.rebalance)+time.Second, func(q *asked, core *group.Shard, now time.Time) group.Effects {
 		if m.instance != nil && m.id == "" {
@@ -375,6 +379,7 @@ func (m *classic) join() {
 		return core.Join(now, req, who, q)
 	}, func(q *asked, body any) {
 		if r := body.(*kmsg.JoinGroupResponse); r.ErrorCode == 0 {
+			epoch = q.epoch
 			if m.instance != nil {
 				g.instances[*m.instance] = r.MemberID
 			}
@@ -389,9 +394,13 @@ func (m *classic) join() {
 		case protocol.None:
 			c.w.stats["joins"]++
 			m.id, m.generation = r.MemberID, r.Generation
-			m.sync(r)
+			m.sync(r, epoch)
 		case protocol.MemberIDRequired:
 			m.id = r.MemberID
+			if c.w.members.IntN(4) == 0 && !c.w.healed {
+				c.stalls = c.w.now + c.w.members.Int64N(5*sec)
+				return
+			}
 			m.join()
 		default:
 			m.hears(code)
@@ -399,8 +408,9 @@ func (m *classic) join() {
 	})
 }
 
-// sync asks for the member's share, and brings all of them if it is the one to say.
-func (m *classic) sync(joined *kmsg.JoinGroupResponse) {
+// sync asks for the member's share, and brings all of them if it is the one to say, to
+// those that joined with it in a leader epoch.
+func (m *classic) sync(joined *kmsg.JoinGroupResponse, epoch int32) {
 	c, g := m.c, m.c.group
 	req := kmsg.NewPtrSyncGroupRequest()
 	req.Version, req.Group, req.MemberID, req.InstanceID, req.Generation = 5, g.name, m.id, m.instance, m.generation
@@ -410,6 +420,9 @@ func (m *classic) sync(joined *kmsg.JoinGroupResponse) {
 		req.GroupAssignment = m.share(joined.Members)
 	}
 	c.ask("sync", time.Duration(g.rebalance)+time.Second, func(q *asked, core *group.Shard, now time.Time) group.Effects {
+		if len(req.GroupAssignment) > 0 && q.epoch != epoch {
+			g.strays(req.Generation)
+		}
 		return core.Sync(now, req, q)
 	}, func(q *asked, body any) {
 		if r := body.(*kmsg.SyncGroupResponse); r.ErrorCode == 0 {

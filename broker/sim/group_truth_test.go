@@ -17,7 +17,10 @@ import (
 //	     asked for
 //
 // A coordinator that was deposed and does not know it may show what was, as in Apache
-// Kafka: what such a one says, but for what it acknowledges, counts for nothing.
+// Kafka: what such a one says, but for what it acknowledges, counts for nothing. And
+// who joined there may bring the shares of those that it met there to the successor,
+// where a generation with the same number has other members: what they own is not known
+// to who shared.
 type groupTruth struct {
 	w           *world
 	index       int
@@ -31,6 +34,7 @@ type groupTruth struct {
 	generation  int32 // the newest that was assigned
 	since       int64 // when that was said first
 	owners      map[ownership]owner
+	stray       map[int32]bool // generations whose shares are perhaps of another one
 	lives       map[string]*life
 	instances   map[string]string // their members
 	deleted     int64             // when a coordinator was last asked to, -1 if it never was
@@ -73,7 +77,7 @@ type committedPart struct {
 func newGroupTruth(w *world, index int) *groupTruth {
 	g := &groupTruth{
 		w: w, index: index, name: fmt.Sprint("group", index), session: 2*sec + w.members.Int64N(4*sec), rebalance: 3*sec + w.members.Int64N(5*sec),
-		cooperative: w.members.IntN(2) == 0, owners: map[ownership]owner{}, lives: map[string]*life{}, instances: map[string]string{}, deleted: -1,
+		cooperative: w.members.IntN(2) == 0, owners: map[ownership]owner{}, stray: map[int32]bool{}, lives: map[string]*life{}, instances: map[string]string{}, deleted: -1,
 	}
 	for i := range g.parts {
 		g.parts[i].commits = map[int64]*commit{}
@@ -164,6 +168,13 @@ func (g *groupTruth) beginAnew(generation int32) {
 	g.incarnation++
 	g.generation, g.since = generation, g.w.now
 	clear(g.owners)
+	clear(g.stray)
+}
+
+// strays is told of shares of members that joined elsewhere.
+func (g *groupTruth) strays(generation int32) {
+	g.w.stats["shares of members that joined elsewhere"]++
+	g.stray[generation] = true
 }
 
 // assigned looks at what a member of a generation is told that it has.
@@ -192,7 +203,7 @@ func (g *groupTruth) assigned(q *asked, c *consumer, is stamp, owns []int32) {
 				continue
 			}
 			other := x.member.stamp()
-			if l := g.lives[other.id]; l != nil && l.until >= g.w.now && x.has(p) && other.owner() != id {
+			if l := g.lives[other.id]; l != nil && l.until >= g.w.now && x.has(p) && other.owner() != id && !g.stray[generation] {
 				g.w.broken("I24: %s gets partition %d of %s in generation %d, and %s has not given up what it got until generation %d", id, p, g.name, generation, other.id, other.generation)
 			}
 		}

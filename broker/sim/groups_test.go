@@ -41,6 +41,7 @@ type coordinator struct {
 type asked struct {
 	arrived int64
 	end     int64 // of the log then
+	epoch   int32 // of the coordinator
 	current bool  // nobody else could be the coordinator then
 	// incarnation and generation are the newest of the group that was assigned by then.
 	incarnation int
@@ -126,7 +127,7 @@ func (b *broker) coordinate(at place, q *asked, do func(core *group.Shard, now t
 		q.answer(q, nil, protocol.NotCoordinator)
 		return
 	}
-	q.arrived, q.end = b.w.now, c.r.log.EndOffset()
+	q.arrived, q.end, q.epoch = b.w.now, c.r.log.EndOffset(), c.term.Epoch()
 	t, _ := b.w.oracle.img.Topic(groupsTopic)
 	p, _ := t.Partition(at.index)
 	q.current = p.LeaderEpoch == c.term.Epoch()
