@@ -34,6 +34,7 @@ type Config struct {
 	ConsumerHeartbeat     time.Duration // group.consumer.heartbeat.interval.ms
 	ConsumerMaxSize       int           // group.consumer.max.size
 	Assignors             []string      // group.consumer.assignors, the default first
+	Upgrades, Downgrades  bool          // group.consumer.migration.policy
 	MaxMetadata           int           // offset.metadata.max.bytes
 	Retention             time.Duration // offsets.retention.minutes
 	RetentionCheck        time.Duration // offsets.retention.check.interval.ms
@@ -67,6 +68,7 @@ type Client struct {
 type Shard struct {
 	cfg     Config
 	groups  map[string]*Group
+	md      *Metadata // nil if nobody has told
 	timers  timers
 	check   time.Time // of the retention, next
 	replies []Reply   // of the step under way
@@ -90,7 +92,7 @@ func (s *Shard) Loaded(now time.Time) Effects {
 			m.deadline = now.Add(m.session)
 		}
 		if g.consumer != nil {
-			g.consumer.loaded(now, s.cfg.ConsumerSession)
+			g.consumer.loaded(now, &s.cfg)
 		}
 		s.arm(g)
 	}
