@@ -82,6 +82,14 @@ func (c *consumers) waits(m *consumer) bool {
 
 // classicAs is the member of the classic protocol that a request is of.
 func (c *consumers) classicAs(id string, instance *string) (*consumer, protocol.ErrorCode) {
+	m, code := c.as(id, instance)
+	if code == protocol.None && m.classic == nil {
+		return nil, protocol.UnknownMemberID
+	}
+	return m, code
+}
+
+func (c *consumers) as(id string, instance *string) (*consumer, protocol.ErrorCode) {
 	if instance != nil {
 		switch known, ok := c.static[*instance]; {
 		case !ok:
@@ -90,7 +98,7 @@ func (c *consumers) classicAs(id string, instance *string) (*consumer, protocol.
 			return nil, protocol.FencedInstanceID
 		}
 	}
-	if m := c.members[id]; m != nil && m.classic != nil {
+	if m := c.members[id]; m != nil {
 		return m, protocol.None
 	}
 	return nil, protocol.UnknownMemberID
@@ -397,7 +405,8 @@ func (s *Shard) beatConsumers(now time.Time, g *Group, req *kmsg.HeartbeatReques
 	answer(code)
 }
 
-// leaveConsumers takes a LeaveGroup of members of the classic protocol.
+// leaveConsumers takes a LeaveGroup. Whoever manages the group may have members leave of
+// either protocol.
 func (s *Shard) leaveConsumers(now time.Time, g *Group, members []kmsg.LeaveGroupRequestMember, answer func([]protocol.ErrorCode)) {
 	c := g.consumer
 	codes := make([]protocol.ErrorCode, len(members))
@@ -407,7 +416,7 @@ func (s *Shard) leaveConsumers(now time.Time, g *Group, members []kmsg.LeaveGrou
 		if id == "" && x.InstanceID != nil {
 			id = c.static[*x.InstanceID]
 		}
-		m, code := c.classicAs(id, x.InstanceID)
+		m, code := c.as(id, x.InstanceID)
 		if codes[i] = code; code == protocol.None && slices.Contains(ids, m.id) {
 			codes[i] = protocol.UnknownMemberID
 		} else if code == protocol.None {

@@ -84,6 +84,19 @@ func (c *consumer) fetch(id *string, epoch int32, topic string) {
 	ask[*kmsg.OffsetFetchResponse](c.s, req)
 }
 
+// assignable makes a topic that coordinators know of: they may hear of it late.
+func (s *session) assignable(partitions int32) string {
+	topic := s.create(partitions)
+	c := s.consumer(1, s.group(), "first", topic)
+	c.heard(quietly[*kmsg.ConsumerGroupHeartbeatResponse](s, c.beat(inEpoch(0), full(topic))))
+	s.until("an assignment", func() bool {
+		c.heard(quietly[*kmsg.ConsumerGroupHeartbeatResponse](s, c.beat(c.owning)))
+		return len(c.has) > 0
+	})
+	quietly[*kmsg.ConsumerGroupHeartbeatResponse](s, c.beat(inEpoch(-1)))
+	return topic
+}
+
 // lookAt records what all APIs tell of a group.
 func (s *session) lookAt(version int16, groups ...string) {
 	req := at(kmsg.NewPtrConsumerGroupDescribeRequest(), version)
@@ -96,7 +109,7 @@ func (s *session) lookAt(version int16, groups ...string) {
 
 func init() {
 	eachVersion(kmsg.ConsumerGroupHeartbeat, "one member", func(s *session, v int16) {
-		topic, g := s.create(3), s.group()
+		topic, g := s.assignable(3), s.group()
 		c := s.consumer(v, g, "a", topic)
 		s.lookAt(v, g)
 		c.join()
@@ -147,7 +160,7 @@ func init() {
 
 	eachVersion(kmsg.ConsumerGroupHeartbeat, "refused", func(s *session, v int16) {
 		type request = kmsg.ConsumerGroupHeartbeatRequest
-		topic, g := s.create(2), s.group()
+		topic, g := s.assignable(2), s.group()
 		c := s.consumer(v, g, "a", topic)
 		refused := func() {
 			for _, change := range []func(r *request){
@@ -191,7 +204,7 @@ func init() {
 	})
 
 	eachVersion(kmsg.ConsumerGroupHeartbeat, "two members", func(s *session, v int16) {
-		topic, other, g := s.create(4), s.create(2), s.group()
+		topic, other, g := s.assignable(4), s.assignable(2), s.group()
 		a, b := s.consumer(v, g, "a", topic, other), s.consumer(v, g, "b", topic, other)
 		a.join()
 		a.ask(a.beat(a.owning))
@@ -231,7 +244,7 @@ func init() {
 	})
 
 	eachVersion(kmsg.ConsumerGroupHeartbeat, "static members", func(s *session, v int16) {
-		topic, g := s.create(2), s.group()
+		topic, g := s.assignable(2), s.group()
 		a := s.consumer(v, g, "a", topic)
 		a.instance = ptr("i")
 		a.join()
@@ -263,7 +276,7 @@ func init() {
 	})
 
 	eachVersion(kmsg.ConsumerGroupHeartbeat, "of another protocol", func(s *session, v int16) {
-		topic, g := s.create(1), s.group()
+		topic, g := s.assignable(1), s.group()
 		m := s.member(4, g, "m")
 		m.come()
 		m.ask(set(m.sync(m), func(r *kmsg.SyncGroupRequest) {}))
@@ -286,12 +299,83 @@ func init() {
 		s.lookAt(v, g)
 	})
 
+	eachVersion(kmsg.ConsumerGroupHeartbeat, "both protocols", func(s *session, v int16) {
+		topic, g := s.assignable(4), s.group()
+		m, x := s.member(5, g, "m"), s.consumer(v, g, "x", topic)
+		m.topics = []string{topic}
+		all := func(m *member) *kmsg.SyncGroupRequest {
+			return set(m.sync(m), func(r *kmsg.SyncGroupRequest) {
+				a := kmsg.NewConsumerMemberAssignment()
+				a.Topics = []kmsg.ConsumerMemberAssignmentTopic{{Topic: topic, Partitions: []int32{0, 1, 2, 3}}}
+				r.GroupAssignment[0].MemberAssignment = a.AppendTo(nil)
+			})
+		}
+		m.come()
+		m.ask(all(m))
+		old := *m
+		x.join() // the group is of its protocol now
+		s.lookAt(v, g)
+		x.ask(x.beat())
+		m.ask(m.beat())
+		m.ask(m.sync())
+		m.ask(m.commit(topic, 3, 0))
+		y := *m
+		y.generation++
+		m.ask(y.beat())
+		m.ask(y.sync())
+		m.ask(y.commit(topic, 3, 0))
+		m.ask(set(m.join(), func(r *kmsg.JoinGroupRequest) { r.ProtocolType = "connect" }))
+		m.ask(set(m.join(), func(r *kmsg.JoinGroupRequest) { r.Protocols = nil }))
+		m.come() // it owns nothing, and so there is enough for both
+		s.lookAt(v, g)
+		m.ask(old.beat())
+		m.ask(old.sync())
+		m.ask(set(m.sync(), func(r *kmsg.SyncGroupRequest) { r.Protocol = ptr("sticky") }))
+		m.ask(m.sync())
+		m.ask(m.beat())
+		m.ask(m.commit(topic, 4, 0))
+		x.ask(x.beat(x.owning))
+		x.ask(x.beat(x.owning))
+		s.lookAt(v, g)
+		n := s.instanceOf(5, g, "n", "n") // the assignor begins with it
+		n.topics = []string{topic}
+		n.come()
+		m.ask(m.beat())
+		m.come()
+		m.ask(m.sync())
+		n.ask(n.sync())
+		n.ask(n.beat())
+		n.ask(n.leave())
+		n.ask(n.leave())
+		m.ask(m.beat())
+		m.come()
+		m.ask(m.sync())
+		m.ask(m.beat())
+		z := *m
+		z.id = "x"
+		m.ask(z.beat())
+		x.ask(x.beat(x.owning))
+		m.ask(z.leave()) // nobody is left who speaks its protocol
+		m.ask(m.beat())
+		s.look(5, g)
+		m.come()
+		m.ask(all(m))
+		s.lookAt(v, g)
+		m.ask(m.leave())
+
+		other := s.member(5, s.group(), "o")
+		other.ask(other.join())
+		other.ask(set(other.join(), func(r *kmsg.JoinGroupRequest) { r.ProtocolType = "connect" }))
+		o := s.consumer(v, other.group, "y", topic)
+		o.join()
+	})
+
 	eachVersion(kmsg.ConsumerGroupHeartbeat, "patterns", func(s *session, v int16) {
 		if v < 1 {
 			return
 		}
 		g := s.group()
-		topic := s.create(2)
+		topic := s.assignable(2)
 		c := s.consumer(v, g, "a")
 		matching := func(regex string) func(*kmsg.ConsumerGroupHeartbeatRequest) {
 			return func(r *kmsg.ConsumerGroupHeartbeatRequest) { r.SubscribedTopicRegex = &regex }
