@@ -46,3 +46,45 @@ func TestIDsOfTheOtherProtocol(t *testing.T) {
 	}
 	c.carry(c.shard.Tick(c.now))
 }
+
+// TestUpgradeAmidRevocation: a member of the classic protocol that was not assigned again
+// what it owns has it until it joins without it, whatever becomes of the group meanwhile.
+func TestUpgradeAmidRevocation(t *testing.T) {
+	cfg := Config{
+		ConsumerSession: time.Minute, ConsumerHeartbeat: time.Second, ConsumerMaxSize: 10, Assignors: []string{uniformAssignor},
+		MaxSession: time.Minute, MaxSize: 10, Upgrades: true,
+	}
+	c := &churn{
+		t: t, now: time.UnixMilli(1_800_000_000_000), cfg: cfg, shard: New(cfg), rng: rand.New(rand.NewPCG(1, 848)), calm: true, index: 1,
+		md: map[string]Topic{"t0": {ID: topicID{1}, Partitions: 1}, "t1": {ID: topicID{2}, Partitions: 1}},
+	}
+	c.carry(c.shard.Loaded(c.now))
+	old := &elder{name: "a", generation: -1, topics: []string{"t1"}}
+	reads := holding{part{topicID{1}, 0}: 0} // of a topic that it does not ask for any more
+	old.owned = reads
+	c.joins(old)
+	c.joins(old)
+	c.carry(c.shard.Tick(c.now))
+	old.owned, old.told = reads, c.now
+	c.elders = []*elder{old}
+	c.syncs(old)
+	old.owned, old.settled = reads, false // it has not heard what it is to give up
+
+	young := &reader{id: "b", topics: []string{"t0"}, owned: holding{}}
+	c.readers = []*reader{young}
+	c.heartbeat(young, 0)
+	if c.shard.groups["g"].consumer == nil {
+		t.Fatal("the group is of the classic protocol")
+	}
+	c.check()
+	c.joins(old) // it owns it still
+	c.heartbeat(young, young.epoch)
+	c.check()
+	old.owned, old.joined = holding{}, nil
+	c.joins(old)
+	c.heartbeat(young, young.epoch)
+	c.check()
+	if !sameParts(young.owned, reads) {
+		t.Errorf("what was given up is nobody's: %v", young.owned)
+	}
+}
