@@ -150,7 +150,6 @@ func New(cfg *config.Config, disk Disk, log *slog.Logger) (_ *Broker, err error)
 			MaxSession:            cfg.Millis("group.max.session.timeout.ms"),
 			MaxSize:               int(cfg.Number("group.max.size")),
 			ConsumerSession:       cfg.Millis("group.consumer.session.timeout.ms"),
-			ConsumerHeartbeat:     cfg.Millis("group.consumer.heartbeat.interval.ms"),
 			ConsumerMaxSize:       int(cfg.Number("group.consumer.max.size")),
 			Assignors:             image.Items(cfg.Get("group.consumer.assignors")),
 			MaxMetadata:           int(cfg.Number("offset.metadata.max.bytes")),

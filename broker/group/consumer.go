@@ -24,10 +24,13 @@ import (
 
 // Metadata is what the consumer protocol needs to know of topics.
 type Metadata struct {
-	Index  uint64 // grows with every change
-	Find   func(name string) (Topic, bool)
-	Name   func(id [16]byte) (string, bool)
-	Topics iter.Seq[string]
+	Index uint64 // grows with every change
+	// Session and Heartbeat are the group's consumer.session.timeout.ms and
+	// consumer.heartbeat.interval.ms.
+	Session, Heartbeat time.Duration
+	Find               func(name string) (Topic, bool)
+	Name               func(id [16]byte) (string, bool)
+	Topics             iter.Seq[string]
 }
 
 // Topic is one that is there.
@@ -547,9 +550,8 @@ func sameTarget(a, b assign.Assignment) bool { return maps.EqualFunc(a, b, slice
 func (b *beat) commit(u *update, before *consumer) {
 	s, m := b.s, u.member
 	m.target = u.target(m)
-	session := s.cfg.ConsumerSession
 	m2 := *m
-	m2.deadline = b.now.Add(session)
+	m2.deadline = b.now.Add(b.md.Session)
 	switch {
 	case m2.state != unrevoked:
 		m2.revokeBy = time.Time{}
@@ -569,7 +571,7 @@ func (b *beat) commit(u *update, before *consumer) {
 func (b *beat) tell(u *update, before *consumer) {
 	m, resp := u.member, b.resp
 	resp.MemberID, resp.MemberEpoch = &m.id, m.epoch
-	resp.HeartbeatIntervalMillis = int32(b.s.cfg.ConsumerHeartbeat.Milliseconds())
+	resp.HeartbeatIntervalMillis = int32(b.md.Heartbeat.Milliseconds())
 	full := b.req.MemberEpoch == joining0 ||
 		b.req.RebalanceTimeoutMillis != -1 && (b.req.SubscribedTopicNames != nil || b.req.SubscribedTopicRegex != nil) && b.req.Topics != nil
 	if !full && sameParts(m.assigned, before.assigned) {

@@ -30,8 +30,7 @@ type Config struct {
 	MinSession            time.Duration // group.min.session.timeout.ms
 	MaxSession            time.Duration // group.max.session.timeout.ms
 	MaxSize               int           // group.max.size
-	ConsumerSession       time.Duration // group.consumer.session.timeout.ms
-	ConsumerHeartbeat     time.Duration // group.consumer.heartbeat.interval.ms
+	ConsumerSession       time.Duration // group.consumer.session.timeout.ms, at a load
 	ConsumerMaxSize       int           // group.consumer.max.size
 	Assignors             []string      // group.consumer.assignors, the default first
 	MaxMetadata           int           // offset.metadata.max.bytes
