@@ -52,6 +52,8 @@ func (s *Shard) DescribeConsumer(now time.Time, id string, md *Metadata, token a
 	row := kmsg.NewConsumerGroupDescribeResponseGroup()
 	row.Group, row.Members = id, []kmsg.ConsumerGroupDescribeResponseGroupMember{}
 	switch g := s.groups[id]; {
+	case id == "":
+		row.ErrorCode = int16(protocol.InvalidGroupID)
 	case g == nil:
 		row.ErrorCode, row.ErrorMessage = int16(protocol.GroupIDNotFound), kmsg.StringPtr("Group "+id+" not found.")
 	case g.consumer == nil:
@@ -70,8 +72,11 @@ func (c *consumers) describe(row *kmsg.ConsumerGroupDescribeResponseGroup, md *M
 	for _, m := range all {
 		x := kmsg.NewConsumerGroupDescribeResponseGroupMember()
 		x.MemberID, x.InstanceID, x.RackID, x.MemberEpoch, x.ClientID, x.ClientHost = m.id, m.instance, m.rack, m.epoch, m.client.ID, m.client.Host
-		x.SubscribedTopics, x.SubscribedTopicRegex, x.MemberType = slices.Concat(m.topics), m.regex, 1
-		x.Assignment, x.TargetAssignment = named(m.assigned.assignment(), md), named(m.target, md)
+		x.SubscribedTopics, x.SubscribedTopicRegex, x.MemberType = slices.Concat(m.topics), kmsg.StringPtr(""), 1
+		if m.regex != nil {
+			x.SubscribedTopicRegex = m.regex
+		}
+		x.Assignment, x.TargetAssignment = named(m.holds().assignment(), md), named(m.target, md)
 		row.Members = append(row.Members, x)
 	}
 }

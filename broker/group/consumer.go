@@ -46,6 +46,10 @@ const (
 	leavingFor = -2
 )
 
+// firstEpoch is that of a group that nobody has joined yet, as in Kafka 4.4: the first
+// member gets the next.
+const firstEpoch = 1
+
 // patternPause is between two looks for new topics that patterns match.
 const patternPause = 10 * time.Second
 
@@ -174,8 +178,9 @@ type beat struct {
 	answer func()
 	failed func(*refusal)
 
-	g        *Group // nil if it is made
+	g        *Group // nil if there is none yet
 	c        *consumers
+	made     bool      // c is new
 	old      *consumer // nil if it joins
 	replaces *consumer // the member that had its instance id before
 }
@@ -192,8 +197,8 @@ func (b *beat) find() *refusal {
 	case !joins || b.g != nil && !b.g.vacant():
 		return refuse(protocol.GroupIDNotFound, "Group %s is not a consumer group.", b.req.Group)
 	default:
-		b.c = newConsumers()
-		b.c.created = b.now.UnixMilli()
+		b.c, b.made = newConsumers(), true
+		b.c.created, b.c.epoch = b.now.UnixMilli(), firstEpoch
 	}
 	if b.req.MemberID == "" {
 		return nil
@@ -264,7 +269,7 @@ func (b *beat) go_on() *refusal {
 	if u.hashed = b.c.seen != b.md.Index || !member.reads(before) || u.matched; u.hashed {
 		u.hash = u.hashTopics(b.md)
 	}
-	if !slices.Equal(member.topics, before.topics) || !equal(member.regex, before.regex) || u.matched || u.hash != b.c.hash || u.epoch == 0 {
+	if !slices.Equal(member.topics, before.topics) || !equal(member.regex, before.regex) || u.matched || u.hash != b.c.hash || b.made {
 		u.epoch++
 	}
 	if u.targetEpoch < u.epoch {
@@ -669,13 +674,13 @@ func (b *beat) leave() *refusal {
 		}, func(code protocol.ErrorCode) { b.failed(&refusal{code, ""}) })
 		return nil
 	}
-	b.s.end(b.g, []string{b.old.id}, b.answer, func(code protocol.ErrorCode) { b.failed(&refusal{code, ""}) })
+	b.s.end(b.now, b.g, []string{b.old.id}, b.answer, func(code protocol.ErrorCode) { b.failed(&refusal{code, ""}) })
 	return nil
 }
 
 // end takes members out of a group. What they had is given to others with the
 // heartbeats of these.
-func (s *Shard) end(g *Group, ids []string, then func(), refused func(protocol.ErrorCode)) {
+func (s *Shard) end(now time.Time, g *Group, ids []string, then func(), refused func(protocol.ErrorCode)) {
 	c := g.consumer
 	var records []Record
 	used := map[string]bool{}
@@ -696,12 +701,19 @@ func (s *Shard) end(g *Group, ids []string, then func(), refused func(protocol.E
 		}
 	}
 	records = append(records, epochRecord(g.id, c.epoch+1, c.hash, c.created))
+	last := len(ids) == len(c.members) // and so there is nothing to compute a target for
+	if last {
+		records = append(records, targetEpochRecord(g.id, c.epoch+1, now.UnixMilli()))
+	}
 	s.write(records, func() {
 		for _, id := range ids {
 			c.remove(id)
 		}
 		c.patterns = patterns
 		c.epoch++
+		if last {
+			c.targetEpoch, c.targetAt = c.epoch, now.UnixMilli()
+		}
 		then()
 	}, refused)
 }
@@ -720,7 +732,7 @@ func (s *Shard) expireConsumers(g *Group, now time.Time) {
 		return
 	}
 	slices.Sort(ids)
-	s.end(g, ids, func() {}, func(protocol.ErrorCode) {
+	s.end(now, g, ids, func() {}, func(protocol.ErrorCode) {
 		for _, id := range ids { // they are looked at again
 			again := *g.consumer.members[id]
 			again.deadline = now.Add(time.Second)

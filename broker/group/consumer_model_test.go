@@ -27,6 +27,7 @@ type reader struct {
 	says     bool    // it owes the coordinator what it owns
 	lost     bool    // an answer, so that it says all again
 	gone     bool
+	told     time.Time // when it heard from the coordinator last
 }
 
 // churn is a group with readers that come and go, on a shard that moves.
@@ -86,14 +87,50 @@ func (c *churn) carry(e Effects) (answer any) {
 // told of.
 func (c *churn) failover() {
 	c.carry(c.shard.Unload(c.now))
+	if was, is := standing(c.shard), standing(c.replayed()); was != is {
+		c.t.Fatalf("seed %d: the log does not say what the coordinator knew:\n%s\nit says\n%s", c.seed, was, is)
+	}
 	c.log = c.log[:c.safe+c.rng.IntN(len(c.log)-c.safe+1)]
-	c.shard = New(c.cfg)
+	c.shard = c.replayed()
+	c.carry(c.shard.Loaded(c.now))
+}
+
+// replayed is a shard that has read the log.
+func (c *churn) replayed() *Shard {
+	s := New(c.cfg)
 	for _, r := range slices.Concat(c.log...) {
-		if err := c.shard.Replay(r.Key, r.Value); err != nil {
+		if err := s.Replay(r.Key, r.Value); err != nil {
 			c.t.Fatalf("seed %d: %v", c.seed, err)
 		}
 	}
-	c.carry(c.shard.Loaded(c.now))
+	return s
+}
+
+// standing is all that a shard has to know still after it moved.
+func standing(s *Shard) string {
+	g := s.groups["g"]
+	if g == nil || g.consumer == nil {
+		return "nothing"
+	}
+	c := g.consumer
+	text := fmt.Sprintln(c.epoch, c.targetEpoch, c.targetAt, c.hash, c.created, c.static, len(c.owners))
+	maybe := func(s *string) string {
+		if s == nil {
+			return "none"
+		}
+		return *s
+	}
+	for _, id := range slices.Sorted(maps.Keys(c.members)) {
+		m := c.members[id]
+		text += fmt.Sprintln(id, maybe(m.instance), m.client.ID, m.rebalance, m.topics, maybe(m.regex), m.epoch, m.previous, m.state, m.assigned, m.revoking)
+		for _, topic := range sortedIDs(m.target) {
+			text += fmt.Sprintln("  target", topic[:2], m.target[topic])
+		}
+	}
+	for _, regex := range slices.Sorted(maps.Keys(c.patterns)) {
+		text += fmt.Sprintln(regex, *c.patterns[regex])
+	}
+	return text
 }
 
 func (c *churn) heartbeat(r *reader, epoch int32) {
@@ -149,9 +186,10 @@ func (c *churn) heartbeat(r *reader, epoch int32) {
 	default:
 		c.t.Fatalf("seed %d: %s: %s, %v", c.seed, r.id, code, *resp.ErrorMessage)
 	}
-	r.lost = false
+	r.lost, r.told = false, c.now
 	if epoch < 0 {
-		r.gone = true
+		r.epoch, r.assigned = 0, nil
+		r.gone = epoch == leaving || c.rng.IntN(2) == 0 // or it comes back as who it was
 		return
 	}
 	if resp.MemberEpoch < r.epoch {
@@ -180,13 +218,17 @@ func (r *reader) settle() {
 }
 
 // expired has the readers notice whose time was over: they had not been able to talk to
-// the coordinator for as long.
+// the coordinator for as long. Nobody else who reads something is forgotten.
 func (c *churn) expired() {
 	g := c.shard.groups["g"]
 	for _, r := range c.readers {
-		if g == nil || g.consumer == nil || g.consumer.members[r.id] == nil {
-			r.owned, r.assigned, r.epoch = holding{}, nil, 0
+		if g != nil && g.consumer != nil && g.consumer.members[r.id] != nil {
+			continue
 		}
+		if len(r.owned) > 0 && c.now.Before(r.told.Add(c.cfg.ConsumerSession)) {
+			c.t.Fatalf("seed %d: %s is forgotten, and was told something %v ago", c.seed, r.id, c.now.Sub(r.told))
+		}
+		r.owned, r.assigned, r.epoch = holding{}, nil, 0
 	}
 }
 
@@ -260,10 +302,10 @@ func (c *churn) step() {
 	case n < 8 && len(c.readers) < 6:
 		c.join()
 	case n < 11:
-		r.owned = holding{}
+		r.owned, r.assigned = holding{}, nil // it reads no more, whatever is answered
 		c.heartbeat(r, leaving)
 	case n < 13 && r.instance != nil:
-		r.owned = holding{}
+		r.owned, r.assigned = holding{}, nil // it reads no more, whatever is answered
 		c.heartbeat(r, leavingFor)
 	case n < 14:
 		r.gone = true // it vanishes

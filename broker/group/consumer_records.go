@@ -147,7 +147,7 @@ func (u *update) records(now time.Time, g *Group, old *consumer) (records []Reco
 	}
 	for _, id := range slices.Sorted(maps.Keys(u.targets)) {
 		known := c.members[id]
-		if known == nil || !sameTarget(known.target, u.targets[id]) {
+		if known == nil || id == u.gone || !sameTarget(known.target, u.targets[id]) { // that of who is gone is removed above
 			add(targetRecord(u.id, id, u.targets[id]))
 		}
 	}

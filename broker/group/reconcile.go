@@ -1,6 +1,7 @@
 package group
 
 import (
+	"maps"
 	"slices"
 
 	"github.com/streambus/streambus/broker/group/assign"
@@ -75,6 +76,14 @@ func (m *consumer) moved(epoch int32, target assign.Assignment, owned holding, o
 	}
 	next.enter(epoch)
 	return &next
+}
+
+// holds is what nobody else may have: what the member is to have now, and what it has
+// not given up yet.
+func (m *consumer) holds() holding {
+	h := maps.Clone(m.assigned)
+	maps.Copy(h, m.revoking)
+	return h
 }
 
 // enter makes an epoch the member's.

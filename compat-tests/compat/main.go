@@ -103,6 +103,10 @@ var settings = map[string]string{
 var kafkaSettings = map[string]string{
 	"log.flush.start.offset.checkpoint.interval.ms": "500",
 	"log.initial.task.delay.ms":                     "500",
+	// A target is computed at once, by who asks.
+	"group.consumer.assignment.interval.ms":     "0",
+	"group.consumer.min.assignment.interval.ms": "0",
+	"group.consumer.assignor.offload.enable":    "false",
 }
 
 func main() {

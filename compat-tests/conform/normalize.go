@@ -104,6 +104,15 @@ var free = map[string][]string{
 	"OffsetDeleteResponse.Partitions":           {"Partition"},
 	"OffsetFetchResponse.Topics":                {"Topic", "TopicID"},
 	"OffsetFetchResponse.Partitions":            {"Partition"},
+
+	// Lists of numbers and texts are told apart by themselves.
+	"ConsumerGroupHeartbeatResponse.Topics":          {"TopicID"},
+	"ConsumerGroupHeartbeatResponse.Partitions":      {},
+	"ConsumerGroupDescribeResponse.Groups":           {"Group"},
+	"ConsumerGroupDescribeResponse.Members":          {"MemberID"},
+	"ConsumerGroupDescribeResponse.SubscribedTopics": {},
+	"ConsumerGroupDescribeResponse.TopicPartitions":  {"Topic"},
+	"ConsumerGroupDescribeResponse.Partitions":       {},
 }
 
 func (n *normalizer) list(v reflect.Value, field string) any {
@@ -119,6 +128,9 @@ func (n *normalizer) list(v reflect.Value, field string) any {
 		return nil
 	}
 	if by, ok := free[n.response+"."+field]; ok {
+		if len(by) == 0 {
+			slices.SortFunc(items, func(a, b any) int { return strings.Compare(fmt.Sprintf("%12v", a), fmt.Sprintf("%12v", b)) })
+		}
 		slices.SortStableFunc(items, func(a, b any) int {
 			for _, name := range by {
 				if c := strings.Compare(fmt.Sprintf("%12v", a.(map[string]any)[name]), fmt.Sprintf("%12v", b.(map[string]any)[name])); c != 0 {
