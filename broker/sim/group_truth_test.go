@@ -203,9 +203,13 @@ func (g *groupTruth) assigned(q *asked, c *consumer, is stamp, owns []int32) {
 				continue
 			}
 			other := x.member.stamp()
-			if l := g.lives[other.id]; l != nil && l.until >= g.w.now && x.has(p) && other.owner() != id && !g.stray[generation] {
+			if other.owner() == id || !x.has(p) {
+				continue
+			}
+			if l := g.lives[other.id]; l != nil && l.until >= g.w.now && !g.stray[generation] {
 				g.w.broken("I24: %s gets partition %d of %s in generation %d, and %s has not given up what it got until generation %d", id, p, g.name, generation, other.id, other.generation)
 			}
+			x.lost = append(x.lost, p)
 		}
 	}
 }
