@@ -97,11 +97,7 @@ func (w *world) group(name string) *groupTruth {
 
 // alive takes a sign of life that a coordinator has acknowledged.
 func (g *groupTruth) alive(q *asked, id string) {
-	l := g.lives[id]
-	if l == nil {
-		l = &life{}
-		g.lives[id] = l
-	}
+	l := g.life(id)
 	if !q.current || l.left {
 		return
 	}
@@ -111,10 +107,16 @@ func (g *groupTruth) alive(q *asked, id string) {
 	l.until = max(l.until, q.arrived+min(g.session, g.rebalance)*9/10) // by a clock that is too fast
 }
 
-func (g *groupTruth) leaves(id string) {
-	if l := g.lives[id]; l != nil {
-		l.until, l.left = min(l.until, g.w.now), true
+func (g *groupTruth) life(id string) *life {
+	if g.lives[id] == nil {
+		g.lives[id] = &life{}
 	}
+	return g.lives[id]
+}
+
+func (g *groupTruth) leaves(id string) {
+	l := g.life(id)
+	l.until, l.left = min(l.until, g.w.now), true
 }
 
 // begins is told of a process that takes the place of another, if there is one.
