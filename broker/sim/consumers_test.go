@@ -539,6 +539,9 @@ func (m *classic) beat() {
 
 func (m *classic) leave() {
 	c, g := m.c, m.c.group
+	if m.id == "" { // it would leave for whoever has its instance
+		return
+	}
 	req := kmsg.NewPtrLeaveGroupRequest()
 	req.Version, req.Group = 5, g.name
 	req.Members = []kmsg.LeaveGroupRequestMember{{MemberID: m.id, InstanceID: m.instance}}
