@@ -256,7 +256,10 @@ func (s *shard) log(now time.Time) group.Append {
 func (s *shard) hold(o group.Outcome, now time.Time) (waits []wait) {
 	for _, h := range o.Held {
 		w := wait{replica.NewWait(1), h.Replies, s.m.cfg.CommitTimeout}
-		w.Items[0].Err = s.rep.AwaitCommit(s.term.Epoch(), h.End, &w.Items[0])
+		// Only then: of one that is pending the error is another's to write, from now on.
+		if err := s.rep.AwaitCommit(s.term.Epoch(), h.End, &w.Items[0]); err != nil {
+			w.Items[0].Err = err
+		}
 		waits = append(waits, w)
 	}
 	if len(o.Replies) > 0 {
