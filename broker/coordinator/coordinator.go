@@ -256,10 +256,7 @@ func (s *shard) log(now time.Time) group.Append {
 func (s *shard) hold(o group.Outcome, now time.Time) (waits []wait) {
 	for _, h := range o.Held {
 		w := wait{replica.NewWait(1), h.Replies, s.m.cfg.CommitTimeout}
-		// Only then: of one that is pending the error is another's to write, from now on.
-		if err := s.rep.AwaitCommit(s.term.Epoch(), h.End, &w.Items[0]); err != nil {
-			w.Items[0].Err = err
-		}
+		s.rep.AwaitCommit(s.term.Epoch(), h.End, &w.Items[0])
 		waits = append(waits, w)
 	}
 	if len(o.Replies) > 0 {
