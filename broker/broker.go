@@ -9,6 +9,7 @@ import (
 	"net"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"syscall"
 	"time"
 
@@ -152,6 +153,8 @@ func New(cfg *config.Config, disk Disk, log *slog.Logger) (_ *Broker, err error)
 			ConsumerSession:       cfg.Millis("group.consumer.session.timeout.ms"),
 			ConsumerMaxSize:       int(cfg.Number("group.consumer.max.size")),
 			Assignors:             image.Items(cfg.Get("group.consumer.assignors")),
+			Upgrades:              slices.Contains([]string{"upgrade", "bidirectional"}, cfg.Get("group.consumer.migration.policy")),
+			Downgrades:            slices.Contains([]string{"downgrade", "bidirectional"}, cfg.Get("group.consumer.migration.policy")),
 			MaxMetadata:           int(cfg.Number("offset.metadata.max.bytes")),
 			Retention:             time.Duration(cfg.Number("offsets.retention.minutes")) * time.Minute,
 			RetentionCheck:        cfg.Millis("offsets.retention.check.interval.ms"),

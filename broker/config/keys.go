@@ -136,6 +136,7 @@ var own = []Key{
 	readOnly(image.NewKey("group.consumer.max.heartbeat.interval.ms", image.Int, "15000", image.AtLeast(1), "The longest time between heartbeats that a group can be given.")),
 	readOnly(image.NewKey("group.consumer.max.size", image.Int, maxInt, image.AtLeast(1), "The most members of a group of the consumer protocol.")),
 	readOnly(image.NewKey("group.consumer.assignors", image.List, "uniform,range", assignors, "Assignors that members of the consumer protocol may ask for; the first is for those who do not.")),
+	readOnly(image.NewKey("group.consumer.migration.policy", image.Text, "bidirectional", image.OneOf("disabled", "upgrade", "downgrade", "bidirectional"), "Between which protocols groups change while members are in them: upgrade is from the classic to the consumer protocol.")),
 	readOnly(image.NewKey("offsets.commit.timeout.ms", image.Int, "5000", image.AtLeast(1), "How long an answer about groups waits for the replicas of what it rests on.")),
 	readOnly(image.NewKey("offsets.retention.check.interval.ms", image.Long, "600000", image.AtLeast(1), "How often offsets are looked for that were kept for long enough.")),
 	readOnly(image.NewKey("transaction.max.timeout.ms", image.Int, "900000", image.AtLeast(1), "The longest transaction.").Inert()),

@@ -76,6 +76,9 @@ func (c *consumers) describe(row *kmsg.ConsumerGroupDescribeResponseGroup, md *M
 		if m.regex != nil {
 			x.SubscribedTopicRegex = m.regex
 		}
+		if m.classic != nil {
+			x.MemberType = 0
+		}
 		x.Assignment, x.TargetAssignment = named(m.holds().assignment(), md), named(m.target, md)
 		row.Members = append(row.Members, x)
 	}

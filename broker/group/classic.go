@@ -49,7 +49,7 @@ func (s *Shard) join(now time.Time, req *kmsg.JoinGroupRequest, who Client, w *j
 	case g == nil:
 		return protocol.UnknownMemberID
 	case g.consumer != nil:
-		return protocol.InconsistentGroupProtocol
+		return s.joinConsumers(now, g, req, who, w)
 	case !s.accepts(g, req.MemberID):
 		if m := g.members[req.MemberID]; m != nil {
 			g.remove(m)
@@ -356,6 +356,8 @@ func (s *Shard) sync(now time.Time, g *Group, req *kmsg.SyncGroupRequest, w *syn
 		return protocol.InconsistentGroupProtocol
 	case req.Group == "":
 		return protocol.InvalidGroupID
+	case g != nil && g.consumer != nil:
+		return s.syncConsumers(now, g, req, w)
 	case g == nil || g.state == Empty:
 		return protocol.UnknownMemberID
 	}
@@ -425,8 +427,16 @@ func (s *Shard) assign(now time.Time, g *Group, req *kmsg.SyncGroupRequest) {
 // Heartbeat takes one. The answer is a *kmsg.HeartbeatResponse.
 func (s *Shard) Heartbeat(now time.Time, req *kmsg.HeartbeatRequest, token any) Effects {
 	resp := req.ResponseKind().(*kmsg.HeartbeatResponse)
-	resp.ErrorCode = int16(s.heartbeat(now, req))
-	s.reply(token, resp)
+	answer := func(code protocol.ErrorCode) {
+		resp.ErrorCode = int16(code)
+		s.reply(token, resp)
+	}
+	if g := s.groups[req.Group]; g != nil && g.consumer != nil {
+		s.beatConsumers(now, g, req, answer)
+		s.arm(g)
+	} else {
+		answer(s.heartbeat(now, req))
+	}
 	return s.effects(now)
 }
 
@@ -463,6 +473,20 @@ func (s *Shard) Leave(now time.Time, req *kmsg.LeaveGroupRequest, token any) Eff
 		members = []kmsg.LeaveGroupRequestMember{one}
 	}
 	g := s.groups[req.Group]
+	if g != nil && g.consumer != nil {
+		s.leaveConsumers(now, g, members, func(codes []protocol.ErrorCode) {
+			for i, x := range members {
+				row := kmsg.NewLeaveGroupResponseMember()
+				row.MemberID, row.InstanceID, row.ErrorCode = x.MemberID, x.InstanceID, int16(codes[i])
+				resp.Members = append(resp.Members, row)
+			}
+			if req.Version < 3 {
+				resp.ErrorCode, resp.Members = resp.Members[0].ErrorCode, nil
+			}
+			s.reply(token, resp)
+		})
+		return s.effects(now)
+	}
 	left := false
 	for _, x := range members {
 		row := kmsg.NewLeaveGroupResponseMember()

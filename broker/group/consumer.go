@@ -90,6 +90,9 @@ type consumer struct {
 
 	deadline time.Time // of its session
 	revokeBy time.Time // zero if there is nothing to be given up
+
+	classic *classicMember // nil if it speaks the consumer protocol
+	comesBy time.Time      // when it has to have joined or asked for its assignment, zero for never
 }
 
 // pattern is a regular expression that members subscribe with, and what it matches.
@@ -123,7 +126,8 @@ func (s *Shard) ConsumerHeartbeat(now time.Time, req *kmsg.ConsumerGroupHeartbea
 	}
 	r := s.checkHeartbeat(req)
 	if r == nil {
-		b := &beat{s: s, now: now, req: req, md: md, who: who, resp: resp, answer: func() { s.reply(token, resp) }, failed: failed}
+		b := &beat{s: s, now: now, group: req.Group, req: req, md: md, who: who, resp: resp, answer: func() { s.reply(token, resp) }, failed: failed}
+		b.tells = b.tell
 		if req.MemberEpoch < 0 {
 			r = b.leave()
 		} else {
@@ -171,16 +175,19 @@ func (s *Shard) checkHeartbeat(req *kmsg.ConsumerGroupHeartbeatRequest) *refusal
 type beat struct {
 	s      *Shard
 	now    time.Time
-	req    *kmsg.ConsumerGroupHeartbeatRequest
+	group  string
+	req    *kmsg.ConsumerGroupHeartbeatRequest // nil for a JoinGroup
 	md     *Metadata
 	who    Client
 	resp   *kmsg.ConsumerGroupHeartbeatResponse
 	answer func()
 	failed func(*refusal)
+	tells  func(u *update, before *consumer) // fills the answer
 
 	g        *Group // nil if there is none yet
 	c        *consumers
 	made     bool      // c is new
+	upgrade  bool      // and made of a group of the classic protocol
 	old      *consumer // nil if it joins
 	replaces *consumer // the member that had its instance id before
 }
@@ -194,7 +201,14 @@ func (b *beat) find() *refusal {
 		b.c = b.g.consumer
 	case !joins && b.g == nil:
 		return refuse(protocol.GroupIDNotFound, "Group %s not found.", b.req.Group)
-	case !joins || b.g != nil && !b.g.vacant():
+	case joins && b.g != nil && !b.g.vacant():
+		c, r := b.s.upgraded(b.now, b.g, b.md)
+		if r != nil {
+			return r
+		}
+		b.c, b.made, b.upgrade = c, true, true
+		b.c.created = b.now.UnixMilli()
+	case !joins:
 		return refuse(protocol.GroupIDNotFound, "Group %s is not a consumer group.", b.req.Group)
 	default:
 		b.c, b.made = newConsumers(), true
@@ -218,7 +232,7 @@ func (b *beat) find() *refusal {
 		b.old = b.c.members[b.req.MemberID]
 	case !joins && known.id != b.req.MemberID:
 		return refuse(protocol.FencedInstanceID, "Static member %s with instance id %s was fenced by member %s.", b.req.MemberID, *b.req.InstanceID, known.id)
-	case joins && known.epoch != leavingFor:
+	case joins && known.epoch != leavingFor && known.classic == nil:
 		return refuse(protocol.UnreleasedInstanceID, "Static member %s with instance id %s cannot join the group because the instance id is owned by %s member.", b.req.MemberID, *b.req.InstanceID, known.id)
 	case joins:
 		b.replaces = known
@@ -260,7 +274,13 @@ func (b *beat) go_on() *refusal {
 	if r != nil {
 		return r
 	}
-	u := &update{c: b.c, id: b.req.Group, member: member, patterns: b.c.patterns, epoch: b.c.epoch, hash: b.c.hash, targetEpoch: b.c.targetEpoch}
+	b.proceed(member, owned)
+	return nil
+}
+
+// proceed brings a member on its way, and the group with it.
+func (b *beat) proceed(member *consumer, owned holding) {
+	u := &update{c: b.c, id: b.group, member: member, patterns: b.c.patterns, epoch: b.c.epoch, hash: b.c.hash, targetEpoch: b.c.targetEpoch}
 	if b.replaces != nil {
 		u.gone = b.replaces.id
 	}
@@ -281,8 +301,10 @@ func (b *beat) go_on() *refusal {
 		}
 		return ""
 	})
+	if b.upgrade {
+		u.upgraded = b.c.records(b.group)
+	}
 	b.commit(u, before)
-	return nil
 }
 
 // before is the member as it was: one without anything if it is new.
@@ -312,18 +334,12 @@ func (b *beat) owned() holding {
 
 // member is what it is by what it says. What it does not say stays.
 func (b *beat) member() (*consumer, *refusal) {
-	m := &consumer{id: b.req.MemberID, assigned: holding{}, revoking: holding{}}
-	switch {
-	case b.old != nil:
-		copied := *b.old
-		m = &copied
-	case b.replaces != nil:
-		copied := *b.replaces
-		m = &copied
-		m.id, m.epoch, m.previous = b.req.MemberID, 0, 0
-	case m.id == "": // of version 0, where members do not choose theirs
-		m.id = b.who.Unique
+	id := b.req.MemberID
+	if id == "" { // of version 0, where members do not choose theirs
+		id = b.who.Unique
 	}
+	m := b.copied(id)
+	m.classic, m.comesBy = nil, time.Time{}
 	m.client = Client{ID: b.who.ID, Host: b.who.Host}
 	if b.req.InstanceID != nil {
 		m.instance = clone(b.req.InstanceID)
@@ -356,6 +372,19 @@ func (b *beat) member() (*consumer, *refusal) {
 	return m, nil
 }
 
+// copied is the member to be changed: as it was, or as the one was whose place it takes.
+func (b *beat) copied(id string) *consumer {
+	m := &consumer{id: id, assigned: holding{}, revoking: holding{}}
+	switch {
+	case b.old != nil:
+		*m = *b.old
+	case b.replaces != nil:
+		*m = *b.replaces
+		m.id, m.epoch, m.previous = id, 0, 0
+	}
+	return m
+}
+
 // reads tells whether a member reads what another did, and how.
 func (m *consumer) reads(other *consumer) bool {
 	return m.id == other.id && slices.Equal(m.topics, other.topics) && equal(m.regex, other.regex)
@@ -383,6 +412,7 @@ type update struct {
 	targetEpoch int32
 	targets     map[string]assign.Assignment // of all members, nil if they stay
 	assigned    bool
+	upgraded    []Record // of the members that were of the classic protocol
 }
 
 // all goes through the members as they will be, by id.
@@ -556,7 +586,10 @@ func (b *beat) commit(u *update, before *consumer) {
 	s, m := b.s, u.member
 	m.target = u.target(m)
 	m2 := *m
-	m2.deadline = b.now.Add(b.md.Session)
+	m2.deadline = b.now.Add(m.stays(b.md.Session))
+	if m2.classic != nil {
+		m2.comesBy = b.now.Add(m2.rebalance)
+	}
 	switch {
 	case m2.state != unrevoked:
 		m2.revokeBy = time.Time{}
@@ -565,10 +598,14 @@ func (b *beat) commit(u *update, before *consumer) {
 	}
 	u.member = &m2
 	s.write(u.records(b.now, b.g, b.old), func() {
-		g := s.group(b.req.Group, true)
+		g := s.group(b.group, true)
+		if b.made {
+			s.endClassic(g)
+		}
 		u.apply(g, b.now, b.md.Index)
-		b.tell(u, before)
+		b.tells(u, before)
 		b.answer()
+		s.arm(g)
 	}, func(code protocol.ErrorCode) { b.failed(&refusal{code, ""}) })
 }
 
@@ -690,7 +727,7 @@ func (s *Shard) end(now time.Time, g *Group, ids []string, then func(), refused 
 		}
 	}
 	for _, id := range ids {
-		records = append(records, Record{memberKey(currentKey, g.id, id), nil}, Record{memberKey(targetKey, g.id, id), nil}, Record{memberKey(subscriptionKey, g.id, id), nil})
+		records = append(records, gone(g.id, id)...)
 	}
 	patterns := map[string]*pattern{}
 	for _, regex := range slices.Sorted(maps.Keys(c.patterns)) {
@@ -724,7 +761,7 @@ func (s *Shard) expireConsumers(g *Group, now time.Time) {
 	over := func(t time.Time) bool { return !t.IsZero() && !now.Before(t) }
 	var ids []string
 	for id, m := range g.consumer.members {
-		if over(m.deadline) || over(m.revokeBy) {
+		if over(m.deadline) || over(m.revokeBy) || over(m.comesBy) {
 			ids = append(ids, id)
 		}
 	}
@@ -736,7 +773,7 @@ func (s *Shard) expireConsumers(g *Group, now time.Time) {
 		for _, id := range ids { // they are looked at again
 			again := *g.consumer.members[id]
 			again.deadline = now.Add(time.Second)
-			again.revokeBy = time.Time{}
+			again.revokeBy, again.comesBy = time.Time{}, time.Time{}
 			g.consumer.members[id] = &again
 		}
 		s.arm(g)
@@ -747,7 +784,7 @@ func (s *Shard) expireConsumers(g *Group, now time.Time) {
 func (c *consumers) loaded(now time.Time, session time.Duration) {
 	for id, m := range c.members {
 		next := *m
-		next.deadline = now.Add(session)
+		next.deadline = now.Add(next.stays(session))
 		if next.state == unrevoked {
 			next.revokeBy = now.Add(next.rebalance)
 		}
@@ -792,7 +829,9 @@ func (c *consumers) mayCommit(commit *Commit) protocol.ErrorCode {
 	switch {
 	case m == nil:
 		return protocol.UnknownMemberID
-	case commit.Version < 9:
+	case m.classic != nil && commit.Generation != m.epoch:
+		return protocol.IllegalGeneration
+	case m.classic == nil && commit.Version < 9:
 		return protocol.UnsupportedVersion
 	case commit.Generation == m.epoch:
 		return protocol.None

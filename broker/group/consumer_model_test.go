@@ -44,6 +44,7 @@ type churn struct {
 	index uint64
 
 	readers []*reader
+	elders  []*elder // of the classic protocol
 	next    int
 	calm    bool
 	epochs  map[string]int32
@@ -69,7 +70,11 @@ func (c *churn) metadata() *Metadata {
 func (c *churn) carry(e Effects) (answer any) {
 	for {
 		for _, r := range e.Replies {
-			answer = r.Body
+			if heard, waits := r.Token.(func(any)); waits {
+				heard(r.Body)
+			} else {
+				answer = r.Body
+			}
 		}
 		if len(e.Records) == 0 {
 			return answer
@@ -122,6 +127,9 @@ func standing(s *Shard) string {
 	}
 	for _, id := range slices.Sorted(maps.Keys(c.members)) {
 		m := c.members[id]
+		if m.classic != nil {
+			text += fmt.Sprintln(*m.classic)
+		}
 		text += fmt.Sprintln(id, maybe(m.instance), m.client.ID, m.rebalance, m.topics, maybe(m.regex), m.epoch, m.previous, m.state, m.assigned, m.revoking)
 		for _, topic := range sortedIDs(m.target) {
 			text += fmt.Sprintln("  target", topic[:2], m.target[topic])
@@ -230,6 +238,15 @@ func (c *churn) expired() {
 		}
 		r.owned, r.assigned, r.epoch = holding{}, nil, 0
 	}
+	for _, e := range c.elders {
+		if g != nil && (g.members[e.id] != nil || g.consumer != nil && g.consumer.members[e.id] != nil) {
+			continue
+		}
+		if len(e.owned) > 0 && c.now.Before(e.told.Add(c.cfg.ConsumerSession)) {
+			c.t.Fatalf("seed %d: %s is forgotten, and was told something %v ago", c.seed, e.id, c.now.Sub(e.told))
+		}
+		e.owned = holding{}
+	}
 }
 
 // check finds a partition that two readers read, or two members have.
@@ -257,6 +274,14 @@ func (c *churn) check() {
 				c.t.Fatalf("seed %d: %s and %s both have partition %d", c.seed, other, r.id, p.index)
 			}
 			by[p] = r.id
+		}
+	}
+	for _, e := range c.elders {
+		for p := range e.owned {
+			if other := by[p]; other != "" {
+				c.t.Fatalf("seed %d: %s and %s both have partition %d", c.seed, other, e.name, p.index)
+			}
+			by[p] = e.name
 		}
 	}
 }
@@ -340,7 +365,7 @@ func (c *churn) converge() {
 	for _, r := range c.readers {
 		r.lost = true // so that all is known of it
 	}
-	for range 12 {
+	for range 12 + 8*len(c.elders) {
 		c.readers = slices.DeleteFunc(c.readers, func(r *reader) bool { return r.gone })
 		for _, r := range c.readers {
 			c.now = c.now.Add(time.Second)
@@ -348,36 +373,46 @@ func (c *churn) converge() {
 			c.heartbeat(r, r.epoch)
 			c.check()
 		}
+		for _, e := range slices.Concat(c.elders, c.elders, c.elders) {
+			c.act(e)
+			c.check()
+		}
 		c.now = c.now.Add(5 * time.Second)
 		c.carry(c.shard.Tick(c.now))
 		c.expired()
 	}
 	g := c.shard.groups["g"]
-	if g == nil || len(c.readers) == 0 {
+	if g == nil || len(c.readers) == 0 && len(c.elders) == 0 {
 		return
 	}
 	if state := g.current(); state != Stable {
 		c.t.Fatalf("seed %d: the group is %s in the end", c.seed, state)
 	}
-	by := map[part]*reader{}
+	by := map[part]func(topic string) bool{} // what its reader reads
 	for _, r := range c.readers {
 		for p := range r.owned {
-			by[p] = r
+			by[p] = func(topic string) bool {
+				return slices.Contains(slices.Collect(topicsOf(g.consumer.members[r.id], g.consumer.patterns)), topic)
+			}
 		}
 	}
-	names := g.consumer.subscriptions()
+	for _, e := range c.elders {
+		for p := range e.owned {
+			by[p] = func(topic string) bool { return slices.Contains(e.topics, topic) }
+		}
+	}
+	names, _ := g.subscriptions()
 	want := 0
 	for name := range names {
 		t := c.md[name]
 		for i := range t.Partitions {
 			want++
-			r := by[part{t.ID, i}]
-			if r == nil {
+			reads := by[part{t.ID, i}]
+			if reads == nil {
 				c.t.Fatalf("seed %d: nobody reads %s-%d", c.seed, name, i)
 			}
-			m := g.consumer.members[r.id]
-			if !slices.Contains(slices.Collect(topicsOf(m, g.consumer.patterns)), name) {
-				c.t.Fatalf("seed %d: %s reads %s and did not ask for it", c.seed, r.id, name)
+			if !reads(name) {
+				c.t.Fatalf("seed %d: somebody reads %s-%d who did not ask for it", c.seed, name, i)
 			}
 		}
 	}

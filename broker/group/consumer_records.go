@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kmsg"
+
 	"github.com/streambus/streambus/broker/group/assign"
 )
 
@@ -99,7 +101,15 @@ func epochRecord(group string, epoch int32, hash uint64, created int64) Record {
 
 func subscriptionRecord(group string, m *consumer) Record {
 	v := value().maybe(m.instance).maybe(m.rack).text(m.client.ID).text(m.client.Host).texts(m.topics).maybe(m.regex)
-	return Record{memberKey(subscriptionKey, group, m.id), v.int32(int32(m.rebalance.Milliseconds())).maybe(m.assignor).tags()}
+	v = v.int32(int32(m.rebalance.Milliseconds())).maybe(m.assignor)
+	if m.classic == nil {
+		return Record{memberKey(subscriptionKey, group, m.id), v.tags()}
+	}
+	as := flexible{1}.int32(int32(m.classic.session.Milliseconds())).count(len(m.classic.protocols)) // 1 says that it is there
+	for _, p := range m.classic.protocols {
+		as = append(as.text(p.Name).count(len(p.Metadata)), p.Metadata...).tags()
+	}
+	return Record{memberKey(subscriptionKey, group, m.id), v.tags(as.tags())}
 }
 
 func targetEpochRecord(group string, epoch int32, at int64) Record {
@@ -123,11 +133,12 @@ func patternRecord(group, regex string, p *pattern) Record {
 func (u *update) records(now time.Time, g *Group, old *consumer) (records []Record) {
 	add := func(r ...Record) { records = append(records, r...) }
 	m, c := u.member, u.c
-	if g != nil && g.consumer == nil && g.stored { // it was of the classic protocol, and nobody is in it
+	if g != nil && g.consumer == nil && g.stored { // it was of the classic protocol
 		add(Record{groupKey(u.id), nil})
 	}
+	add(u.upgraded...)
 	if u.gone != "" {
-		add(Record{memberKey(currentKey, u.id, u.gone), nil}, Record{memberKey(targetKey, u.id, u.gone), nil}, Record{memberKey(subscriptionKey, u.id, u.gone), nil})
+		add(gone(u.id, u.gone)...)
 	}
 	if old == nil || !old.says(m) {
 		add(subscriptionRecord(u.id, m))
@@ -166,7 +177,7 @@ func (u *update) records(now time.Time, g *Group, old *consumer) (records []Reco
 // says tells whether a member says what another did.
 func (m *consumer) says(other *consumer) bool {
 	return m.reads(other) && equal(m.instance, other.instance) && equal(m.rack, other.rack) && equal(m.assignor, other.assignor) &&
-		m.client.ID == other.client.ID && m.client.Host == other.client.Host && m.rebalance == other.rebalance
+		m.client.ID == other.client.ID && m.client.Host == other.client.Host && m.rebalance == other.rebalance && m.classic.equal(other.classic)
 }
 
 // stands tells whether a member is where another was.
@@ -300,6 +311,18 @@ func (r *reading) partitions(epoch int32) holding {
 	return h
 }
 
+func (r *reading) classic() *classicMember {
+	as := &classicMember{session: time.Duration(r.int32()) * time.Millisecond}
+	for range r.count() {
+		p := kmsg.NewJoinGroupRequestProtocol()
+		p.Name, p.Metadata = r.text(), slices.Clone(r.take(max(r.count(), 0)))
+		r.tags(nil)
+		as.protocols = append(as.protocols, p)
+	}
+	r.tags(nil)
+	return as
+}
+
 // replayConsumer takes a record of a group of the consumer protocol.
 func (s *Shard) replayConsumer(kind uint16, key, v []byte) error {
 	k := &reading{b: key[2:]}
@@ -366,6 +389,12 @@ func (c *consumers) replay(kind uint16, name string, r *reading) {
 		next.instance, next.rack, next.client.ID, next.client.Host = r.maybe(), r.maybe(), r.text(), r.text()
 		next.topics, next.regex = r.texts(), r.maybe()
 		next.rebalance, next.assignor = time.Duration(r.int32())*time.Millisecond, r.maybe()
+		next.classic = nil
+		r.tags(func(tag uint64, field *reading) {
+			if there := field.take(1); tag == 0 && there != nil && there[0] == 1 {
+				next.classic = field.classic()
+			}
+		})
 	case targetKey:
 		next.target = r.partitions(0).assignment()
 	case currentKey:

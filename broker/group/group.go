@@ -297,6 +297,7 @@ func (g *Group) next() (at time.Time) {
 		for _, m := range g.consumer.members {
 			earlier(m.deadline)
 			earlier(m.revokeBy)
+			earlier(m.comesBy)
 		}
 	}
 	return at

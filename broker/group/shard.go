@@ -33,6 +33,7 @@ type Config struct {
 	ConsumerSession       time.Duration // group.consumer.session.timeout.ms, at a load
 	ConsumerMaxSize       int           // group.consumer.max.size
 	Assignors             []string      // group.consumer.assignors, the default first
+	Upgrades, Downgrades  bool          // group.consumer.migration.policy
 	MaxMetadata           int           // offset.metadata.max.bytes
 	Retention             time.Duration // offsets.retention.minutes
 	RetentionCheck        time.Duration // offsets.retention.check.interval.ms
@@ -66,6 +67,7 @@ type Client struct {
 type Shard struct {
 	cfg     Config
 	groups  map[string]*Group
+	md      *Metadata // nil if nobody has told
 	timers  timers
 	check   time.Time // of the retention, next
 	replies []Reply   // of the step under way
