@@ -396,3 +396,52 @@ func TestFindCoordinator(t *testing.T) {
 		}
 	})
 }
+
+// Settings of groups need no group, keep to the broker's bounds, and count for the next
+// heartbeat.
+func TestGroupSettings(t *testing.T) {
+	const group = kmsg.ConfigResourceTypeGroupConfig
+	r := newRaw(t, memoryNode(t))
+	createTopic(r, "t")
+	interval := func() int32 {
+		t.Helper()
+		req := kmsg.NewPtrConsumerGroupHeartbeatRequest()
+		req.Version, req.Group, req.MemberID, req.RebalanceTimeoutMillis = 1, "g", "m", 1000
+		req.SubscribedTopicNames, req.Topics = []string{"t"}, []kmsg.ConsumerGroupHeartbeatRequestTopic{}
+		resp := ask[*kmsg.ConsumerGroupHeartbeatResponse](r, req)
+		if resp.ErrorCode != 0 {
+			t.Fatalf("error %d: %s", resp.ErrorCode, *resp.ErrorMessage)
+		}
+		return resp.HeartbeatIntervalMillis
+	}
+	r.coordinated(t, "g")
+	const key = "consumer.heartbeat.interval.ms"
+	set, del := kmsg.IncrementalAlterConfigOpSet, kmsg.IncrementalAlterConfigOpDelete
+	for _, c := range []struct {
+		name   string
+		change kmsg.IncrementalAlterConfigsRequestResourceConfig
+		want   int16
+		shows  string
+		source kmsg.ConfigSource
+	}{
+		{"g", change(key, set, "6000"), 0, "6000", kmsg.ConfigSourceGroupConfig},
+		{"g", change(key, set, "4999"), 40, "6000", kmsg.ConfigSourceGroupConfig},
+		{"g", change(key, set, "15001"), 40, "6000", kmsg.ConfigSourceGroupConfig},
+		{"g", change(key, set, "x"), 40, "6000", kmsg.ConfigSourceGroupConfig},
+		{"g", change("retention.ms", set, "6000"), 40, "6000", kmsg.ConfigSourceGroupConfig},
+		{"", change(key, set, "7000"), 42, "6000", kmsg.ConfigSourceGroupConfig},
+		{"other", change(key, set, "7000"), 0, "6000", kmsg.ConfigSourceGroupConfig},
+		{"g", change(key, del, ""), 0, "5000", kmsg.ConfigSourceDefaultConfig},
+	} {
+		if code := alter(r, 1, group, c.name, c.change); code != c.want {
+			t.Errorf("%v of %q: error %d, want %d", c.change, c.name, code, c.want)
+		}
+		_, rows := configs(r, 4, group, "g", key)
+		if row := rows[key]; *row.Value != c.shows || row.Source != c.source {
+			t.Errorf("after %v of %q: %s from %s", c.change, c.name, *row.Value, row.Source)
+		}
+		if got := fmt.Sprint(interval()); got != c.shows {
+			t.Errorf("after %v of %q members are told %s, want %s", c.change, c.name, got, c.shows)
+		}
+	}
+}

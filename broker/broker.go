@@ -151,7 +151,6 @@ func New(cfg *config.Config, disk Disk, log *slog.Logger) (_ *Broker, err error)
 			MaxSession:            cfg.Millis("group.max.session.timeout.ms"),
 			MaxSize:               int(cfg.Number("group.max.size")),
 			ConsumerSession:       cfg.Millis("group.consumer.session.timeout.ms"),
-			ConsumerHeartbeat:     cfg.Millis("group.consumer.heartbeat.interval.ms"),
 			ConsumerMaxSize:       int(cfg.Number("group.consumer.max.size")),
 			Assignors:             image.Items(cfg.Get("group.consumer.assignors")),
 			Upgrades:              slices.Contains([]string{"upgrade", "bidirectional"}, cfg.Get("group.consumer.migration.policy")),

@@ -230,6 +230,7 @@ const (
 	DynamicCluster Source = 3
 	Static         Source = 4
 	BuiltIn        Source = 5
+	DynamicGroup   Source = 8
 )
 
 // Value is what a setting is, by one source.

@@ -256,7 +256,7 @@ func (s *shard) log(now time.Time) group.Append {
 func (s *shard) hold(o group.Outcome, now time.Time) (waits []wait) {
 	for _, h := range o.Held {
 		w := wait{replica.NewWait(1), h.Replies, s.m.cfg.CommitTimeout}
-		w.Items[0].Err = s.rep.AwaitCommit(s.term.Epoch(), h.End, &w.Items[0])
+		s.rep.AwaitCommit(s.term.Epoch(), h.End, &w.Items[0])
 		waits = append(waits, w)
 	}
 	if len(o.Replies) > 0 {

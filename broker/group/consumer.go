@@ -24,10 +24,13 @@ import (
 
 // Metadata is what the consumer protocol needs to know of topics.
 type Metadata struct {
-	Index  uint64 // grows with every change
-	Find   func(name string) (Topic, bool)
-	Name   func(id [16]byte) (string, bool)
-	Topics iter.Seq[string]
+	Index uint64 // grows with every change
+	// Session and Heartbeat are the group's consumer.session.timeout.ms and
+	// consumer.heartbeat.interval.ms.
+	Session, Heartbeat time.Duration
+	Find               func(name string) (Topic, bool)
+	Name               func(id [16]byte) (string, bool)
+	Topics             iter.Seq[string]
 }
 
 // Topic is one that is there.
@@ -583,7 +586,7 @@ func (b *beat) commit(u *update, before *consumer) {
 	s, m := b.s, u.member
 	m.target = u.target(m)
 	m2 := *m
-	m2.deadline = b.now.Add(m.stays(&s.cfg))
+	m2.deadline = b.now.Add(m.stays(b.md.Session))
 	if m2.classic != nil {
 		m2.comesBy = b.now.Add(m2.rebalance)
 	}
@@ -610,7 +613,7 @@ func (b *beat) commit(u *update, before *consumer) {
 func (b *beat) tell(u *update, before *consumer) {
 	m, resp := u.member, b.resp
 	resp.MemberID, resp.MemberEpoch = &m.id, m.epoch
-	resp.HeartbeatIntervalMillis = int32(b.s.cfg.ConsumerHeartbeat.Milliseconds())
+	resp.HeartbeatIntervalMillis = int32(b.md.Heartbeat.Milliseconds())
 	full := b.req.MemberEpoch == joining0 ||
 		b.req.RebalanceTimeoutMillis != -1 && (b.req.SubscribedTopicNames != nil || b.req.SubscribedTopicRegex != nil) && b.req.Topics != nil
 	if !full && sameParts(m.assigned, before.assigned) {
@@ -778,10 +781,10 @@ func (s *Shard) expireConsumers(g *Group, now time.Time) {
 }
 
 // loaded gives everybody a session, and who is to give up something time for that.
-func (c *consumers) loaded(now time.Time, cfg *Config) {
+func (c *consumers) loaded(now time.Time, session time.Duration) {
 	for id, m := range c.members {
 		next := *m
-		next.deadline = now.Add(next.stays(cfg))
+		next.deadline = now.Add(next.stays(session))
 		if next.state == unrevoked {
 			next.revokeBy = now.Add(next.rebalance)
 		}

@@ -52,8 +52,8 @@ type churn struct {
 
 func (c *churn) metadata() *Metadata {
 	return &Metadata{
-		Index: c.index,
-		Find:  func(name string) (Topic, bool) { t, ok := c.md[name]; return t, ok },
+		Index: c.index, Session: c.cfg.ConsumerSession, Heartbeat: 5 * time.Second,
+		Find: func(name string) (Topic, bool) { t, ok := c.md[name]; return t, ok },
 		Name: func(id topicID) (string, bool) {
 			for name, t := range c.md {
 				if t.ID == id {
@@ -431,7 +431,7 @@ func TestConsumerModel(t *testing.T) {
 	}
 	for seed := range uint64(n) {
 		cfg := Config{
-			ConsumerSession: 45 * time.Second, ConsumerHeartbeat: 5 * time.Second, ConsumerMaxSize: 100, Assignors: []string{uniformAssignor, rangeAssignor},
+			ConsumerSession: 45 * time.Second, ConsumerMaxSize: 100, Assignors: []string{uniformAssignor, rangeAssignor},
 			Retention: time.Hour * 24 * 7, RetentionCheck: 10 * time.Minute, MaxMetadata: 4096,
 		}
 		c := &churn{

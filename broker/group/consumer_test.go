@@ -11,7 +11,7 @@ import (
 // TestStaticMemberReturns: an instance that comes back as who it was, to a group whose
 // target is computed anew at the same time, has its target at the next coordinator too.
 func TestStaticMemberReturns(t *testing.T) {
-	cfg := Config{ConsumerSession: time.Minute, ConsumerHeartbeat: time.Second, ConsumerMaxSize: 10, Assignors: []string{uniformAssignor}}
+	cfg := Config{ConsumerSession: time.Minute, ConsumerMaxSize: 10, Assignors: []string{uniformAssignor}}
 	c := &churn{
 		t: t, now: time.UnixMilli(1_800_000_000_000), cfg: cfg, shard: New(cfg), rng: rand.New(rand.NewPCG(1, 848)), calm: true, index: 1,
 		md: map[string]Topic{"t0": {ID: topicID{1}, Partitions: 2}, "t1": {ID: topicID{2}, Partitions: 1}},
@@ -32,7 +32,7 @@ func TestStaticMemberReturns(t *testing.T) {
 // TestIDsOfTheOtherProtocol: an id that was given out for the classic protocol is of no
 // use, and of no harm, once the group is one of the consumer protocol.
 func TestIDsOfTheOtherProtocol(t *testing.T) {
-	cfg := Config{ConsumerSession: time.Minute, ConsumerHeartbeat: time.Second, ConsumerMaxSize: 10, Assignors: []string{uniformAssignor}, MaxSession: time.Minute}
+	cfg := Config{ConsumerSession: time.Minute, ConsumerMaxSize: 10, Assignors: []string{uniformAssignor}, MaxSession: time.Minute}
 	c := &churn{t: t, now: time.UnixMilli(1_800_000_000_000), cfg: cfg, shard: New(cfg), rng: rand.New(rand.NewPCG(1, 848)), calm: true, index: 1}
 	c.carry(c.shard.Loaded(c.now))
 	join := kmsg.NewPtrJoinGroupRequest()

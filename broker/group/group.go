@@ -166,7 +166,12 @@ func (g *Group) size() int {
 }
 
 // vacant tells whether nobody is in the group.
-func (g *Group) vacant() bool { return g.current() == Empty }
+func (g *Group) vacant() bool {
+	if g.consumer != nil {
+		return len(g.consumer.members) == 0
+	}
+	return g.state == Empty
+}
 
 // canRebalance tells whether a change of the members leads to a rebalance that is not
 // under way yet.

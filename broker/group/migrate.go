@@ -37,12 +37,13 @@ func (a *classicMember) equal(b *classicMember) bool {
 	return a.session == b.session && (&member{protocols: a.protocols}).says(b.protocols)
 }
 
-// stays is how long a member stays without a word.
-func (m *consumer) stays(cfg *Config) time.Duration {
+// stays is how long a member stays without a word, where that is session by the
+// consumer protocol.
+func (m *consumer) stays(session time.Duration) time.Duration {
 	if m.classic != nil {
 		return m.classic.session
 	}
-	return cfg.ConsumerSession
+	return session
 }
 
 // allClassic tells whether all members speak the classic protocol.

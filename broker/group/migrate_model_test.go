@@ -249,7 +249,7 @@ func TestMigrationModel(t *testing.T) {
 	ups, downs := 0, 0
 	for seed := range uint64(n) {
 		cfg := Config{
-			ConsumerSession: 45 * time.Second, ConsumerHeartbeat: 5 * time.Second, ConsumerMaxSize: 100, Assignors: []string{uniformAssignor, rangeAssignor},
+			ConsumerSession: 45 * time.Second, ConsumerMaxSize: 100, Assignors: []string{uniformAssignor, rangeAssignor},
 			MinSession: time.Second, MaxSession: time.Hour, MaxSize: 100, Upgrades: true, Downgrades: true,
 			Retention: time.Hour * 24 * 7, RetentionCheck: 10 * time.Minute, MaxMetadata: 4096,
 		}

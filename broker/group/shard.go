@@ -30,8 +30,7 @@ type Config struct {
 	MinSession            time.Duration // group.min.session.timeout.ms
 	MaxSession            time.Duration // group.max.session.timeout.ms
 	MaxSize               int           // group.max.size
-	ConsumerSession       time.Duration // group.consumer.session.timeout.ms
-	ConsumerHeartbeat     time.Duration // group.consumer.heartbeat.interval.ms
+	ConsumerSession       time.Duration // group.consumer.session.timeout.ms, at a load
 	ConsumerMaxSize       int           // group.consumer.max.size
 	Assignors             []string      // group.consumer.assignors, the default first
 	Upgrades, Downgrades  bool          // group.consumer.migration.policy
@@ -92,7 +91,7 @@ func (s *Shard) Loaded(now time.Time) Effects {
 			m.deadline = now.Add(m.session)
 		}
 		if g.consumer != nil {
-			g.consumer.loaded(now, &s.cfg)
+			g.consumer.loaded(now, s.cfg.ConsumerSession)
 		}
 		s.arm(g)
 	}

@@ -110,6 +110,10 @@ func (b *Broker) alter(img *image.Image, a *alteration) (*control.AlterConfigs, 
 	case a.kind == kmsg.ConfigResourceTypeTopic:
 		err = control.ValidateTopicName(a.name)
 		cmd.Topic = a.name
+	case a.kind == kmsg.ConfigResourceTypeGroupConfig && a.name == "":
+		err = errDefaultGroup
+	case a.kind == kmsg.ConfigResourceTypeGroupConfig:
+		cmd.Group = a.name
 	case a.kind == kmsg.ConfigResourceTypeBroker:
 		cmd.Node, err = b.brokerResource(a.name)
 	default:
@@ -160,6 +164,11 @@ func (b *Broker) change(img *image.Image, a *alteration, o op) (control.ConfigCh
 		}
 		return change, invalidConfig("%v", err)
 	}
+	if k, ok := config.FindGroupKey(o.key); ok && a.kind == kmsg.ConfigResourceTypeGroupConfig {
+		if err := b.Config.Allows(k, change.Value); err != nil {
+			return change, invalidConfig("%v", err)
+		}
+	}
 	if len(values) > 0 {
 		change.Default = values[0].Text
 	}
@@ -174,6 +183,13 @@ func (b *Broker) behind(img *image.Image, a *alteration, name string) (*image.Ke
 			return nil, nil, invalidConfig("unknown topic config name: %s", name)
 		}
 		return &k.Key, b.Config.TopicValues(img, &image.Topic{}, k), nil
+	}
+	if a.kind == kmsg.ConfigResourceTypeGroupConfig {
+		k, ok := config.FindGroupKey(name)
+		if !ok {
+			return nil, nil, invalidConfig("Unknown group config name: %s", name)
+		}
+		return &k.Key, b.Config.GroupValues(img, "", k), nil
 	}
 	k, ok := config.FindKey(name)
 	switch {

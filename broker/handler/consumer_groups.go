@@ -16,7 +16,7 @@ import (
 // (versions 0-1; in 1 they choose their ids, and may subscribe with a pattern).
 func (b *Broker) consumerGroupHeartbeat(_ context.Context, r *protocol.Request, done func(*protocol.Response)) {
 	req := r.Body.(*kmsg.ConsumerGroupHeartbeatRequest)
-	md := groupMetadata(b.Image())
+	md := b.groupMetadata(b.Image(), req.Group)
 	b.inGroup(req.Group, func(core *group.Shard, now time.Time, token any) group.Effects {
 		return core.ConsumerHeartbeat(now, req, md, client(r), token)
 	}, done, func(code protocol.ErrorCode) kmsg.Response {
@@ -32,7 +32,7 @@ func (b *Broker) consumerGroupDescribe(_ context.Context, r *protocol.Request, d
 	resp := req.ResponseKind().(*kmsg.ConsumerGroupDescribeResponse)
 	resp.Groups = make([]kmsg.ConsumerGroupDescribeResponseGroup, len(req.Groups))
 	over := countdown(len(req.Groups), func() { done(&protocol.Response{Body: resp}) })
-	md := groupMetadata(b.Image())
+	md := b.groupMetadata(b.Image(), "")
 	for i, id := range req.Groups {
 		b.Groups.Step(id, func(core *group.Shard, now time.Time, token any) group.Effects {
 			return core.DescribeConsumer(now, id, md, token)
@@ -51,10 +51,12 @@ func (b *Broker) consumerGroupDescribe(_ context.Context, r *protocol.Request, d
 	}
 }
 
-// groupMetadata is what groups need to know of an image.
-func groupMetadata(img *image.Image) *group.Metadata {
+// groupMetadata is what a group needs to know of an image.
+func (b *Broker) groupMetadata(img *image.Image, id string) *group.Metadata {
 	return &group.Metadata{
-		Index: img.Index(),
+		Index:     img.Index(),
+		Session:   b.Config.OfGroup(img, id, "consumer.session.timeout.ms"),
+		Heartbeat: b.Config.OfGroup(img, id, "consumer.heartbeat.interval.ms"),
 		Find: func(name string) (group.Topic, bool) {
 			t, ok := img.Topic(name)
 			if !ok {

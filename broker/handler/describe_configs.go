@@ -15,7 +15,7 @@ import (
 	"github.com/streambus/streambus/raftmeta/image"
 )
 
-// describeConfigs tells the settings of topics and brokers (versions 1-4; 1
+// describeConfigs tells the settings of topics, groups and brokers (versions 1-4; 1
 // adds synonyms, 3 types and documentation).
 func (b *Broker) describeConfigs(ctx context.Context, r *protocol.Request, done func(*protocol.Response)) {
 	req := r.Body.(*kmsg.DescribeConfigsRequest)
@@ -41,6 +41,8 @@ func (b *Broker) describeConfigs(ctx context.Context, r *protocol.Request, done 
 	}
 	done(&protocol.Response{Body: resp})
 }
+
+var errDefaultGroup = invalid("Default group resources are not allowed.")
 
 // described is a setting: what it is, and what each source says, the one in
 // force first.
@@ -77,6 +79,17 @@ func (b *Broker) settingsOf(img *image.Image, kind kmsg.ConfigResourceType, name
 				}
 				all = append(all, described{&k.Key, values[0], values, k.Mode == config.ReadOnly})
 			}
+		}
+		return all, nil
+	case kmsg.ConfigResourceTypeGroupConfig:
+		if name == "" {
+			return nil, errDefaultGroup
+		}
+		var all []described
+		for i := range config.GroupKeys() {
+			k := &config.GroupKeys()[i]
+			values := b.Config.GroupValues(img, name, k)
+			all = append(all, described{key: &k.Key, value: values[0], synonyms: values})
 		}
 		return all, nil
 	default:

@@ -125,7 +125,7 @@ func client(r *protocol.Request) group.Client {
 // static members).
 func (b *Broker) joinGroup(_ context.Context, r *protocol.Request, done func(*protocol.Response)) {
 	req := r.Body.(*kmsg.JoinGroupRequest)
-	md := groupMetadata(b.Image())
+	md := b.groupMetadata(b.Image(), req.Group)
 	b.inGroup(req.Group, func(core *group.Shard, now time.Time, token any) group.Effects {
 		core.Know(md)
 		return core.Join(now, req, client(r), token)
@@ -143,7 +143,7 @@ func (b *Broker) joinGroup(_ context.Context, r *protocol.Request, done func(*pr
 // syncGroup gives a member its assignment (versions 0-5).
 func (b *Broker) syncGroup(_ context.Context, r *protocol.Request, done func(*protocol.Response)) {
 	req := r.Body.(*kmsg.SyncGroupRequest)
-	md := groupMetadata(b.Image())
+	md := b.groupMetadata(b.Image(), req.Group)
 	b.inGroup(req.Group, func(core *group.Shard, now time.Time, token any) group.Effects {
 		core.Know(md)
 		return core.Sync(now, req, token)
@@ -158,7 +158,7 @@ func (b *Broker) syncGroup(_ context.Context, r *protocol.Request, done func(*pr
 // heartbeat keeps a member's session (versions 0-4).
 func (b *Broker) heartbeat(_ context.Context, r *protocol.Request, done func(*protocol.Response)) {
 	req := r.Body.(*kmsg.HeartbeatRequest)
-	md := groupMetadata(b.Image())
+	md := b.groupMetadata(b.Image(), req.Group)
 	b.inGroup(req.Group, func(core *group.Shard, now time.Time, token any) group.Effects {
 		core.Know(md)
 		return core.Heartbeat(now, req, token)

@@ -55,9 +55,11 @@ func (b *Broker) updateFeatures(ctx context.Context, r *protocol.Request, done f
 // group.version, which says that there is the consumer protocol, always.
 func features(img *image.Image, resp *kmsg.ApiVersionsResponse) {
 	add := func(name string, low, high, level int16) {
-		supported := kmsg.NewApiVersionsResponseSupportedFeature()
-		supported.Name, supported.MinVersion, supported.MaxVersion = name, low, high
-		resp.SupportedFeatures = append(resp.SupportedFeatures, supported)
+		if low > 0 || resp.Version >= 4 { // older clients take 0 for an error (KIP-584)
+			supported := kmsg.NewApiVersionsResponseSupportedFeature()
+			supported.Name, supported.MinVersion, supported.MaxVersion = name, low, high
+			resp.SupportedFeatures = append(resp.SupportedFeatures, supported)
+		}
 		if img.Level() == 0 { // of no cluster yet
 			return
 		}
@@ -66,6 +68,6 @@ func features(img *image.Image, resp *kmsg.ApiVersionsResponse) {
 		resp.FinalizedFeatures = append(resp.FinalizedFeatures, finalized)
 		resp.FinalizedFeaturesEpoch = int64(img.Index())
 	}
-	add(control.GroupVersion, control.OwnGroupVersion, control.OwnGroupVersion, control.OwnGroupVersion)
+	add(control.GroupVersion, 0, control.OwnGroupVersion, control.OwnGroupVersion)
 	add(control.MetadataVersion, int16(image.OwnLevels.Min), int16(image.OwnLevels.Max), int16(img.Level()))
 }

@@ -120,6 +120,8 @@ func explain(before, after *image.Image, r image.Record) []Change {
 			return cluster("settings of all brokers: %s", settings(r.Configs))
 		}
 		return broker(r.Node, "settings: %s", settings(r.Configs))
+	case *image.GroupConfigsRecord:
+		return cluster("settings of group %s: %s", r.Group, settings(r.Configs))
 	case *image.TopicRecord:
 		return topic(r.Name, "created with id %s, settings: %s", r.ID, settings(r.Configs))
 	case *image.TopicRemovalRecord:

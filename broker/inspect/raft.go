@@ -181,6 +181,8 @@ func (r *raftReader) words(rec image.Record) string {
 			return "all brokers have the settings" + settings(x.Configs)
 		}
 		return fmt.Sprintf("broker %d has the settings%s", x.Node, settings(x.Configs))
+	case *image.GroupConfigsRecord:
+		return fmt.Sprintf("group %s has the settings%s", x.Group, settings(x.Configs))
 	default:
 		return fmt.Sprintf("%+v", rec)
 	}

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -112,6 +113,9 @@ func (r *Replica) dirt(now time.Time) (storage.Dirt, bool) {
 
 // spare leaves a replica alone for some time, after an error.
 func (r *Replica) spare(now time.Time, log *storage.Log, err error) {
+	if errors.Is(err, storage.ErrDeleted) {
+		return // the replica is gone, or about to be
+	}
 	r.m.metrics.compactionFailures.Inc()
 	r.m.log.Error("a partition cannot be compacted; it is tried again", "partition", r.name, "in", failedCompactionPause, "error", err)
 	r.mu.Lock()

@@ -39,17 +39,17 @@ func (r *Replica) Write(leaderEpoch int32, records []batch.Pair, now time.Time) 
 }
 
 // AwaitCommit has an item pending until the high watermark covers an offset, while the
-// partition is led here in an epoch.
-func (r *Replica) AwaitCommit(leaderEpoch int32, end int64, item *WaitItem) error {
+// partition is led here in an epoch. The item has the error if it is not: of one that
+// is pending the error is not the caller's to write.
+func (r *Replica) AwaitCommit(leaderEpoch int32, end int64, item *WaitItem) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err := r.checkLeader(leaderEpoch); err != nil {
-		return err
+	if item.Err = r.checkLeader(leaderEpoch); item.Err != nil {
+		return
 	}
 	if r.part.Await(end, partition.AcksAll, item) {
 		item.register()
 	}
-	return nil
 }
 
 // Leads is the epoch in which the partition is led here, false if it is not.

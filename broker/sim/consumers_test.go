@@ -28,6 +28,7 @@ type consumer struct {
 	name   string
 	member membership
 	owns   []int32 // sorted
+	lost   []int32 // of those, to others, since it was not heard of
 	try    int
 	asking bool
 	stalls int64 // until
@@ -304,7 +305,10 @@ func (c *consumer) deletes() {
 	}, func(any, protocol.ErrorCode) {})
 }
 
-func (c *consumer) has(partition int32) bool { return slices.Contains(c.owns, partition) }
+// has tells whether the consumer has a partition that it may take for its own.
+func (c *consumer) has(partition int32) bool {
+	return slices.Contains(c.owns, partition) && !slices.Contains(c.lost, partition)
+}
 
 // classic is a member of the protocol in which the members share out partitions: one
 // of them says who gets what.
@@ -449,7 +453,7 @@ func (m *classic) sync(joined *kmsg.JoinGroupResponse, epoch int32) {
 				}
 			}
 		}
-		c.owns = slices.Sorted(slices.Values(owns))
+		c.owns, c.lost = slices.Sorted(slices.Values(owns)), nil
 	})
 }
 
@@ -535,6 +539,9 @@ func (m *classic) beat() {
 
 func (m *classic) leave() {
 	c, g := m.c, m.c.group
+	if m.id == "" { // it would leave for whoever has its instance
+		return
+	}
 	req := kmsg.NewPtrLeaveGroupRequest()
 	req.Version, req.Group = 5, g.name
 	req.Members = []kmsg.LeaveGroupRequestMember{{MemberID: m.id, InstanceID: m.instance}}

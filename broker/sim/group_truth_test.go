@@ -97,11 +97,7 @@ func (w *world) group(name string) *groupTruth {
 
 // alive takes a sign of life that a coordinator has acknowledged.
 func (g *groupTruth) alive(q *asked, id string) {
-	l := g.lives[id]
-	if l == nil {
-		l = &life{}
-		g.lives[id] = l
-	}
+	l := g.life(id)
 	if !q.current || l.left {
 		return
 	}
@@ -111,10 +107,16 @@ func (g *groupTruth) alive(q *asked, id string) {
 	l.until = max(l.until, q.arrived+min(g.session, g.rebalance)*9/10) // by a clock that is too fast
 }
 
-func (g *groupTruth) leaves(id string) {
-	if l := g.lives[id]; l != nil {
-		l.until, l.left = min(l.until, g.w.now), true
+func (g *groupTruth) life(id string) *life {
+	if g.lives[id] == nil {
+		g.lives[id] = &life{}
 	}
+	return g.lives[id]
+}
+
+func (g *groupTruth) leaves(id string) {
+	l := g.life(id)
+	l.until, l.left = min(l.until, g.w.now), true
 }
 
 // begins is told of a process that takes the place of another, if there is one.
@@ -203,9 +205,13 @@ func (g *groupTruth) assigned(q *asked, c *consumer, is stamp, owns []int32) {
 				continue
 			}
 			other := x.member.stamp()
-			if l := g.lives[other.id]; l != nil && l.until >= g.w.now && x.has(p) && other.owner() != id && !g.stray[generation] {
+			if other.owner() == id || !x.has(p) {
+				continue
+			}
+			if l := g.lives[other.id]; l != nil && l.until >= g.w.now && !g.stray[generation] {
 				g.w.broken("I24: %s gets partition %d of %s in generation %d, and %s has not given up what it got until generation %d", id, p, g.name, generation, other.id, other.generation)
 			}
+			x.lost = append(x.lost, p)
 		}
 	}
 }

@@ -120,7 +120,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 		if g := w.members; g.IntN(5) > 0 {
 			w.plan.recordTopics = append(w.plan.recordTopics, groupsTopic)
 			w.plan.groups, w.plan.groupPartitions = 1+g.IntN(2), 1+g.Int32N(2)
-			w.plan.retention = []time.Duration{5 * time.Second, 7 * 24 * time.Hour}[g.IntN(2)]
+			w.plan.retention = []time.Duration{2 * time.Second, 5 * time.Second, 7 * 24 * time.Hour, 7 * 24 * time.Hour}[g.IntN(4)]
 		}
 	}
 	w.oracle = newOracle(w)

@@ -249,10 +249,13 @@ func (b *bench) metrics() (map[string]float64, error) {
 	m := map[string]float64{}
 	lines := bufio.NewScanner(resp.Body)
 	for lines.Scan() {
-		if name, value, ok := strings.Cut(lines.Text(), " "); ok && name != "#" {
-			if m[name], err = strconv.ParseFloat(value, 64); err != nil {
-				return nil, err
-			}
+		line := lines.Text()
+		space := strings.LastIndexByte(line, ' ') // labels may have some
+		if space < 0 || line[0] == '#' {
+			continue
+		}
+		if m[line[:space]], err = strconv.ParseFloat(line[space+1:], 64); err != nil {
+			return nil, err
 		}
 	}
 	return m, lines.Err()

@@ -29,6 +29,7 @@ const (
 	session        = 45 * time.Second
 	rebalanceTime  = time.Minute
 	heartbeatEvery = 3 * time.Second
+	consumerEvery  = 5 * time.Second // as brokers tell members of the consumer protocol
 	// groupTime is what anything about groups may take.
 	groupTime = 3 * time.Minute
 )
@@ -78,6 +79,7 @@ type groupProtocol struct {
 	enter func(*member) error                 // returns when the member has its assignment, and again after a change
 	beat  func(*member) (moved bool, _ error) // a heartbeat: moved is to enter again
 	leave func(*member) error
+	every time.Duration
 }
 
 // member is one of a group.
@@ -86,9 +88,58 @@ type member struct {
 	group, topic string
 	id           string
 	generation   int32
+	owned        []kmsg.ConsumerGroupHeartbeatRequestTopic // by the consumer protocol
 }
 
-var classic = groupProtocol{joinAndSync, heartbeat, leaveGroup}
+var (
+	classic  = groupProtocol{joinAndSync, heartbeat, leaveGroup, heartbeatEvery}
+	consumer = groupProtocol{joinConsumers, beatConsumers, leaveConsumers, consumerEvery}
+)
+
+// joinConsumers is what a member of the consumer protocol says until it is told nothing
+// new.
+func joinConsumers(m *member) error {
+	if m.id == "" {
+		m.id = fmt.Sprintf("%016x%016x", rand.Uint64(), rand.Uint64())
+	}
+	for {
+		moved, err := beatConsumers(m)
+		if err != nil || !moved {
+			return err
+		}
+	}
+}
+
+// beatConsumers is a heartbeat of the consumer protocol, by which a member joins too.
+// Members do at once what they are told.
+func beatConsumers(m *member) (moved bool, err error) {
+	req := kmsg.NewPtrConsumerGroupHeartbeatRequest()
+	req.Group, req.MemberID, req.MemberEpoch, req.Topics = m.group, m.id, m.generation, m.owned
+	if m.generation == 0 {
+		req.RebalanceTimeoutMillis, req.SubscribedTopicNames = int32(rebalanceTime.Milliseconds()), []string{m.topic}
+		req.Topics = []kmsg.ConsumerGroupHeartbeatRequestTopic{}
+	}
+	resp, err := exchange[*kmsg.ConsumerGroupHeartbeatResponse](m.wire, req, 1)
+	if err == nil {
+		err = kerr.ErrorForCode(resp.ErrorCode)
+	}
+	if err != nil {
+		return false, err
+	}
+	moved = resp.MemberEpoch != m.generation || resp.Assignment != nil
+	if m.generation = resp.MemberEpoch; resp.Assignment != nil {
+		m.owned = []kmsg.ConsumerGroupHeartbeatRequestTopic{}
+		for _, t := range resp.Assignment.Topics {
+			m.owned = append(m.owned, kmsg.ConsumerGroupHeartbeatRequestTopic{TopicID: t.TopicID, Partitions: t.Partitions})
+		}
+	}
+	return moved, nil
+}
+
+func leaveConsumers(m *member) error {
+	_, err := beatConsumers(&member{wire: m.wire, group: m.group, id: m.id, generation: -1})
+	return err
+}
 
 // joinAndSync is one rebalance of the classic protocol, of a member of which another
 // assigns, or this one: a partition to each.
@@ -201,7 +252,7 @@ func (b *bench) gather(n int, p groupProtocol) (*crew, error) {
 
 // belong has a member enter and stay until ctx ends or it has left.
 func (c *crew) belong(ctx context.Context, m *member) error {
-	pause := time.Duration(rand.Int64N(int64(heartbeatEvery))) // clients come at any time
+	pause := time.Duration(rand.Int64N(int64(c.p.every))) // clients come at any time
 	for moved := true; ; {
 		if moved {
 			if err := c.p.enter(m); err != nil {
@@ -214,7 +265,7 @@ func (c *crew) belong(ctx context.Context, m *member) error {
 			return nil
 		case <-time.After(pause):
 		}
-		pause = heartbeatEvery
+		pause = c.p.every
 		var err error
 		if moved, err = c.p.beat(m); err != nil {
 			if c.left(m) {
@@ -230,6 +281,9 @@ func (c *crew) settle(m *member) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.settled[m] = m.generation
+	if m.owned != nil && len(m.owned) == 0 { // others have not given up what it is to get
+		c.settled[m] = 0
+	}
 	same := 0
 	for _, g := range c.settled {
 		if g == m.generation && g > c.above {
@@ -291,7 +345,7 @@ func (c *crew) end() {
 // members takes the time until all members of a group have an assignment, and again
 // when one has left. In both are seconds that are nobody's work: a new group waits for
 // more members, 3 s by default, and who is in one hears of a change with its heartbeat,
-// every 3 s.
+// every 3 s. By the consumer protocol no group waits, and heartbeats come every 5 s.
 func members(n int, p groupProtocol) measure {
 	return func(b *bench) ([]figure, error) {
 		before, err := b.cpu()

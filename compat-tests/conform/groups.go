@@ -33,6 +33,8 @@ func (s *session) group() string {
 	s.until("a coordinator that has loaded", func() bool {
 		return quietly[*kmsg.DescribeGroupsResponse](s, describeGroups(s, 5, name)).Groups[0].ErrorCode == 0
 	})
+	list := fit(s, kmsg.NewPtrListGroupsRequest(), 4)
+	s.until("all partitions loaded", func() bool { return quietly[*kmsg.ListGroupsResponse](s, list).ErrorCode == 0 })
 	return name
 }
 

@@ -29,11 +29,12 @@ type ConfigChange struct {
 	Default string
 }
 
-// AlterConfigs changes settings of one topic, of one broker or of all brokers; all of them, or none.
+// AlterConfigs changes settings of one topic, of one consumer group, of one broker or of all brokers; all of them, or none.
 //
-// Which settings brokers have, and whether they are lists, the sender has checked: this package knows topics only.
+// Which settings brokers and groups have, and whether they are lists, the sender has checked: this package knows topics only.
 type AlterConfigs struct {
-	Topic   string // empty for brokers
+	Topic   string // empty for groups and brokers
+	Group   string // empty for brokers
 	Node    int32  // or image.EveryBroker
 	Changes []ConfigChange
 	// Replace forgets what is not among the changes.
@@ -47,6 +48,9 @@ func (c *AlterConfigs) Eval(m *image.Image, _ time.Time) (Result, error) {
 		return refuse(InvalidConfig, "%d is no broker", c.Node)
 	}
 	current := m.BrokerConfigs(c.Node)
+	if c.Group != "" {
+		current = m.GroupConfigs(c.Group)
+	}
 	var topic *image.Topic
 	if c.Topic != "" {
 		var ok bool
@@ -76,10 +80,13 @@ func (c *AlterConfigs) Eval(m *image.Image, _ time.Time) (Result, error) {
 	}
 	var records []image.Record
 	clear := &image.ELRClearRecord{}
-	if topic != nil {
+	switch {
+	case c.Group != "":
+		return Result{Records: []image.Record{&image.GroupConfigsRecord{Group: c.Group, Configs: next}}}, nil
+	case topic != nil:
 		clear.Topic = topic.ID
 		records = append(records, &image.TopicConfigsRecord{Topic: topic.ID, Configs: next})
-	} else {
+	default:
 		records = append(records, &image.BrokerConfigsRecord{Node: c.Node, Configs: next})
 	}
 	if (topic != nil || c.Node == image.EveryBroker) && !same(current, next, "min.insync.replicas") {

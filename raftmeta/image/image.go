@@ -33,7 +33,8 @@ type Image struct {
 	brokers        []*Broker // by id
 	retired        []retired // by id
 	nextProducerID int64
-	settings       []NodeSettings // by node
+	settings       []NodeSettings  // by node
+	groups         []GroupSettings // by name
 	topics         topicTable
 	partitions     int
 	holders        []holder // by id, without those that have nothing
@@ -42,6 +43,12 @@ type Image struct {
 // NodeSettings are the dynamic settings of one broker, or with [EveryBroker] of all.
 type NodeSettings struct {
 	Node     int32
+	Settings []Setting // by key
+}
+
+// GroupSettings are the settings of one consumer group.
+type GroupSettings struct {
+	Group    string
 	Settings []Setting // by key
 }
 
@@ -308,6 +315,23 @@ func (m *Image) BrokerConfig(node int32, key string) (string, bool) {
 
 func (m *Image) findNode(node int32) (int, bool) {
 	return slices.BinarySearchFunc(m.settings, node, func(s NodeSettings, node int32) int { return cmp.Compare(s.Node, node) })
+}
+
+// GroupConfigs are the values set for a consumer group, ordered by key. The slice must not be changed.
+func (m *Image) GroupConfigs(group string) []Setting {
+	if i, ok := m.findGroup(group); ok {
+		return m.groups[i].Settings
+	}
+	return nil
+}
+
+// GroupConfig is one of GroupConfigs.
+func (m *Image) GroupConfig(group, key string) (string, bool) {
+	return find(m.GroupConfigs(group), key)
+}
+
+func (m *Image) findGroup(group string) (int, bool) {
+	return slices.BinarySearchFunc(m.groups, group, func(s GroupSettings, group string) int { return cmp.Compare(s.Group, group) })
 }
 
 // Configs are the values set for the topic itself, ordered by key. The slice must not be changed.

@@ -40,6 +40,7 @@ func everyRecord() []Record {
 		&TopicConfigsRecord{Topic: uuid(4), Configs: []Setting{{"a", "2"}}, Tags: tags},
 		&BrokerConfigsRecord{Node: EveryBroker, Configs: []Setting{{"a", "2"}}, Tags: tags},
 		&BrokerConfigsRecord{Node: 1<<31 - 1, Configs: []Setting{{"a", "2"}, {"b", "2"}}, Tags: tags},
+		&GroupConfigsRecord{Group: "g", Configs: []Setting{{"a", "2"}, {"b", "2"}}, Tags: tags},
 		&TopicRemovalRecord{Topic: uuid(4), Tags: tags},
 	}
 }
@@ -230,7 +231,7 @@ type model struct {
 	ids              map[string]UUID
 	names            []string          // in the order of the image
 	made             int               // topics, ever
-	configs, brokers map[string]string // value of k by topic, and by node
+	configs, brokers map[string]string // settings, by node or group
 	gone             []string          // topics that the last unit removed
 	next             int64
 	epochs           map[int32]int64
@@ -329,6 +330,14 @@ func (m *model) record(index uint64) []Record {
 			m.changed[fmt.Sprintf("%s-%d", name, i)] = true
 		}
 		return []Record{&TopicConfigsRecord{Topic: m.ids[name], Configs: []Setting{{"k", m.configs[name]}}}}
+	case kind < 12 && m.rng.IntN(2) == 0:
+		r := &GroupConfigsRecord{Group: fmt.Sprint("g", m.rng.IntN(3))}
+		delete(m.brokers, r.Group)
+		if m.rng.IntN(3) > 0 {
+			m.brokers[r.Group] = fmt.Sprint(index)
+			r.Configs = []Setting{{"k", fmt.Sprint(index)}}
+		}
+		return []Record{r}
 	case kind < 12:
 		r := &BrokerConfigsRecord{Node: int32(m.rng.IntN(3)) - 1}
 		delete(m.brokers, fmt.Sprint(r.Node))
@@ -419,6 +428,13 @@ func (m *model) check(t *testing.T, img *Image) {
 		want, set := m.brokers[fmt.Sprint(node)]
 		if v, ok := img.BrokerConfig(node, "k"); v != want || ok != set {
 			t.Fatalf("node %d has k=%s", node, v)
+		}
+	}
+	for i := range 3 {
+		group := fmt.Sprint("g", i)
+		want, set := m.brokers[group]
+		if v, ok := img.GroupConfig(group, "k"); v != want || ok != set {
+			t.Fatalf("group %s has k=%s", group, v)
 		}
 	}
 	for id, epoch := range m.epochs {

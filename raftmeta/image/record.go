@@ -33,6 +33,7 @@ const (
 	typeBrokerChange    = 13
 	typeBrokerRemoval   = 14
 	typeELRClear        = 15
+	typeGroupConfigs    = 16
 )
 
 // ClusterRecord names the cluster and finalizes its level.
@@ -140,6 +141,13 @@ type BrokerConfigsRecord struct {
 	Tags    []Tag
 }
 
+// GroupConfigsRecord gives a consumer group its settings, all of them. The group need not be there.
+type GroupConfigsRecord struct {
+	Group   string
+	Configs []Setting // by key
+	Tags    []Tag
+}
+
 func (r *OperationRecord) id() recordID       { return recordID{typeOperation, 0} }
 func (r *ClusterRecord) id() recordID         { return recordID{typeCluster, 0} }
 func (r *VoterRecord) id() recordID           { return recordID{typeVoter, 1} }
@@ -155,6 +163,7 @@ func (r *ProducerIDsRecord) id() recordID     { return recordID{typeProducerIDs,
 func (r *TopicRemovalRecord) id() recordID    { return recordID{typeTopicRemoval, 0} }
 func (r *TopicConfigsRecord) id() recordID    { return recordID{typeTopicConfigs, 0} }
 func (r *BrokerConfigsRecord) id() recordID   { return recordID{typeBrokerConfigs, 0} }
+func (r *GroupConfigsRecord) id() recordID    { return recordID{typeGroupConfigs, 0} }
 
 func (r *OperationRecord) tagged() []Tag     { return r.Tags }
 func (r *ClusterRecord) tagged() []Tag       { return r.Tags }
@@ -176,6 +185,7 @@ func (r *ProducerIDsRecord) tagged() []Tag   { return r.Tags }
 func (r *TopicRemovalRecord) tagged() []Tag  { return r.Tags }
 func (r *TopicConfigsRecord) tagged() []Tag  { return r.Tags }
 func (r *BrokerConfigsRecord) tagged() []Tag { return r.Tags }
+func (r *GroupConfigsRecord) tagged() []Tag  { return r.Tags }
 
 func (r *ClusterRecord) appendFields(b []byte) []byte {
 	return appendUint(appendString(b, r.ClusterID), uint64(r.Level))
@@ -248,6 +258,10 @@ func (r *TopicConfigsRecord) appendFields(b []byte) []byte {
 
 func (r *BrokerConfigsRecord) appendFields(b []byte) []byte {
 	return appendSettings(appendNode(b, r.Node), r.Configs)
+}
+
+func (r *GroupConfigsRecord) appendFields(b []byte) []byte {
+	return appendSettings(appendString(b, r.Group), r.Configs)
 }
 
 // appendNode writes a node id or EveryBroker, the only negative one.
@@ -373,6 +387,8 @@ func (r *reader) record() Record {
 		rec = &TopicConfigsRecord{Topic: in.uuid(), Configs: in.settings(), Tags: in.tags()}
 	case recordID{typeBrokerConfigs, 0}:
 		rec = &BrokerConfigsRecord{Node: in.node(), Configs: in.settings(), Tags: in.tags()}
+	case recordID{typeGroupConfigs, 0}:
+		rec = &GroupConfigsRecord{Group: in.string(), Configs: in.settings(), Tags: in.tags()}
 	default:
 		r.unknown(&UnknownFormatError{What: "record", Type: id.typ, Version: id.version})
 		return nil
@@ -569,6 +585,17 @@ func (r *BrokerConfigsRecord) replay(b *builder) {
 	}
 	if len(r.Configs) > 0 {
 		b.img.settings = slices.Insert(b.img.settings, at, NodeSettings{r.Node, r.Configs})
+	}
+}
+
+func (r *GroupConfigsRecord) replay(b *builder) {
+	at, found := b.img.findGroup(r.Group)
+	b.img.groups = slices.Clone(b.img.groups)
+	if found {
+		b.img.groups = slices.Delete(b.img.groups, at, at+1)
+	}
+	if len(r.Configs) > 0 {
+		b.img.groups = slices.Insert(b.img.groups, at, GroupSettings{r.Group, r.Configs})
 	}
 }
 

@@ -3,9 +3,10 @@ package image
 import "hash/crc32"
 
 // Format 1 is that of nodes that were alone: its units have one actor and cause in front, its snapshots no operations.
+// Snapshots of format 2 have no settings of groups.
 const (
 	unitFormat     = 2
-	snapshotFormat = 2
+	snapshotFormat = 3
 )
 
 // Unit is what one proposal decided: the piece in which metadata changes and becomes visible. The records of each of its
@@ -108,6 +109,10 @@ func (m *Image) Encode() []byte {
 	b = appendNatural(b, len(m.settings))
 	for _, s := range m.settings {
 		b = appendSettings(appendNode(b, s.Node), s.Settings)
+	}
+	b = appendNatural(b, len(m.groups))
+	for _, s := range m.groups {
+		b = appendSettings(appendString(b, s.Group), s.Settings)
 	}
 	b = appendNatural(b, m.topics.count())
 	for t := range m.Topics() {
@@ -213,6 +218,11 @@ func DecodeImage(b []byte) (*Image, error) {
 	}
 	for range r.count(2) {
 		img.settings = append(img.settings, NodeSettings{r.node(), r.settings()})
+	}
+	if format > 2 {
+		for range r.count(2) {
+			img.groups = append(img.groups, GroupSettings{r.string(), r.settings()})
+		}
 	}
 	build := newBuilder(img, img.index)
 	for range r.count(20) {

@@ -1,5 +1,5 @@
 // Command kafkago lets the suite ask segmentio/kafka-go, for the brokers that
-// its argument names.
+// its argument names. With a group and a topic it is a member of that group.
 package main
 
 import (
@@ -19,6 +19,13 @@ import (
 )
 
 func main() {
+	if len(os.Args) == 4 {
+		if err := member(strings.Split(os.Args[1], ","), os.Args[2], os.Args[3]); err != nil {
+			fmt.Fprintln(os.Stderr, "kafkago:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if err := driver.Serve(context.Background(), client(strings.Split(os.Args[1], ",")), os.Stdin, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "kafkago:", err)
 		os.Exit(1)
