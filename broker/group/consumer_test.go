@@ -51,7 +51,7 @@ func TestIDsOfTheOtherProtocol(t *testing.T) {
 // what it owns has it until it joins without it, whatever becomes of the group meanwhile.
 func TestUpgradeAmidRevocation(t *testing.T) {
 	cfg := Config{
-		ConsumerSession: time.Minute, ConsumerHeartbeat: time.Second, ConsumerMaxSize: 10, Assignors: []string{uniformAssignor},
+		ConsumerSession: time.Minute, ConsumerMaxSize: 10, Assignors: []string{uniformAssignor},
 		MaxSession: time.Minute, MaxSize: 10, Upgrades: true,
 	}
 	c := &churn{
