@@ -386,6 +386,9 @@ func (m *classic) join() {
 			epoch = q.epoch
 			if m.instance != nil {
 				g.instances[*m.instance] = r.MemberID
+				if r.Generation == g.generation {
+					g.resumed = r.Generation
+				}
 			}
 			g.toldGeneration(q, r.MemberID, r.Generation)
 		}
