@@ -562,3 +562,48 @@ func TestCompactTooManyKeys(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestCompactedIsCut: what comes in the place of records that were cut was not
+// compacted, also where a crash is what ends the broker next.
+func TestCompactedIsCut(t *testing.T) {
+	for name, cut := range map[string]func(*compactedLog) int64{
+		"truncated": func(c *compactedLog) int64 {
+			c.cut(c.l.Compacted() - 20)
+			return c.l.EndOffset()
+		},
+		"restarted": func(c *compactedLog) int64 {
+			must(t, c.l.Restart(0))
+			c.history, c.epochs = nil, nil
+			clear(c.seq)
+			return 0
+		},
+		"deleted": func(c *compactedLog) int64 {
+			must(t, c.d.DeleteLogs(c.now, c.l.Name()))
+			c.l, _ = openLog(t, c.d, compactedConfig)
+			c.history, c.epochs = nil, nil
+			clear(c.seq)
+			return 0
+		},
+	} {
+		mem := vfs.NewMem()
+		c := newCompacted(t, 6, mem)
+		must(t, mem.SyncDir("/"))
+		c.append(60)
+		flush(t, c.d)
+		c.compact(1 << 20)
+		compacted := c.l.Compacted()
+		must(t, c.d.Checkpoint())
+		at := cut(c)
+		c.append(60)
+		flush(t, c.d)
+		if at >= compacted || compacted >= c.l.EndOffset() {
+			t.Fatalf("%s: cut at %d, compacted to %d, the log ends at %d: nothing is tested", name, at, compacted, c.l.EndOffset())
+		}
+		must(t, c.d.CloseDirty())
+		c.open(mem)
+		if now := c.l.Compacted(); now > at {
+			t.Errorf("%s: cut at %d, compacted to %d after the crash", name, at, now)
+		}
+		must(t, c.d.CloseDirty())
+	}
+}

@@ -281,8 +281,9 @@ func (d *Dir) OpenLog(name string, cfg LogConfig, now time.Time) (*Log, Recovery
 	return l, rec, nil
 }
 
-// opened gives an open log its watermark. One above the log's end, which a cut that
-// the power ended leaves, must not come again once the log is longer.
+// opened gives an open log its watermark, and how far it is compacted. One above the
+// log's end, which a cut that the power ended leaves, must not come again once the log
+// is longer.
 func (d *Dir) opened(l *Log) error {
 	d.mu.Lock()
 	compacted := d.compacted[l.name]
@@ -295,12 +296,12 @@ func (d *Dir) opened(l *Log) error {
 	known := d.watermarks[l.name]
 	l.watermark.Store(min(known, l.end))
 	d.mu.Unlock()
-	if known <= l.end {
+	if known <= l.end && compacted <= l.end {
 		return nil
 	}
 	d.checkpointMu.Lock()
 	defer d.checkpointMu.Unlock()
-	return d.writeWatermarks()
+	return errors.Join(d.writeWatermarks(), d.writeCompacted())
 }
 
 // offsetLimits is what the checkpoints say of a log: it is durable below point,
@@ -438,6 +439,17 @@ func (d *Dir) writeWatermarks() error {
 // held.
 func (d *Dir) writeCompacted() error {
 	return d.writeProgress(compactedName, &d.compacted, (*Log).Compacted)
+}
+
+// writeCompactedBut does so with no more than an offset for one log, in which a pass
+// may be about to end.
+func (d *Dir) writeCompactedBut(l *Log, offset int64) error {
+	return d.writeProgress(compactedName, &d.compacted, func(of *Log) int64 {
+		if of == l {
+			return min(of.Compacted(), offset)
+		}
+		return of.Compacted()
+	})
 }
 
 // writeProgress writes an offset of each log, if one has changed; of those that are

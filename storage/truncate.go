@@ -110,8 +110,9 @@ type cut struct {
 }
 
 // withdraw has nobody see, or count on, more than what is below a place: readers,
-// rounds of syncs that are under way, the watermark, and the recovery point on
-// disk, below which recovery takes what is missing for a loss. appendMu is held.
+// rounds of syncs that are under way, the watermark, how far the log is compacted,
+// and the recovery point on disk, below which recovery takes what is missing for a
+// loss. appendMu is held.
 func (l *Log) withdraw(at position, point, watermark int64) (cut, error) {
 	d := l.d
 	d.checkpointMu.Lock()
@@ -119,10 +120,15 @@ func (l *Log) withdraw(at position, point, watermark int64) (cut, error) {
 	l.watermark.Store(min(l.watermark.Load(), watermark))
 	d.mu.Lock()
 	points := maps.Clone(d.points)
-	known := d.watermarks[l.name]
+	known, compacted := d.watermarks[l.name], d.compacted[l.name]
 	d.mu.Unlock()
 	if known > watermark {
 		if err := d.writeWatermarks(); err != nil {
+			return cut{}, err
+		}
+	}
+	if compacted > at.offset { // what comes instead was not looked at
+		if err := d.writeCompactedBut(l, at.offset); err != nil {
 			return cut{}, err
 		}
 	}

@@ -39,8 +39,10 @@ func (s *Shard) joinFailed(w *joining, id string, code protocol.ErrorCode) {
 func (s *Shard) join(now time.Time, req *kmsg.JoinGroupRequest, who Client, w *joining) protocol.ErrorCode {
 	session := time.Duration(req.SessionTimeoutMillis) * time.Millisecond
 	switch {
-	case req.Group == "":
+	case req.Group == "" || tooLong(req.Group):
 		return protocol.InvalidGroupID
+	case tooLong(req.MemberID, orBlank(req.InstanceID), req.ProtocolType, who.ID) || slices.ContainsFunc(req.Protocols, func(p kmsg.JoinGroupRequestProtocol) bool { return tooLong(p.Name) }):
+		return protocol.InvalidRequest
 	case session < s.cfg.MinSession || session > s.cfg.MaxSession:
 		return protocol.InvalidSessionTimeout
 	}

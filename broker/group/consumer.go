@@ -165,6 +165,8 @@ func (s *Shard) checkHeartbeat(req *kmsg.ConsumerGroupHeartbeatRequest) *refusal
 		return invalid("InstanceId can't be null.")
 	case e < leavingFor:
 		return invalid("MemberEpoch is invalid.")
+	case tooLong(req.Group, req.MemberID, orBlank(req.InstanceID), orBlank(req.RackID), orBlank(req.SubscribedTopicRegex)) || tooLong(req.SubscribedTopicNames...):
+		return refuse(protocol.InvalidRequest, "No id, name or pattern may be longer than %d bytes.", maxText)
 	case req.ServerAssignor != nil && !slices.Contains(s.cfg.Assignors, *req.ServerAssignor):
 		return refuse(protocol.UnsupportedAssignor, "ServerAssignor %s is not supported. Supported assignors: %s.", *req.ServerAssignor, strings.Join(s.cfg.Assignors, ", "))
 	}
@@ -772,8 +774,11 @@ func (s *Shard) expireConsumers(g *Group, now time.Time) {
 	s.end(now, g, ids, func() {}, func(protocol.ErrorCode) {
 		for _, id := range ids { // they are looked at again
 			again := *g.consumer.members[id]
-			again.deadline = now.Add(time.Second)
-			again.revokeBy, again.comesBy = time.Time{}, time.Time{}
+			for _, at := range []*time.Time{&again.deadline, &again.revokeBy, &again.comesBy} {
+				if over(*at) {
+					*at = now.Add(time.Second)
+				}
+			}
 			g.consumer.members[id] = &again
 		}
 		s.arm(g)

@@ -2,10 +2,14 @@ package group
 
 import (
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/streambus/streambus/protocol"
 )
 
 // TestStaticMemberReturns: an instance that comes back as who it was, to a group whose
@@ -86,5 +90,106 @@ func TestUpgradeAmidRevocation(t *testing.T) {
 	c.check()
 	if !sameParts(young.owned, reads) {
 		t.Errorf("what was given up is nobody's: %v", young.owned)
+	}
+}
+
+// TestLongNames: what is too long for the key of a record is refused. Written, it would
+// keep the next coordinator from loading the partition, or be somebody else's.
+func TestLongNames(t *testing.T) {
+	for _, n := range []int{1 << 15, 1<<16 + 1} {
+		long := strings.Repeat("x", n)
+		for what, change := range map[string]func(*kmsg.ConsumerGroupHeartbeatRequest){
+			"group":   func(r *kmsg.ConsumerGroupHeartbeatRequest) { r.Group = long },
+			"member":  func(r *kmsg.ConsumerGroupHeartbeatRequest) { r.MemberID = long },
+			"pattern": func(r *kmsg.ConsumerGroupHeartbeatRequest) { r.SubscribedTopicRegex = &long },
+		} {
+			cfg := Config{ConsumerSession: time.Minute, ConsumerMaxSize: 10, Assignors: []string{uniformAssignor}}
+			c := &churn{t: t, now: time.UnixMilli(1_800_000_000_000), cfg: cfg, shard: New(cfg), rng: rand.New(rand.NewPCG(1, 848)), calm: true, index: 1}
+			c.carry(c.shard.Loaded(c.now))
+			req := kmsg.NewPtrConsumerGroupHeartbeatRequest()
+			req.Version, req.Group, req.MemberID, req.RebalanceTimeoutMillis = 1, "g", "a", 60_000
+			req.SubscribedTopicNames, req.Topics = []string{"t0"}, []kmsg.ConsumerGroupHeartbeatRequestTopic{}
+			change(req)
+			resp := c.carry(c.shard.ConsumerHeartbeat(c.now, req, c.metadata(), Client{ID: "c", Host: "h", Unique: "u"}, "heartbeat")).(*kmsg.ConsumerGroupHeartbeatResponse)
+			if code := protocol.ErrorCode(resp.ErrorCode); code != protocol.InvalidRequest || len(c.log) > 0 {
+				t.Errorf("a %s of %d bytes is answered with %v, %d records", what, n, code, len(c.log))
+			}
+			for _, r := range slices.Concat(c.log...) {
+				if err := New(cfg).Replay(r.Key, r.Value); err != nil {
+					t.Errorf("a %s of %d bytes: %v", what, n, err)
+				}
+			}
+		}
+	}
+}
+
+// TestLongNamesOfClassic: likewise of the classic protocol, and of offsets.
+func TestLongNamesOfClassic(t *testing.T) {
+	long := strings.Repeat("x", 1<<15)
+	b := newBench(t, Config{MaxSession: time.Hour, MaxSize: 10, MaxMetadata: 1 << 20})
+	join := func(what string, who Client, want protocol.ErrorCode, change func(*kmsg.JoinGroupRequest)) {
+		t.Helper()
+		req := kmsg.NewPtrJoinGroupRequest()
+		req.Version, req.Group, req.ProtocolType, req.SessionTimeoutMillis = 3, "g", "consumer", 1000
+		req.Protocols = []kmsg.JoinGroupRequestProtocol{{Name: "range"}}
+		change(req)
+		b.do(b.s.Join(b.now, req, who, what))
+		resp, answered := take[*kmsg.JoinGroupResponse](b, what)
+		if !answered || protocol.ErrorCode(resp.ErrorCode) != want {
+			t.Errorf("a long %s: answered %v, %+v", what, answered, resp)
+		}
+	}
+	nobody := func(*kmsg.JoinGroupRequest) {}
+	join("client id", Client{ID: long, Unique: "u"}, protocol.InvalidRequest, nobody)
+	join("group", Client{}, protocol.InvalidGroupID, func(r *kmsg.JoinGroupRequest) { r.Group = long })
+	join("instance", Client{}, protocol.InvalidRequest, func(r *kmsg.JoinGroupRequest) { r.InstanceID = &long })
+	join("type", Client{}, protocol.InvalidRequest, func(r *kmsg.JoinGroupRequest) { r.ProtocolType = long })
+	join("protocol", Client{}, protocol.InvalidRequest, func(r *kmsg.JoinGroupRequest) { r.Protocols[0].Name = long })
+	commit := func(what string, c Commit, want protocol.ErrorCode) {
+		t.Helper()
+		c.Generation, c.Version, c.Keep = -1, 9, -1
+		b.do(b.s.Commit(b.now, &c, what))
+		if codes, answered := take[[]protocol.ErrorCode](b, what); !answered || codes[0] != want {
+			t.Errorf("a commit with a long %s: answered %v, %v", what, answered, codes)
+		}
+	}
+	commit("group", Commit{Group: long, Offsets: []CommitOffset{{Topic: "t"}}}, protocol.InvalidGroupID)
+	commit("topic", Commit{Group: "g", Offsets: []CommitOffset{{Topic: long}}}, protocol.UnknownTopicOrPartition)
+	commit("text", Commit{Group: "g", Offsets: []CommitOffset{{Topic: "t", Metadata: long}}}, protocol.OffsetMetadataTooLarge)
+	b.reload()
+}
+
+// TestRefusedExpiry: who does not give up what it has to is ended, also where the log
+// refused to take note of that at first and the member goes on with its heartbeats.
+func TestRefusedExpiry(t *testing.T) {
+	cfg := Config{ConsumerSession: time.Hour, ConsumerMaxSize: 10, Assignors: []string{uniformAssignor}}
+	c := &churn{
+		t: t, now: time.UnixMilli(1_800_000_000_000), cfg: cfg, shard: New(cfg), rng: rand.New(rand.NewPCG(1, 848)), calm: true, index: 1,
+		md: map[string]Topic{"t0": {ID: topicID{1}, Partitions: 2}},
+	}
+	c.carry(c.shard.Loaded(c.now))
+	beat := func(id string, epoch int32) {
+		req := kmsg.NewPtrConsumerGroupHeartbeatRequest()
+		req.Version, req.Group, req.MemberID, req.MemberEpoch, req.RebalanceTimeoutMillis = 1, "g", id, epoch, -1
+		if epoch == joining0 {
+			req.RebalanceTimeoutMillis, req.SubscribedTopicNames, req.Topics = 60_000, []string{"t0"}, []kmsg.ConsumerGroupHeartbeatRequestTopic{}
+		}
+		c.carry(c.shard.ConsumerHeartbeat(c.now, req, c.metadata(), Client{ID: "c", Host: "h"}, "heartbeat"))
+	}
+	members := func() map[string]*consumer { return c.shard.groups["g"].consumer.members }
+	beat("a", joining0)
+	beat("b", joining0)
+	beat("a", members()["a"].epoch)
+	if members()["a"].state != unrevoked {
+		t.Fatal("a has nothing to give up")
+	}
+	c.now = c.now.Add(2 * time.Minute)
+	c.shard.Tick(c.now)
+	c.carry(c.shard.Refused(c.now, protocol.CoordinatorNotAvailable))
+	beat("a", members()["a"].epoch)
+	c.now = c.now.Add(2 * time.Minute)
+	c.carry(c.shard.Tick(c.now))
+	if members()["a"] != nil {
+		t.Error("a has its partitions still")
 	}
 }

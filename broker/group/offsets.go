@@ -68,7 +68,11 @@ func (s *Shard) Commit(now time.Time, c *Commit, token any) Effects {
 	var records []Record
 	var kept []int
 	for i, x := range c.Offsets {
-		if len(x.Metadata) > s.cfg.MaxMetadata {
+		if tooLong(x.Topic) {
+			codes[i] = protocol.UnknownTopicOrPartition
+			continue
+		}
+		if len(x.Metadata) > s.cfg.MaxMetadata || tooLong(x.Metadata) {
 			codes[i] = protocol.OffsetMetadataTooLarge
 			continue
 		}
@@ -103,6 +107,8 @@ func (x *CommitOffset) kept(now time.Time, expires int64) offset {
 func (s *Shard) committer(now time.Time, c *Commit) (*Group, protocol.ErrorCode) {
 	g := s.groups[c.Group]
 	switch {
+	case tooLong(c.Group):
+		return nil, protocol.InvalidGroupID
 	case g != nil && g.consumer != nil:
 		return g, g.consumer.mayCommit(c)
 	case g == nil && c.Generation < 0:

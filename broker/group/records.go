@@ -3,6 +3,7 @@ package group
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -21,6 +22,23 @@ const (
 	expiredVersion = 1 // of an offset with a time of its own
 	groupVersion   = 3
 )
+
+// maxText is how long a text may be, in bytes, that somebody sends and records say: in
+// keys, and in all that is of the classic protocol, its length has 15 bits. A record of
+// which that is not true nobody can load, and all groups of the partition are gone with
+// it. There is room for what makes a member's id of one.
+const maxText = math.MaxInt16 - 64
+
+func tooLong(texts ...string) bool {
+	return slices.ContainsFunc(texts, func(text string) bool { return len(text) > maxText })
+}
+
+func orBlank(text *string) string {
+	if text == nil {
+		return ""
+	}
+	return *text
+}
 
 func offsetKey(group string, p partitionID) []byte {
 	k := kmsg.OffsetCommitKey{Version: offsetKeyVersion, Group: group, Topic: p.topic, Partition: p.index}
