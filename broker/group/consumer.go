@@ -137,9 +137,6 @@ func (s *Shard) ConsumerHeartbeat(now time.Time, req *kmsg.ConsumerGroupHeartbea
 	if r != nil {
 		failed(r)
 	}
-	if g := s.groups[req.Group]; g != nil {
-		s.arm(g)
-	}
 	return s.effects(now)
 }
 

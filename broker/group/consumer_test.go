@@ -88,3 +88,39 @@ func TestUpgradeAmidRevocation(t *testing.T) {
 		t.Errorf("what was given up is nobody's: %v", young.owned)
 	}
 }
+
+// TestConsumerDeadlines: who is heard of once only is put out when its session is over,
+// or before, if it was to give something up.
+func TestConsumerDeadlines(t *testing.T) {
+	cfg := usual
+	cfg.ConsumerMaxSize, cfg.Assignors = 10, []string{uniformAssignor}
+	b := newBench(t, cfg)
+	md := &Metadata{
+		Index: 1, Session: time.Minute,
+		Find: func(name string) (Topic, bool) { return Topic{ID: topicID{1}, Partitions: 2}, name == "t" },
+	}
+	joins := func(id string) {
+		req := kmsg.NewPtrConsumerGroupHeartbeatRequest()
+		req.Version, req.Group, req.MemberID, req.RebalanceTimeoutMillis, req.SubscribedTopicNames = 1, "g", id, 10_000, []string{"t"}
+		req.Topics = []kmsg.ConsumerGroupHeartbeatRequestTopic{}
+		b.do(b.s.ConsumerHeartbeat(b.now, req, md, Client{ID: id}, id))
+		take[*kmsg.ConsumerGroupHeartbeatResponse](b, id)
+	}
+	left := func() int {
+		if g := b.s.groups["g"]; g != nil {
+			return g.size()
+		}
+		return 0 // an empty group goes with the retention's next look
+	}
+	joins("a")
+	b.pass(time.Minute + time.Second)
+	b.want("members after a session", left(), 0)
+
+	joins("a")
+	joins("b")
+	req := kmsg.NewPtrConsumerGroupHeartbeatRequest()
+	req.Version, req.Group, req.MemberID, req.MemberEpoch = 1, "g", "a", b.s.groups["g"].consumer.members["a"].epoch
+	b.do(b.s.ConsumerHeartbeat(b.now, req, md, Client{ID: "a"}, "a")) // it is to give up one
+	b.pass(11 * time.Second)
+	b.want("members after the time to give up", left(), 1)
+}
