@@ -137,9 +137,6 @@ func (s *Shard) ConsumerHeartbeat(now time.Time, req *kmsg.ConsumerGroupHeartbea
 	if r != nil {
 		failed(r)
 	}
-	if g := s.groups[req.Group]; g != nil {
-		s.arm(g)
-	}
 	return s.effects(now)
 }
 
@@ -288,10 +285,11 @@ func (b *beat) proceed(member *consumer, owned holding) {
 	}
 	before := b.before()
 	u.match(b.now, b.md, before)
-	if u.hashed = b.c.seen != b.md.Index || !member.reads(before) || u.matched; u.hashed {
+	reads := !slices.Equal(member.topics, before.topics) || !equal(member.regex, before.regex)
+	if u.hashed = b.c.seen != b.md.Index || reads || u.matched; u.hashed {
 		u.hash = u.hashTopics(b.md)
 	}
-	if !slices.Equal(member.topics, before.topics) || !equal(member.regex, before.regex) || u.matched || u.hash != b.c.hash || b.made {
+	if reads || u.matched || u.hash != b.c.hash || b.made || !equal(member.assignor, before.assignor) && u.prefers(b.s.cfg.Assignors) {
 		u.epoch++
 	}
 	if u.targetEpoch < u.epoch {
@@ -572,6 +570,11 @@ func preferred(all []*consumer, assignors []string) string {
 		}
 	}
 	return best
+}
+
+// prefers tells whether the members will prefer another assignor than before.
+func (u *update) prefers(assignors []string) bool {
+	return preferred(slices.Collect(maps.Values(u.c.members)), assignors) != preferred(u.all(), assignors)
 }
 
 func (u *update) target(m *consumer) assign.Assignment {

@@ -193,3 +193,66 @@ func TestRefusedExpiry(t *testing.T) {
 		t.Error("a has its partitions still")
 	}
 }
+
+// TestConsumerDeadlines: who is heard of once only is put out when its session is over,
+// or before, if it was to give something up.
+func TestConsumerDeadlines(t *testing.T) {
+	cfg := usual
+	cfg.ConsumerMaxSize, cfg.Assignors = 10, []string{uniformAssignor}
+	b := newBench(t, cfg)
+	md := &Metadata{
+		Index: 1, Session: time.Minute,
+		Find: func(name string) (Topic, bool) { return Topic{ID: topicID{1}, Partitions: 2}, name == "t" },
+	}
+	joins := func(id string) {
+		req := kmsg.NewPtrConsumerGroupHeartbeatRequest()
+		req.Version, req.Group, req.MemberID, req.RebalanceTimeoutMillis, req.SubscribedTopicNames = 1, "g", id, 10_000, []string{"t"}
+		req.Topics = []kmsg.ConsumerGroupHeartbeatRequestTopic{}
+		b.do(b.s.ConsumerHeartbeat(b.now, req, md, Client{ID: id}, id))
+		take[*kmsg.ConsumerGroupHeartbeatResponse](b, id)
+	}
+	left := func() int {
+		if g := b.s.groups["g"]; g != nil {
+			return g.size()
+		}
+		return 0 // an empty group goes with the retention's next look
+	}
+	joins("a")
+	b.pass(time.Minute + time.Second)
+	b.want("members after a session", left(), 0)
+
+	joins("a")
+	joins("b")
+	req := kmsg.NewPtrConsumerGroupHeartbeatRequest()
+	req.Version, req.Group, req.MemberID, req.MemberEpoch = 1, "g", "a", b.s.groups["g"].consumer.members["a"].epoch
+	b.do(b.s.ConsumerHeartbeat(b.now, req, md, Client{ID: "a"}, "a")) // it is to give up one
+	b.pass(11 * time.Second)
+	b.want("members after the time to give up", left(), 1)
+}
+
+// TestPreferredAssignor: a target is computed anew when the members prefer another
+// assignor, not when one of them says what the others say.
+func TestPreferredAssignor(t *testing.T) {
+	cfg := usual
+	cfg.ConsumerMaxSize, cfg.Assignors = 10, []string{uniformAssignor, rangeAssignor}
+	b := newBench(t, cfg)
+	md := &Metadata{Index: 1, Session: time.Minute, Find: func(string) (Topic, bool) { return Topic{ID: topicID{1}, Partitions: 2}, true }}
+	beats := func(id string, epoch int32, assignor string) int32 {
+		req := kmsg.NewPtrConsumerGroupHeartbeatRequest()
+		req.Version, req.Group, req.MemberID, req.MemberEpoch = 1, "g", id, epoch
+		if assignor != "" {
+			req.ServerAssignor = &assignor
+		}
+		if epoch == joining0 {
+			req.RebalanceTimeoutMillis, req.SubscribedTopicNames, req.Topics = 10_000, []string{id}, []kmsg.ConsumerGroupHeartbeatRequestTopic{}
+		}
+		b.do(b.s.ConsumerHeartbeat(b.now, req, md, Client{ID: id}, id))
+		resp, _ := take[*kmsg.ConsumerGroupHeartbeatResponse](b, id)
+		return resp.MemberEpoch
+	}
+	b.want("the epoch of a", beats("a", joining0, ""), int32(2))
+	b.want("with another assignor", beats("a", 2, rangeAssignor), int32(3))
+	b.want("with the same", beats("a", 3, rangeAssignor), int32(3))
+	b.want("the epoch of b", beats("b", joining0, ""), int32(4))
+	b.want("with the assignor that a has", beats("b", 4, rangeAssignor), int32(4))
+}

@@ -418,9 +418,7 @@ func (s *Shard) leaveConsumers(now time.Time, g *Group, members []kmsg.LeaveGrou
 			id = c.static[*x.InstanceID]
 		}
 		m, code := c.as(id, x.InstanceID)
-		if codes[i] = code; code == protocol.None && slices.Contains(ids, m.id) {
-			codes[i] = protocol.UnknownMemberID
-		} else if code == protocol.None {
+		if codes[i] = code; code == protocol.None && !slices.Contains(ids, m.id) {
 			ids = append(ids, m.id)
 		}
 	}

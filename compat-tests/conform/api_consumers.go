@@ -71,6 +71,23 @@ func (c *consumer) heard(resp *kmsg.ConsumerGroupHeartbeatResponse) *kmsg.Consum
 
 func (c *consumer) join() { c.ask(c.beat(inEpoch(0), full(c.topics...))) }
 
+// consuming is a member of a group of its own that has all of some topics, and an offset
+// that was committed, quietly.
+func (s *session) consuming(version int16, topics ...string) *consumer {
+	c := s.consumer(version, s.group(), "a", topics...)
+	seen := len(s.steps)
+	c.join()
+	c.ask(c.beat(c.owning))
+	c.commit(9, c.epoch, topics[0], 0)
+	s.steps = s.steps[:seen]
+	return c
+}
+
+// classic is who it would be in the classic protocol.
+func (c *consumer) classic() *member {
+	return &member{s: c.s, c: c.s.wire(), level: 9, client: "conform", group: c.group, id: c.id, generation: c.epoch, instance: c.instance, topics: c.topics, likes: []string{"range"}}
+}
+
 // commit keeps an offset as a member in an epoch.
 func (c *consumer) commit(version int16, epoch int32, topic string, partition int32) {
 	m := &member{s: c.s, level: version, group: c.group, id: c.id, generation: epoch, instance: c.instance}

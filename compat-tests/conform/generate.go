@@ -15,13 +15,16 @@ import (
 // fields get a value that is valid too, or slightly wrong. Both brokers get the
 // same, field by field: only the ids of topics differ.
 
-// templates make a valid request of each API. a has three partitions, the first
-// with records; b has one.
-var templates = []struct {
+// template makes a valid request of an API. a has three partitions, the first with
+// records; b has one.
+type template struct {
 	key     kmsg.Key
 	changes bool // metadata
 	make    func(s *session, v int16, a, b string) kmsg.Request
-}{
+}
+
+// templates are one for each API.
+var templates = []template{
 	{kmsg.Produce, false, func(s *session, v int16, a, b string) kmsg.Request {
 		req := s.produceTo(v, a, 1, batch(values("x", "y")))
 		req.Topics = append(req.Topics, s.produce(v, b, batch(values("z"), compressed(1))).Topics...)
@@ -180,38 +183,102 @@ var templates = []struct {
 		m := s.stable(a)
 		return deleteGroups(s, v, m.group, s.group())
 	}},
+	{kmsg.ConsumerGroupHeartbeat, false, func(s *session, v int16, a, b string) kmsg.Request {
+		c := s.consuming(v, a, b)
+		return c.beat(full(a, b), func(r *kmsg.ConsumerGroupHeartbeatRequest) {
+			r.Topics = []kmsg.ConsumerGroupHeartbeatRequestTopic{{TopicID: s.topicID(a), Partitions: []int32{0, 1, 2}}, {TopicID: s.topicID(b), Partitions: []int32{0}}}
+		})
+	}},
+	{kmsg.ConsumerGroupDescribe, false, func(s *session, v int16, a, b string) kmsg.Request {
+		req := at(kmsg.NewPtrConsumerGroupDescribeRequest(), v)
+		req.Groups = []string{s.consuming(v, a).group, s.stable(a).group, s.group()}
+		return req
+	}},
 }
 
-// registerGenerated makes a scenario of n requests for each API.
+// consumerTemplates are what other APIs are asked of a group of the consumer protocol.
+var consumerTemplates = []template{
+	{kmsg.ConsumerGroupHeartbeat, false, func(s *session, v int16, a, b string) kmsg.Request {
+		c := s.consumer(v, s.group(), "a", a, b)
+		return c.beat(inEpoch(0), full(a, b))
+	}},
+	{kmsg.SyncGroup, false, func(s *session, v int16, a, b string) kmsg.Request {
+		m := s.consuming(1, a).classic()
+		return at(m.sync(m), v)
+	}},
+	{kmsg.Heartbeat, false, func(s *session, v int16, a, b string) kmsg.Request { return at(s.consuming(1, a).classic().beat(), v) }},
+	{kmsg.LeaveGroup, false, func(s *session, v int16, a, b string) kmsg.Request { return at(s.consuming(1, a).classic().leave(), v) }},
+	{kmsg.OffsetCommit, false, func(s *session, v int16, a, b string) kmsg.Request {
+		req := at(s.consuming(1, a).classic().commit(a, 5, 0, 1), v)
+		req.Topics = append(req.Topics, s.commitTopic(b, 7, 0))
+		return req
+	}},
+	{kmsg.OffsetFetch, false, func(s *session, v int16, a, b string) kmsg.Request {
+		c := s.consuming(1, a)
+		req := at(s.fetchOffsets(v, c.group, a, 0, 1), v)
+		if v >= 9 {
+			req.Groups[0].MemberID, req.Groups[0].MemberEpoch = &c.id, c.epoch
+		}
+		return req
+	}},
+	{kmsg.OffsetDelete, false, func(s *session, v int16, a, b string) kmsg.Request {
+		req := deleteOffsets(s.consuming(1, a).group, a, 0, 1)
+		req.Topics = append(req.Topics, deleteOffsets("", b, 0).Topics...)
+		return req
+	}},
+	{kmsg.DescribeGroups, false, func(s *session, v int16, a, b string) kmsg.Request {
+		return describeGroups(s, v, s.consuming(1, a).group, s.stable(a).group)
+	}},
+	{kmsg.ListGroups, false, func(s *session, v int16, a, b string) kmsg.Request {
+		s.consuming(1, a)
+		req := listGroups(s, v, "Stable", "Empty")
+		req.TypesFilter = []string{"consumer"}
+		return req
+	}},
+	{kmsg.DeleteGroups, false, func(s *session, v int16, a, b string) kmsg.Request {
+		c := s.consuming(1, a)
+		quietly[*kmsg.ConsumerGroupHeartbeatResponse](s, c.beat(inEpoch(-1)))
+		return deleteGroups(s, v, c.group, s.consuming(1, a).group)
+	}},
+}
+
+// registerGenerated makes a scenario of n requests for each template.
 func registerGenerated(seed uint64, n int) {
 	for _, t := range templates {
-		register(kmsg.NameForKey(int16(t.key))+"/generated", func(s *session) {
-			r, ok := s.common[int16(t.key)]
-			if !ok {
-				s.note("served by both", int16(t.key), -1, false)
-				return
-			}
-			if t.key == kmsg.Produce {
-				r.min = max(r.min, 3)
-			}
-			rng := rand.New(rand.NewPCG(seed, uint64(t.key)))
-			a, b := s.create(3), s.create(1)
-			s.fill(a, batch(values("1", "2")), batch(values("3"), compressed(4), made(someTime+5)))
-			for i := range n {
-				v := r.min + int16(rng.IntN(int(r.max-r.min)+1))
-				req := t.make(s, v, a, b)
-				m := mutator{rng: rng, s: s, topics: []string{a, b}}
-				for range rng.IntN(3) {
-					m.mutate(req)
-				}
-				s.note(fmt.Sprintf("generated %d: %s", i, strings.Join(m.did, ", ")), -1, -1, "sent")
-				s.try(req)
-				if t.changes {
-					s.settle()
-				}
-			}
-		})
+		t.register("", seed, n)
 	}
+	for _, t := range consumerTemplates {
+		t.register(" of a consumer group", seed, n)
+	}
+}
+
+func (t template) register(of string, seed uint64, n int) {
+	register(kmsg.NameForKey(int16(t.key))+of+"/generated", func(s *session) {
+		r, ok := s.common[int16(t.key)]
+		if !ok {
+			s.note("served by both", int16(t.key), -1, false)
+			return
+		}
+		if t.key == kmsg.Produce {
+			r.min = max(r.min, 3)
+		}
+		rng := rand.New(rand.NewPCG(seed, uint64(t.key)))
+		a, b := s.create(3), s.create(1)
+		s.fill(a, batch(values("1", "2")), batch(values("3"), compressed(4), made(someTime+5)))
+		for i := range n {
+			v := r.min + int16(rng.IntN(int(r.max-r.min)+1))
+			req := t.make(s, v, a, b)
+			m := mutator{rng: rng, s: s, topics: []string{a, b}}
+			for range rng.IntN(3) {
+				m.mutate(req)
+			}
+			s.note(fmt.Sprintf("generated %d: %s", i, strings.Join(m.did, ", ")), -1, -1, "sent")
+			s.try(req)
+			if t.changes {
+				s.settle()
+			}
+		}
+	})
 }
 
 // mutator changes fields of requests.
@@ -317,6 +384,8 @@ func (m *mutator) list(name string, v reflect.Value) {
 func (m *mutator) text(name string) string {
 	pool := []string{"", "x", "1", "-1", "a/b", strings.Repeat("y", 260)}
 	switch {
+	case name == "SubscribedTopicRegex": // what one matches may be found out later
+		pool = []string{"", "(", "*", "a{2,1}"}
 	case strings.HasPrefix(name, "Group") && name != "GroupAssignment":
 		pool = []string{"", m.s.prefix + "none"}
 	case strings.Contains(name, "Topic") || name == "ResourceName":

@@ -161,6 +161,12 @@ func (s *session) othersGroup(row any) bool {
 // memberName is how a member's id is written down: the client's id, or its
 // instance's, that the broker makes it of, and which of those with that it is.
 func (s *session) memberName(id string) string {
+	if len(id) == 22 || len(id) == 26 { // of the consumer protocol: a UUID there, a random text here
+		if s.members[id] == "" {
+			s.members[id] = fmt.Sprintf("id %d that was made", len(s.members)+1)
+		}
+		return s.members[id]
+	}
 	at := strings.LastIndex(id, "-")
 	if java := len(id) - 37; java > 0 && id[java] == '-' && strings.Count(id[java:], "-") == 5 { // a UUID has dashes
 		at = java
