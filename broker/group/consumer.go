@@ -41,9 +41,9 @@ type Topic struct {
 
 // Epochs that members send, and that a static member has which left for a while.
 const (
-	joining0   = 0
-	leaving    = -1
-	leavingFor = -2
+	joiningEpoch = 0
+	leavingEpoch = -1
+	awayEpoch    = -2
 )
 
 // firstEpoch is that of a group that nobody has joined yet, as in Kafka 4.4: the first
@@ -131,7 +131,7 @@ func (s *Shard) ConsumerHeartbeat(now time.Time, req *kmsg.ConsumerGroupHeartbea
 		if req.MemberEpoch < 0 {
 			r = b.leave()
 		} else {
-			r = b.go_on()
+			r = b.stay()
 		}
 	}
 	if r != nil {
@@ -144,7 +144,7 @@ func (s *Shard) checkHeartbeat(req *kmsg.ConsumerGroupHeartbeatRequest) *refusal
 	blank := func(text *string) bool { return text != nil && strings.TrimSpace(*text) == "" }
 	invalid := func(message string) *refusal { return &refusal{protocol.InvalidRequest, message} }
 	switch e := req.MemberEpoch; {
-	case blank(&req.MemberID) && (req.Version >= 1 || e > 0 || e == leaving):
+	case blank(&req.MemberID) && (req.Version >= 1 || e > 0 || e == leavingEpoch):
 		return invalid("MemberId can't be empty.")
 	case blank(&req.Group):
 		return invalid("GroupId can't be empty.")
@@ -152,15 +152,15 @@ func (s *Shard) checkHeartbeat(req *kmsg.ConsumerGroupHeartbeatRequest) *refusal
 		return invalid("InstanceId can't be empty.")
 	case blank(req.RackID):
 		return invalid("RackId can't be empty.")
-	case e == joining0 && req.RebalanceTimeoutMillis == -1:
+	case e == joiningEpoch && req.RebalanceTimeoutMillis == -1:
 		return invalid("RebalanceTimeoutMs must be provided in first request.")
-	case e == joining0 && (req.Topics == nil || len(req.Topics) > 0):
+	case e == joiningEpoch && (req.Topics == nil || len(req.Topics) > 0):
 		return invalid("TopicPartitions must be empty when (re-)joining.")
-	case e == joining0 && req.SubscribedTopicNames == nil && req.SubscribedTopicRegex == nil:
+	case e == joiningEpoch && req.SubscribedTopicNames == nil && req.SubscribedTopicRegex == nil:
 		return invalid("Either SubscribedTopicNames or SubscribedTopicRegex must be non-null when (re-)joining.")
-	case e == leavingFor && req.InstanceID == nil:
+	case e == awayEpoch && req.InstanceID == nil:
 		return invalid("InstanceId can't be null.")
-	case e < leavingFor:
+	case e < awayEpoch:
 		return invalid("MemberEpoch is invalid.")
 	case tooLong(req.Group, req.MemberID, orBlank(req.InstanceID), orBlank(req.RackID), orBlank(req.SubscribedTopicRegex)) || tooLong(req.SubscribedTopicNames...):
 		return refuse(protocol.InvalidRequest, "No id, name or pattern may be longer than %d bytes.", maxText)
@@ -194,7 +194,7 @@ type beat struct {
 // find looks for the group and the member.
 func (b *beat) find() *refusal {
 	b.g = b.s.groups[b.req.Group]
-	joins := b.req.MemberEpoch == joining0
+	joins := b.req.MemberEpoch == joiningEpoch
 	switch {
 	case b.g != nil && b.g.consumer != nil:
 		b.c = b.g.consumer
@@ -231,7 +231,7 @@ func (b *beat) find() *refusal {
 		b.old = b.c.members[b.req.MemberID]
 	case !joins && known.id != b.req.MemberID:
 		return refuse(protocol.FencedInstanceID, "Static member %s with instance id %s was fenced by member %s.", b.req.MemberID, *b.req.InstanceID, known.id)
-	case joins && known.epoch != leavingFor && known.classic == nil:
+	case joins && known.epoch != awayEpoch && known.classic == nil:
 		return refuse(protocol.UnreleasedInstanceID, "Static member %s with instance id %s cannot join the group because the instance id is owned by %s member.", b.req.MemberID, *b.req.InstanceID, known.id)
 	case joins:
 		b.replaces = known
@@ -257,8 +257,8 @@ func (b *beat) fenced(owned holding) *refusal {
 	return refuse(protocol.FencedMemberEpoch, "The consumer group member has a %s member epoch (%d) than the one known by the group coordinator (%d). The member must abandon all its partitions and rejoin.", word, sent, m.epoch)
 }
 
-// go_on is of a member that joins or stays.
-func (b *beat) go_on() *refusal {
+// stay is of a member that joins or stays.
+func (b *beat) stay() *refusal {
 	if r := b.find(); r != nil {
 		return r
 	}
@@ -619,7 +619,7 @@ func (b *beat) tell(u *update, before *consumer) {
 	m, resp := u.member, b.resp
 	resp.MemberID, resp.MemberEpoch = &m.id, m.epoch
 	resp.HeartbeatIntervalMillis = int32(b.md.Heartbeat.Milliseconds())
-	full := b.req.MemberEpoch == joining0 ||
+	full := b.req.MemberEpoch == joiningEpoch ||
 		b.req.RebalanceTimeoutMillis != -1 && (b.req.SubscribedTopicNames != nil || b.req.SubscribedTopicRegex != nil) && b.req.Topics != nil
 	if !full && sameParts(m.assigned, before.assigned) {
 		return
@@ -707,9 +707,9 @@ func (b *beat) leave() *refusal {
 		return r
 	}
 	b.resp.MemberID, b.resp.MemberEpoch = &b.req.MemberID, b.req.MemberEpoch
-	if b.req.MemberEpoch == leavingFor {
+	if b.req.MemberEpoch == awayEpoch {
 		next := *b.old
-		next.epoch = leavingFor
+		next.epoch = awayEpoch
 		b.s.write([]Record{currentRecord(b.req.Group, &next)}, func() {
 			b.c.members[next.id] = &next
 			b.answer()

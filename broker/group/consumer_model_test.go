@@ -197,7 +197,7 @@ func (c *churn) heartbeat(r *reader, epoch int32) {
 	r.lost, r.told = false, c.now
 	if epoch < 0 {
 		r.epoch, r.assigned = 0, nil
-		r.gone = epoch == leaving || c.rng.IntN(2) == 0 // or it comes back as who it was
+		r.gone = epoch == leavingEpoch || c.rng.IntN(2) == 0 // or it comes back as who it was
 		return
 	}
 	if resp.MemberEpoch < r.epoch {
@@ -328,10 +328,10 @@ func (c *churn) step() {
 		c.join()
 	case n < 11:
 		r.owned, r.assigned = holding{}, nil // it reads no more, whatever is answered
-		c.heartbeat(r, leaving)
+		c.heartbeat(r, leavingEpoch)
 	case n < 13 && r.instance != nil:
 		r.owned, r.assigned = holding{}, nil // it reads no more, whatever is answered
-		c.heartbeat(r, leavingFor)
+		c.heartbeat(r, awayEpoch)
 	case n < 14:
 		r.gone = true // it vanishes
 		r.owned = holding{}

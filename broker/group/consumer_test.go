@@ -25,8 +25,8 @@ func TestStaticMemberReturns(t *testing.T) {
 	other := &reader{id: "b", topics: []string{"t1"}, owned: holding{}}
 	c.heartbeat(static, 0)
 	c.heartbeat(other, 0)
-	c.heartbeat(static, leavingFor)
-	c.heartbeat(other, leaving)
+	c.heartbeat(static, awayEpoch)
+	c.heartbeat(other, leavingEpoch)
 	c.heartbeat(static, 0)
 	if was, is := standing(c.shard), standing(c.replayed()); was != is {
 		t.Errorf("the log does not say what the coordinator knew:\n%s\nit says\n%s", was, is)
@@ -171,14 +171,14 @@ func TestRefusedExpiry(t *testing.T) {
 	beat := func(id string, epoch int32) {
 		req := kmsg.NewPtrConsumerGroupHeartbeatRequest()
 		req.Version, req.Group, req.MemberID, req.MemberEpoch, req.RebalanceTimeoutMillis = 1, "g", id, epoch, -1
-		if epoch == joining0 {
+		if epoch == joiningEpoch {
 			req.RebalanceTimeoutMillis, req.SubscribedTopicNames, req.Topics = 60_000, []string{"t0"}, []kmsg.ConsumerGroupHeartbeatRequestTopic{}
 		}
 		c.carry(c.shard.ConsumerHeartbeat(c.now, req, c.metadata(), Client{ID: "c", Host: "h"}, "heartbeat"))
 	}
 	members := func() map[string]*consumer { return c.shard.groups["g"].consumer.members }
-	beat("a", joining0)
-	beat("b", joining0)
+	beat("a", joiningEpoch)
+	beat("b", joiningEpoch)
 	beat("a", members()["a"].epoch)
 	if members()["a"].state != unrevoked {
 		t.Fatal("a has nothing to give up")
@@ -243,16 +243,16 @@ func TestPreferredAssignor(t *testing.T) {
 		if assignor != "" {
 			req.ServerAssignor = &assignor
 		}
-		if epoch == joining0 {
+		if epoch == joiningEpoch {
 			req.RebalanceTimeoutMillis, req.SubscribedTopicNames, req.Topics = 10_000, []string{id}, []kmsg.ConsumerGroupHeartbeatRequestTopic{}
 		}
 		b.do(b.s.ConsumerHeartbeat(b.now, req, md, Client{ID: id}, id))
 		resp, _ := take[*kmsg.ConsumerGroupHeartbeatResponse](b, id)
 		return resp.MemberEpoch
 	}
-	b.want("the epoch of a", beats("a", joining0, ""), int32(2))
+	b.want("the epoch of a", beats("a", joiningEpoch, ""), int32(2))
 	b.want("with another assignor", beats("a", 2, rangeAssignor), int32(3))
 	b.want("with the same", beats("a", 3, rangeAssignor), int32(3))
-	b.want("the epoch of b", beats("b", joining0, ""), int32(4))
+	b.want("the epoch of b", beats("b", joiningEpoch, ""), int32(4))
 	b.want("with the assignor that a has", beats("b", 4, rangeAssignor), int32(4))
 }

@@ -225,7 +225,7 @@ func (c *churn) mixed() {
 	case n < 8 && len(c.readers) > 0 && len(c.elders) > 0: // all of the consumer protocol leave
 		for _, r := range slices.Clone(c.readers) {
 			r.owned, r.assigned = holding{}, nil
-			c.heartbeat(r, leaving)
+			c.heartbeat(r, leavingEpoch)
 		}
 	case n < 60 && len(c.elders) > 0:
 		c.now = c.now.Add(time.Duration(c.rng.IntN(500)) * time.Millisecond)

@@ -105,16 +105,12 @@ func groupDescribe() *cobra.Command {
 				var all []groupDescription
 				var errs []error
 				for _, name := range names {
-					g := lags[name]
-					if err := groupRefused(name, g.Error()); err != nil {
+					g, err := s.described(ctx, name, lags[name])
+					if err != nil {
 						errs = append(errs, err)
 						continue
 					}
-					if g.State == "Dead" {
-						errs = append(errs, groupRefused(name, kerr.GroupIDNotFound))
-						continue
-					}
-					all = append(all, describeGroup(g))
+					all = append(all, g)
 				}
 				if err := s.lagSeconds(ctx, all); err != nil {
 					errs = append(errs, err)

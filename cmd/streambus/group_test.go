@@ -13,6 +13,11 @@ import (
 // What can be done to a group is done: its offsets are shown, set and deleted, and not
 // while somebody is in it.
 func TestGroups(t *testing.T) {
+	t.Run("classic protocol", func(t *testing.T) { testGroups(t) })
+	t.Run("consumer protocol", func(t *testing.T) { testGroups(t, kgo.ServerSideBalancer()) })
+}
+
+func testGroups(t *testing.T, how ...kgo.Opt) {
 	b := newBroker(t, "--set", "group.initial.rebalance.delay.ms=0")
 	if out := b.must(t, "", "group", "list"); out != "GROUP  STATE  COORDINATOR\n" {
 		t.Errorf("none: %q", out)
@@ -21,7 +26,8 @@ func TestGroups(t *testing.T) {
 	producing := time.Now()
 	b.must(t, "1\n2\n3\n4\n", "produce", "orders")
 	produced := time.Now()
-	client, err := kgo.NewClient(kgo.SeedBrokers(b.address), kgo.ConsumerGroup("billing"), kgo.ConsumeTopics("orders"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.DisableAutoCommit())
+	client, err := kgo.NewClient(append(how, kgo.SeedBrokers(b.address), kgo.ConsumerGroup("billing"), kgo.ConsumeTopics("orders"),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.DisableAutoCommit())...)
 	if err != nil {
 		t.Fatal(err)
 	}
