@@ -12,10 +12,10 @@
 //	  controller        the controller listener: what nodes ask each other
 //	  peer              client to another node; finds the active controller, asks again
 //	  coordinator       runs the shards of groups on the partitions that are led here
-//	  group       pure  members of consumer groups, rebalances, committed offsets
+//	  group       pure  members of consumer groups by both protocols, committed offsets
 //	    assign    pure  which member gets which partitions: uniform and range
 //	  fetch             sessions, passes of reads, waiting, the answer by hand
-//	  replica           shell: logs, flusher, fetchers, ISR changes, retention, scrub
+//	  replica           shell: logs, flusher, fetchers, ISR, retention, compaction, scrub
 //	  partition   pure  one partition as leader or follower: epochs, ISR, watermark, cuts
 //	  history           what changed in the metadata, when, by whom, because of what
 //	  inspect           the files of a data directory in words; the tool of bug reports

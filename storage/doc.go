@@ -102,4 +102,16 @@
 // the producers' state is durable in a snapshot that needs none of them, and so
 // is the epoch at the start: neither could be derived any more. A log that a crash
 // leaves with an end below its start goes on at the start.
+//
+// # Why a crash in compaction loses nothing
+//
+// A record goes because a later one of its key is there, and that one is durable: only
+// what is flushed, sealed and below the limit is looked at. What is kept of a group of
+// segments is written and synced under a name that means nothing, and renamed to one
+// that says which segments it replaces. From then on it is in their place: the old
+// files go, durably, and only then does it get the first one's name, after which
+// nothing says any more that they were to go. A start that finds the name between the
+// two does what is left. Groups are replaced in the order of the log, so no older record
+// of a key comes back behind the removal of a newer one. How far a log is compacted is a
+// hint that a crash may lose; a cut lowers it before anything new comes.
 package storage
