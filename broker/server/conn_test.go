@@ -533,7 +533,7 @@ func TestClientThatDoesNotRead(t *testing.T) {
 	deaf.send(request(0, 0))
 	x := b.next()
 	side := b.conn()
-	side.until(t, func() bool { return side.started == nil }) // else the reader writes the answer
+	side.until(t, func() bool { return side.started == nil })                        // else the reader writes the answer
 	x.done(&protocol.Response{Head: []byte{1}, Release: func() { released.Add(1) }}) // does not block
 	deaf.send(request(1, 0))
 	y := b.next()
