@@ -607,3 +607,57 @@ func TestCompactedIsCut(t *testing.T) {
 		must(t, c.d.CloseDirty())
 	}
 }
+
+// TestCompactWhileSomebodyLooks: a reader, or who asks for a time, that has chosen a
+// segment finds what it wants also where that segment is put into another meanwhile.
+func TestCompactWhileSomebodyLooks(t *testing.T) {
+	for name, look := range map[string]func(*Log, int64) error{
+		"read": func(l *Log, offset int64) error {
+			_, err := l.Read(offset, math.MaxInt64, 1, true)
+			return err
+		},
+		"time": func(l *Log, offset int64) error {
+			_, _, err := l.OffsetForTime(1000+offset*10, l.EndOffset())
+			return err
+		},
+	} {
+		for _, suffix := range []string{".log", ".index", ".timeindex"} {
+			if name == "read" && suffix == ".timeindex" {
+				continue
+			}
+			met := 0
+			for i := range 6 {
+				armed := false
+				var c *compactedLog
+				c = newCompacted(t, 7, vfs.NewFaulty(vfs.NewMem(), func(op vfs.Op, name string) error {
+					if armed && op == vfs.OpOpen && strings.HasSuffix(name, suffix) {
+						armed = false
+						met++
+						for range 3 { // the third puts together what the second made small
+							c.compact(1 << 20)
+							c.now = c.now.Add(2 * compactedConfig.DeleteDelay)
+							_, err := c.d.Sweep(c.now)
+							must(t, err)
+							c.append(10)
+							flush(t, c.d)
+						}
+					}
+					return nil
+				}))
+				c.append(120)
+				flush(t, c.d)
+				c.d.LimitOpenFiles(0)
+				armed = true
+				if err := look(c.l, int64(i)*c.l.EndOffset()/6+25); err != nil {
+					t.Errorf("%s, %s: %v", name, suffix, err)
+				}
+				armed = false
+				c.check()
+				must(t, c.d.CloseDirty())
+			}
+			if met == 0 {
+				t.Errorf("%s, %s: nothing was compacted", name, suffix)
+			}
+		}
+	}
+}
