@@ -661,3 +661,56 @@ func TestCompactWhileSomebodyLooks(t *testing.T) {
 		}
 	}
 }
+
+// TestCompactWhileTheStartIsRaised: that segments are deleted which a pass, or who asks
+// whether one is due, was about to look at is no failure.
+func TestCompactWhileTheStartIsRaised(t *testing.T) {
+	for name, do := range map[string]func(*compactedLog, CompactConfig) error{
+		"pass": func(c *compactedLog, cfg CompactConfig) error {
+			_, err := c.l.Compact(c.now, cfg, 1<<20, unpaced)
+			return err
+		},
+		"dirt": func(c *compactedLog, cfg CompactConfig) error {
+			cfg.DirtyRatio = 1
+			_, err := c.l.Dirt(c.now, cfg)
+			return err
+		},
+	} {
+		for opens := 1; ; opens++ {
+			var c *compactedLog
+			countdown := 0
+			c = newCompacted(t, 8, vfs.NewFaulty(vfs.NewMem(), func(op vfs.Op, name string) error {
+				if op != vfs.OpOpen || !strings.HasSuffix(name, ".log") {
+					return nil
+				}
+				if countdown == 1 && !c.l.swapMu.TryLock() { // nobody can raise it just now
+					return nil
+				} else if countdown == 1 {
+					c.l.swapMu.Unlock()
+				}
+				if countdown--; countdown == 0 {
+					must(t, c.l.AdvanceStart(c.l.EndOffset()-1, c.now))
+					c.now = c.now.Add(2 * compactedConfig.DeleteDelay)
+					_, err := c.d.Sweep(c.now)
+					must(t, err)
+				}
+				return nil
+			}))
+			c.append(40)
+			flush(t, c.d)
+			cfg := c.config()
+			cfg.MinLag, cfg.MaxLag = time.Millisecond, time.Since(time.UnixMilli(0))
+			c.d.LimitOpenFiles(0)
+			countdown = opens
+			err := do(c, cfg)
+			if countdown > 0 {
+				must(t, c.d.CloseDirty())
+				break
+			}
+			if err != nil {
+				t.Errorf("%s, %d: %v", name, opens, err)
+			}
+			must(t, c.d.CloseDirty())
+		}
+	}
+}
