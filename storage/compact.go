@@ -45,10 +45,23 @@ type Pace func(bytes int64) error
 // Dirt tells whether Compact is due.
 func (l *Log) Dirt(now time.Time, cfg CompactConfig) (Dirt, error) {
 	p, err := l.plan(now, cfg)
+	if overtaken(err) {
+		return Dirt{}, nil
+	}
 	if err != nil {
 		return Dirt{}, l.d.readError(err)
 	}
-	return p.dirt()
+	d, err := p.dirt()
+	if overtaken(err) {
+		return Dirt{}, nil
+	}
+	return d, err
+}
+
+// overtaken tells whether segments were cut or deleted that somebody was about to look
+// at. The next one sees what there is now.
+func overtaken(err error) bool {
+	return errors.Is(err, errCut) || errors.Is(err, ErrOffsetOutOfRange)
 }
 
 // Compacted is the offset below which compaction has dealt with the log.
@@ -74,12 +87,15 @@ func (l *Log) Compact(now time.Time, cfg CompactConfig, mapBytes int64, pace Pac
 		return Compaction{}, err
 	}
 	p, err := l.plan(now, cfg)
+	if overtaken(err) {
+		return Compaction{}, nil
+	}
 	if err != nil {
 		return Compaction{}, l.d.readError(err)
 	}
 	p.pace = pace
 	err = p.run(mapBytes)
-	if errors.Is(err, errCut) { // the next pass will see what there is now
+	if overtaken(err) {
 		err = nil
 	}
 	if errors.Is(err, ErrKeyMemory) {

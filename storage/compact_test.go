@@ -607,3 +607,110 @@ func TestCompactedIsCut(t *testing.T) {
 		must(t, c.d.CloseDirty())
 	}
 }
+
+// TestCompactWhileSomebodyLooks: a reader, or who asks for a time, that has chosen a
+// segment finds what it wants also where that segment is put into another meanwhile.
+func TestCompactWhileSomebodyLooks(t *testing.T) {
+	for name, look := range map[string]func(*Log, int64) error{
+		"read": func(l *Log, offset int64) error {
+			_, err := l.Read(offset, math.MaxInt64, 1, true)
+			return err
+		},
+		"time": func(l *Log, offset int64) error {
+			_, _, err := l.OffsetForTime(1000+offset*10, l.EndOffset())
+			return err
+		},
+	} {
+		for _, suffix := range []string{".log", ".index", ".timeindex"} {
+			if name == "read" && suffix == ".timeindex" {
+				continue
+			}
+			met := 0
+			for i := range 6 {
+				armed := false
+				var c *compactedLog
+				c = newCompacted(t, 7, vfs.NewFaulty(vfs.NewMem(), func(op vfs.Op, name string) error {
+					if armed && op == vfs.OpOpen && strings.HasSuffix(name, suffix) {
+						armed = false
+						met++
+						for range 3 { // the third puts together what the second made small
+							c.compact(1 << 20)
+							c.now = c.now.Add(2 * compactedConfig.DeleteDelay)
+							_, err := c.d.Sweep(c.now)
+							must(t, err)
+							c.append(10)
+							flush(t, c.d)
+						}
+					}
+					return nil
+				}))
+				c.append(120)
+				flush(t, c.d)
+				c.d.LimitOpenFiles(0)
+				armed = true
+				if err := look(c.l, int64(i)*c.l.EndOffset()/6+25); err != nil {
+					t.Errorf("%s, %s: %v", name, suffix, err)
+				}
+				armed = false
+				c.check()
+				must(t, c.d.CloseDirty())
+			}
+			if met == 0 {
+				t.Errorf("%s, %s: nothing was compacted", name, suffix)
+			}
+		}
+	}
+}
+
+// TestCompactWhileTheStartIsRaised: that segments are deleted which a pass, or who asks
+// whether one is due, was about to look at is no failure.
+func TestCompactWhileTheStartIsRaised(t *testing.T) {
+	for name, do := range map[string]func(*compactedLog, CompactConfig) error{
+		"pass": func(c *compactedLog, cfg CompactConfig) error {
+			_, err := c.l.Compact(c.now, cfg, 1<<20, unpaced)
+			return err
+		},
+		"dirt": func(c *compactedLog, cfg CompactConfig) error {
+			cfg.DirtyRatio = 1
+			_, err := c.l.Dirt(c.now, cfg)
+			return err
+		},
+	} {
+		for opens := 1; ; opens++ {
+			var c *compactedLog
+			countdown := 0
+			c = newCompacted(t, 8, vfs.NewFaulty(vfs.NewMem(), func(op vfs.Op, name string) error {
+				if op != vfs.OpOpen || !strings.HasSuffix(name, ".log") {
+					return nil
+				}
+				if countdown == 1 && !c.l.swapMu.TryLock() { // nobody can raise it just now
+					return nil
+				} else if countdown == 1 {
+					c.l.swapMu.Unlock()
+				}
+				if countdown--; countdown == 0 {
+					must(t, c.l.AdvanceStart(c.l.EndOffset()-1, c.now))
+					c.now = c.now.Add(2 * compactedConfig.DeleteDelay)
+					_, err := c.d.Sweep(c.now)
+					must(t, err)
+				}
+				return nil
+			}))
+			c.append(40)
+			flush(t, c.d)
+			cfg := c.config()
+			cfg.MinLag, cfg.MaxLag = time.Millisecond, time.Since(time.UnixMilli(0))
+			c.d.LimitOpenFiles(0)
+			countdown = opens
+			err := do(c, cfg)
+			if countdown > 0 {
+				must(t, c.d.CloseDirty())
+				break
+			}
+			if err != nil {
+				t.Errorf("%s, %d: %v", name, opens, err)
+			}
+			must(t, c.d.CloseDirty())
+		}
+	}
+}

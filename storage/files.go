@@ -151,17 +151,27 @@ func (c *files) openNamed(key fileKey, create bool) (vfs.File, error) {
 	if key.log.gone.Load() {
 		return nil, fmt.Errorf("%w: %s", ErrDeleted, key.log.name)
 	}
-	if key.kind == logFile && !key.log.has(key.base) {
-		return nil, fmt.Errorf("%w: the segment of %s with offset %d has been deleted", ErrOffsetOutOfRange, key.log.name, key.base)
+	if key.kind == logFile {
+		if missing := key.log.missing(key.base); missing != nil {
+			return nil, missing
+		}
 	}
 	return nil, err
 }
 
-// has tells whether a segment is still one of the log's.
-func (l *Log) has(base int64) bool {
+// missing is why a segment is not one of the log's any more, nil if one with its
+// offset is. Only those at the log's start are deleted; others are put together or cut,
+// and who looks again finds what there is now.
+func (l *Log) missing(base int64) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return slices.ContainsFunc(l.segments, func(s *segment) bool { return s.base == base })
+	switch {
+	case slices.ContainsFunc(l.segments, func(s *segment) bool { return s.base == base }):
+		return nil
+	case len(l.segments) > 0 && l.segments[0].base < base:
+		return errCut
+	}
+	return fmt.Errorf("%w: the segment of %s with offset %d has been deleted", ErrOffsetOutOfRange, l.name, base)
 }
 
 // current tells whether a file's name is not that of another version of its segment.

@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -343,10 +344,7 @@ func (l *Log) rebuildLocked(seg *segment, seen int) error {
 		return nil
 	}
 	if !slices.Contains(l.segments, seg) {
-		if l.has(seg.base) {
-			return errCut
-		}
-		return fmt.Errorf("%w: it was deleted from %s", ErrOffsetOutOfRange, l.name)
+		return cmp.Or(l.missing(seg.base), errCut)
 	}
 	f, err := l.d.files.acquire(seg.key(l, logFile), false)
 	if err != nil {
