@@ -262,9 +262,11 @@ func (p *pass) mapKeys(bytes int64) (end int64, err error) {
 	return end, nil
 }
 
-// note puts a batch's keys into the map. With full there was no room for all.
+// note puts a batch's keys into the map, but for one of a transaction: that may have
+// been aborted, and then what it says takes no other's place. With full there was no
+// room for all.
 func (p *pass) note(b []byte, h batch.Header) (full bool, err error) {
-	if h.IsControl() {
+	if h.IsControl() || h.IsTransactional() {
 		return false, nil
 	}
 	err = batch.Contents(b, h, func(r batch.Content) error {

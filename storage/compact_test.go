@@ -714,3 +714,27 @@ func TestCompactWhileTheStartIsRaised(t *testing.T) {
 		}
 	}
 }
+
+// TestCompactTransactional: a record of a transaction, which may have been aborted,
+// takes no other's place.
+func TestCompactTransactional(t *testing.T) {
+	c := newCompacted(t, 9, vfs.NewMem())
+	for i, attributes := range []int16{0, batch.TransactionalBit, 0} {
+		b := batchtest.Batch{LeaderEpoch: -1, ProducerID: 7, BaseSequence: int32(i), Attributes: attributes, Records: []batchtest.Record{{Key: []byte("a"), Value: fmt.Append(nil, i)}}}
+		if i == 2 {
+			b.Records[0].Key, b.Records[0].Value = []byte("b"), make([]byte, 1400)
+		}
+		_, err := c.l.Append(b.Encode(), 1, c.now)
+		must(t, err)
+	}
+	flush(t, c.d)
+	c.l.SetHighWatermark(c.l.EndOffset())
+	if c.compact(1 << 20); c.l.Compacted() < 2 {
+		t.Fatalf("compacted to %d", c.l.Compacted())
+	}
+	h, err := batch.DecodeHeader(c.read(0))
+	must(t, err)
+	if h.BaseOffset != 0 || h.Count != 1 {
+		t.Errorf("%+v is the first that is left", h)
+	}
+}
