@@ -59,8 +59,7 @@ func (m *Manager) compaction(ctx context.Context) error {
 		}
 		memory, interval := m.cleaner.limits()
 		if memory > 0 { // what it may take is known
-			if r := m.dirtiest(time.Now()); r != nil {
-				r.compact(ctx, memory)
+			if r := m.dirtiest(time.Now()); r != nil && r.compact(ctx, memory) {
 				interval = 0
 			}
 		}
@@ -124,27 +123,29 @@ func (r *Replica) spare(now time.Time, log *storage.Log, err error) {
 	r.found(log, err)
 }
 
-func (r *Replica) compact(ctx context.Context, memory int64) {
+// compact is one pass; done is false where it came to nothing.
+func (r *Replica) compact(ctx context.Context, memory int64) (done bool) {
 	begun := time.Now()
 	log, cfg, ok := r.compacted(begun)
 	if !ok {
-		return
+		return false
 	}
-	done, err := log.Compact(begun, cfg, memory, func(bytes int64) error { return r.m.cleaner.rest(ctx, bytes) })
+	pass, err := log.Compact(begun, cfg, memory, func(bytes int64) error { return r.m.cleaner.rest(ctx, bytes) })
 	took := time.Since(begun)
 	metrics := r.m.metrics
 	metrics.compactions.Inc()
-	metrics.compactedFrom.Add(float64(done.Before))
-	metrics.compactedTo.Add(float64(done.After))
+	metrics.compactedFrom.Add(float64(pass.Before))
+	metrics.compactedTo.Add(float64(pass.After))
 	metrics.compactionSeconds.Add(took.Seconds())
 	if ctx.Err() != nil {
-		return
+		return false
 	}
 	if err != nil {
 		r.spare(begun, log, err)
-		return
+		return false
 	}
-	r.m.log.Info("a partition was compacted", "partition", r.name, "to", done.To, "segments", done.Replaced, "bytes", done.Before, "kept", done.After, "seconds", took.Seconds())
+	r.m.log.Info("a partition was compacted", "partition", r.name, "to", pass.To, "segments", pass.Replaced, "bytes", pass.Before, "kept", pass.After, "seconds", took.Seconds())
+	return true
 }
 
 // rest waits until the pace allows more, or ctx ends.
