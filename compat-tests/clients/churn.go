@@ -36,7 +36,7 @@ const (
 	// stepTime bounds a wait: a group that does not go on has failed.
 	stepTime = 90 * time.Second
 	// writeEvery is the pace of a group's input.
-	writeEvery = 25 * time.Millisecond
+	writeEvery = 40 * time.Millisecond
 )
 
 // churnSettings have those who are gone found out soon.
@@ -47,10 +47,17 @@ var churnSettings = map[string]string{
 	"group.consumer.heartbeat.interval.ms": strconv.Itoa(driver.HeartbeatMS), "group.consumer.min.heartbeat.interval.ms": "100",
 }
 
+// command gives a member's command.
+type command func(bootstrap, group, topic string) *exec.Cmd
+
 // kind is a way to be a member. Of several commands the members take turns.
 type kind struct {
 	Name, Version string
-	commands      []func(bootstrap, group, topic string) *exec.Cmd
+	commands      []command
+	// late says that the library also sends what it was given to commit in a generation
+	// of the group that has begun since, of partitions that may be another member's by
+	// then: commits go back, and only what comes of all is held against it.
+	late bool
 }
 
 // kinds are all of them; they need what find has got ready in dir.
@@ -80,26 +87,26 @@ func kinds(ctx context.Context, dir string, libraries []library) ([]kind, error)
 	if found, _ := filepath.Glob(filepath.Join(jars, "kafka-clients-*.jar")); len(found) == 1 {
 		javaVersion = strings.TrimSuffix(strings.TrimPrefix(filepath.Base(found[0]), "kafka-clients-"), ".jar")
 	}
-	program := func(how string, command ...string) func(bootstrap, group, topic string) *exec.Cmd {
+	program := func(how string, args ...string) command {
 		return func(bootstrap, group, topic string) *exec.Cmd {
-			return exec.Command(command[0], append(slices.Clone(command[1:]), bootstrap, group, topic, how)...)
+			return exec.Command(args[0], append(slices.Clone(args[1:]), bootstrap, group, topic, how)...)
 		}
 	}
-	franz := func(how string) func(bootstrap, group, topic string) *exec.Cmd { return program(how, self, "member") }
-	java := func(how string) func(bootstrap, group, topic string) *exec.Cmd {
+	franz := func(how string) command { return program(how, self, "member") }
+	java := func(how string) command {
 		return program(how, "java", "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
 			fmt.Sprint("-Dsession.ms=", driver.SessionSeconds*1000), fmt.Sprint("-Dheartbeat.ms=", driver.HeartbeatMS),
 			"-cp", classes+string(os.PathListSeparator)+path, "Member")
 	}
-	one := func(name, version string, command func(bootstrap, group, topic string) *exec.Cmd) kind {
-		return kind{name, version, []func(bootstrap, group, topic string) *exec.Cmd{command}}
+	one := func(name, version string, c command) kind {
+		return kind{name, version, []command{c}, false}
 	}
 	return []kind{
 		one("kcat", versions["kcat"], kcatMember),
 		one("franz-go range", versions["franz-go"], franz("range")),
 		one("franz-go cooperative-sticky", versions["franz-go"], franz("cooperative-sticky")),
 		one("franz-go consumer/uniform", versions["franz-go"], franz("consumer/uniform")),
-		one("kafka-go", versions["kafka-go"], program("range", filepath.Join(dir, "kafkago"), "member")),
+		{"kafka-go", versions["kafka-go"], []command{program("range", filepath.Join(dir, "kafkago"), "member")}, true},
 		one("sarama range", saramaVersion, program("range", sarama, "member")),
 		one("sarama sticky", saramaVersion, program("sticky", sarama, "member")),
 		one("Java range", javaVersion, java("classic/RangeAssignor")),
@@ -107,7 +114,7 @@ func kinds(ctx context.Context, dir string, libraries []library) ([]kind, error)
 		one("Java consumer/uniform", javaVersion, java("consumer/uniform")),
 		one("Java consumer/range", javaVersion, java("consumer/range")),
 		{"Java and franz-go consumer/uniform", javaVersion + " and " + versions["franz-go"],
-			[]func(bootstrap, group, topic string) *exec.Cmd{java("consumer/uniform"), franz("consumer/uniform")}},
+			[]command{java("consumer/uniform"), franz("consumer/uniform")}, false},
 	}, nil
 }
 
@@ -170,11 +177,11 @@ func churn(ctx context.Context, all []kind, bin, dir string, rounds int) (outcom
 		if err := s.Kill(); err != nil {
 			return nil, err
 		}
-		each((*group).caughtUp)
+		each((*group).goesOn)
 		if err := s.Start(ctx); err != nil {
 			return nil, err
 		}
-		each((*group).caughtUp)
+		each((*group).goesOn)
 	}
 	each((*group).finish)
 	for _, s := range nodes {
@@ -383,6 +390,29 @@ func (g *group) caughtUp(ctx context.Context) error {
 	})
 }
 
+// goesOn waits until something more is acknowledged in each partition, and all is
+// read.
+func (g *group) goesOn(ctx context.Context) error {
+	g.mu.Lock()
+	var was [churnPartitions]int
+	for p := range was {
+		was[p] = len(g.acked[p])
+	}
+	g.mu.Unlock()
+	err := g.wait(ctx, "more is acknowledged in each partition", func() bool {
+		for p := range was {
+			if len(g.acked[p]) == was[p] {
+				return false
+			}
+		}
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	return g.caughtUp(ctx)
+}
+
 // committed asks the broker. No partition's may be less than it was, or than a
 // member has been told.
 func (g *group) committed(ctx context.Context) ([]int64, error) {
@@ -407,7 +437,7 @@ func (g *group) committed(ctx context.Context) ([]int64, error) {
 		return nil, fmt.Errorf("what is committed: %w", err)
 	}
 	for p := range now {
-		if now[p] < least[p] {
+		if now[p] < least[p] && !g.kind.late {
 			return nil, fmt.Errorf("partition %d: the broker says that %d is committed, which was at least %d before", p, now[p], least[p])
 		}
 	}
@@ -421,8 +451,8 @@ func (g *group) join(ctx context.Context) (*groupMember, error) {
 	if err != nil {
 		return nil, err
 	}
-	command := g.kind.commands[len(g.ever)%len(g.kind.commands)]
-	m := &groupMember{n: len(g.ever), cmd: command(strings.Join(g.ours.bootstrap, ","), g.name, g.topic), from: from, exited: make(chan struct{})}
+	start := g.kind.commands[len(g.ever)%len(g.kind.commands)]
+	m := &groupMember{n: len(g.ever), cmd: start(strings.Join(g.ours.bootstrap, ","), g.name, g.topic), from: from, exited: make(chan struct{})}
 	m.cmd.Stderr = &m.log
 	out, err := m.cmd.StdoutPipe()
 	if err != nil {
@@ -480,6 +510,7 @@ func (g *group) note(m *groupMember, f []string) string {
 	}
 	g.read[p][at] = f[3]
 	switch {
+	case g.kind.late:
 	case at < m.from[p]:
 		return fmt.Sprintf("it reads offset %d of partition %d, and %d was committed when it came", at, p, m.from[p])
 	case at < m.own[p]:
@@ -530,11 +561,11 @@ func (g *group) comeAndGo(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := g.caughtUp(ctx); err != nil {
+	if err := g.goesOn(ctx); err != nil {
 		return err
 	}
 	g.kill()
-	if err := g.caughtUp(ctx); err != nil {
+	if err := g.goesOn(ctx); err != nil {
 		return fmt.Errorf("when a member was killed: %w", err)
 	}
 	if _, err := g.join(ctx); err != nil {
@@ -543,7 +574,7 @@ func (g *group) comeAndGo(ctx context.Context) error {
 	if err := g.leave(ctx); err != nil {
 		return err
 	}
-	if err := g.caughtUp(ctx); err != nil {
+	if err := g.goesOn(ctx); err != nil {
 		return fmt.Errorf("when a member had left: %w", err)
 	}
 	_, err := g.committed(ctx)

@@ -60,8 +60,8 @@ func member(args []string) error {
 	return group.Close()
 }
 
-// reader commits with each record. The library does not say what became of a
-// commit.
+// reader commits when it has read what has come. The library does not say what
+// became of a commit.
 type reader struct{}
 
 func (reader) Setup(s sarama.ConsumerGroupSession) error {
@@ -75,7 +75,9 @@ func (reader) ConsumeClaim(s sarama.ConsumerGroupSession, c sarama.ConsumerGroup
 	for x := range c.Messages() {
 		driver.Read(x.Partition, x.Offset, x.Value)
 		s.MarkMessage(x, "")
-		s.Commit()
+		if len(c.Messages()) == 0 {
+			s.Commit()
+		}
 	}
 	return nil
 }
