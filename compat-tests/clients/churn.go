@@ -58,6 +58,9 @@ type kind struct {
 	// of the group that has begun since, of partitions that may be another member's by
 	// then: commits go back, and only what comes of all is held against it.
 	late bool
+	// drops says that a member that is told to end commits a record, which has just
+	// come, and does not print it: where one leaves, nothing is written.
+	drops bool
 }
 
 // kinds are all of them; they need what find has got ready in dir.
@@ -99,22 +102,22 @@ func kinds(ctx context.Context, dir string, libraries []library) ([]kind, error)
 			"-cp", classes+string(os.PathListSeparator)+path, "Member")
 	}
 	one := func(name, version string, c command) kind {
-		return kind{name, version, []command{c}, false}
+		return kind{Name: name, Version: version, commands: []command{c}}
 	}
 	return []kind{
-		one("kcat", versions["kcat"], kcatMember),
+		{Name: "kcat", Version: versions["kcat"], commands: []command{kcatMember}, drops: true},
 		one("franz-go range", versions["franz-go"], franz("range")),
 		one("franz-go cooperative-sticky", versions["franz-go"], franz("cooperative-sticky")),
 		one("franz-go consumer/uniform", versions["franz-go"], franz("consumer/uniform")),
-		{"kafka-go", versions["kafka-go"], []command{program("range", filepath.Join(dir, "kafkago"), "member")}, true},
+		{Name: "kafka-go", Version: versions["kafka-go"], commands: []command{program("range", filepath.Join(dir, "kafkago"), "member")}, late: true},
 		one("sarama range", saramaVersion, program("range", sarama, "member")),
 		one("sarama sticky", saramaVersion, program("sticky", sarama, "member")),
 		one("Java range", javaVersion, java("classic/RangeAssignor")),
 		one("Java cooperative-sticky", javaVersion, java("classic/CooperativeStickyAssignor")),
 		one("Java consumer/uniform", javaVersion, java("consumer/uniform")),
 		one("Java consumer/range", javaVersion, java("consumer/range")),
-		{"Java and franz-go consumer/uniform", javaVersion + " and " + versions["franz-go"],
-			[]command{java("consumer/uniform"), franz("consumer/uniform")}, false},
+		{Name: "Java and franz-go consumer/uniform", Version: javaVersion + " and " + versions["franz-go"],
+			commands: []command{java("consumer/uniform"), franz("consumer/uniform")}},
 	}, nil
 }
 
@@ -554,6 +557,26 @@ func (g *group) leave(ctx context.Context) error {
 	return nil
 }
 
+// leaveOne has the oldest member leave in order while the group reads.
+func (g *group) leaveOne(ctx context.Context) error {
+	if g.kind.drops {
+		if err := g.endInput(ctx); err != nil {
+			return err
+		}
+	}
+	if err := g.leave(ctx); err != nil || !g.kind.drops {
+		return err
+	}
+	return g.write(ctx, 0)
+}
+
+// endInput ends the input, and waits until all of it is read.
+func (g *group) endInput(ctx context.Context) error {
+	g.stop()
+	<-g.written
+	return g.caughtUp(ctx)
+}
+
 // comeAndGo has members join, one killed, and one leave. Two remain.
 func (g *group) comeAndGo(ctx context.Context) error {
 	for len(g.members) < 3 {
@@ -571,7 +594,7 @@ func (g *group) comeAndGo(ctx context.Context) error {
 	if _, err := g.join(ctx); err != nil {
 		return err
 	}
-	if err := g.leave(ctx); err != nil {
+	if err := g.leaveOne(ctx); err != nil {
 		return err
 	}
 	if err := g.goesOn(ctx); err != nil {
@@ -584,9 +607,7 @@ func (g *group) comeAndGo(ctx context.Context) error {
 // finish has the input end, and the members commit all of it and leave: it then
 // writes on, for who comes next.
 func (g *group) finish(ctx context.Context) error {
-	g.stop()
-	<-g.written
-	if err := g.caughtUp(ctx); err != nil {
+	if err := g.endInput(ctx); err != nil {
 		return err
 	}
 	for len(g.members) > 0 {
