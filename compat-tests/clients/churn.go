@@ -454,15 +454,24 @@ func (g *group) committed(ctx context.Context) ([]int64, error) {
 	defer cancel()
 	now := make([]int64, churnPartitions)
 	err := g.ours.connected(nil, func(cl *kgo.Client) error {
-		offsets, err := kadm.NewClient(cl).FetchOffsets(ctx, g.name)
-		if err == nil {
-			err = offsets.Error()
+		for {
+			offsets, err := kadm.NewClient(cl).FetchOffsets(ctx, g.name)
+			if err == nil {
+				err = offsets.Error()
+			}
+			if err == nil {
+				offsets.Each(func(o kadm.OffsetResponse) { now[o.Partition] = o.At })
+				return nil
+			}
+			select { // a broker may be away
+			case <-ctx.Done():
+				return fmt.Errorf("what is committed: %w", err)
+			case <-time.After(pollTime):
+			}
 		}
-		offsets.Each(func(o kadm.OffsetResponse) { now[o.Partition] = o.At })
-		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("what is committed: %w", err)
+		return nil, err
 	}
 	for p := range now {
 		if now[p] < least[p] && !g.kind.late {
