@@ -70,62 +70,73 @@ type kind struct {
 	sticks bool
 }
 
-// kinds are all of them; they need what find has got ready in dir.
-func kinds(ctx context.Context, dir string, libraries []library) ([]kind, error) {
-	versions := map[string]string{}
+// prepared are the programs that are members, and the versions of their libraries.
+type prepared struct {
+	self, kafkago, sarama, classPath string
+	versions                         map[string]string
+}
+
+// prepare makes them in dir, where find has made one.
+func prepare(ctx context.Context, dir string, libraries []library) (p prepared, err error) {
+	p.versions = map[string]string{}
 	for _, l := range libraries {
-		versions[l.Name] = l.Version
+		p.versions[l.Name] = l.Version
 	}
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
+	p.kafkago = filepath.Join(dir, "kafkago")
+	if p.self, err = os.Executable(); err != nil {
+		return p, err
 	}
-	sarama, saramaVersion, err := build(ctx, dir, "sarama", "github.com/IBM/sarama")
-	if err != nil {
-		return nil, err
+	if p.sarama, p.versions["sarama"], err = build(ctx, dir, "sarama", "github.com/IBM/sarama"); err != nil {
+		return p, err
 	}
 	jars, err := server.BrokerJars(ctx)
 	if err != nil {
-		return nil, err
+		return p, err
 	}
 	classes := filepath.Join(dir, "classes")
-	path := filepath.Join(jars, "*")
-	if out, err := exec.CommandContext(ctx, "javac", "-nowarn", "-cp", path, "-d", classes, "java/Member.java").CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("compiling java/Member.java: %w (a JDK of version 17 or later is needed)\n%s", err, out)
+	if out, err := exec.CommandContext(ctx, "javac", "-nowarn", "-cp", filepath.Join(jars, "*"), "-d", classes, "java/Member.java").CombinedOutput(); err != nil {
+		return p, fmt.Errorf("compiling java/Member.java: %w (a JDK of version 17 or later is needed)\n%s", err, out)
 	}
-	javaVersion := "unknown"
+	p.classPath = classes + string(os.PathListSeparator) + filepath.Join(jars, "*")
 	if found, _ := filepath.Glob(filepath.Join(jars, "kafka-clients-*.jar")); len(found) == 1 {
-		javaVersion = strings.TrimSuffix(strings.TrimPrefix(filepath.Base(found[0]), "kafka-clients-"), ".jar")
+		p.versions["Java"] = strings.TrimSuffix(strings.TrimPrefix(filepath.Base(found[0]), "kafka-clients-"), ".jar")
 	}
+	return p, nil
+}
+
+// kinds are all of them. With nothing prepared they have their names only.
+func kinds(p prepared) []kind {
 	program := func(how string, args ...string) command {
 		return func(bootstrap, group, topic string) *exec.Cmd {
 			return exec.Command(args[0], append(slices.Clone(args[1:]), bootstrap, group, topic, how)...)
 		}
 	}
-	franz := func(how string) command { return program(how, self, "member") }
+	franz := func(how string) command { return program(how, p.self, "member") }
+	kafkago := program("range", p.kafkago, "member")
+	sarama := func(how string) command { return program(how, p.sarama, "member") }
 	java := func(how string) command {
-		return program(how, "java", "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
-			fmt.Sprint("-Dsession.ms=", driver.SessionSeconds*1000), fmt.Sprint("-Dheartbeat.ms=", driver.HeartbeatMS),
-			"-cp", classes+string(os.PathListSeparator)+path, "Member")
+		return program(how, "java", "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+			fmt.Sprint("-Dsession.ms=", driver.SessionSeconds*1000), fmt.Sprint("-Dheartbeat.ms=", driver.HeartbeatMS), "-cp", p.classPath, "Member")
 	}
-	one := func(name, version string, c command) kind {
-		return kind{Name: name, Version: version, commands: []command{c}}
+	of := func(library, how string, c command) kind {
+		return kind{Name: library + " " + how, Version: p.versions[library], commands: []command{c}}
 	}
 	return []kind{
-		{Name: "kcat", Version: versions["kcat"], commands: []command{kcatMember}, drops: true, sticks: true},
-		one("franz-go range", versions["franz-go"], franz("range")),
-		one("franz-go cooperative-sticky", versions["franz-go"], franz("cooperative-sticky")),
-		one("franz-go consumer/uniform", versions["franz-go"], franz("consumer/uniform")),
-		{Name: "kafka-go", Version: versions["kafka-go"], commands: []command{program("range", filepath.Join(dir, "kafkago"), "member")}, late: true},
-		one("sarama range", saramaVersion, program("range", sarama, "member")),
-		one("sarama sticky", saramaVersion, program("sticky", sarama, "member")),
-		one("Java range", javaVersion, java("classic/RangeAssignor")),
-		one("Java cooperative-sticky", javaVersion, java("classic/CooperativeStickyAssignor")),
-		one("Java consumer/uniform", javaVersion, java("consumer/uniform")),
-		one("Java consumer/range", javaVersion, java("consumer/range")),
-		{Name: "Java and franz-go consumer/uniform", Version: javaVersion + " and " + versions["franz-go"],
+		{Name: "kcat", Version: p.versions["kcat"], commands: []command{kcatMember}, drops: true, sticks: true},
+		of("franz-go", "range", franz("range")),
+		of("franz-go", "cooperative-sticky", franz("cooperative-sticky")),
+		of("franz-go", "consumer/uniform", franz("consumer/uniform")),
+		of("franz-go", "consumer/range", franz("consumer/range")),
+		{Name: "kafka-go", Version: p.versions["kafka-go"], commands: []command{kafkago}, late: true},
+		of("sarama", "range", sarama("range")),
+		of("sarama", "sticky", sarama("sticky")),
+		of("Java", "range", java("classic/RangeAssignor")),
+		of("Java", "cooperative-sticky", java("classic/CooperativeStickyAssignor")),
+		of("Java", "consumer/uniform", java("consumer/uniform")),
+		of("Java", "consumer/range", java("consumer/range")),
+		{Name: "Java and franz-go consumer/uniform", Version: p.versions["Java"] + " and " + p.versions["franz-go"],
 			commands: []command{java("consumer/uniform"), franz("consumer/uniform")}},
-	}, nil
+	}
 }
 
 // kcatMember commits by itself what it has printed, and says nothing of it.
@@ -187,7 +198,7 @@ func churn(ctx context.Context, all []kind, bin, dir string, rounds int) (outcom
 		if err := s.Kill(); err != nil {
 			return nil, err
 		}
-		each((*group).goesOn)
+		each((*group).goesOnWithout)
 		if err := s.Start(ctx); err != nil {
 			return nil, err
 		}
@@ -439,6 +450,18 @@ func (g *group) goesOn(ctx context.Context) error {
 		return err
 	}
 	return g.caughtUp(ctx)
+}
+
+// goesOnWithout has a member join while a broker is away, which may have been the
+// group's coordinator.
+func (g *group) goesOnWithout(ctx context.Context) error {
+	if err := g.goesOn(ctx); err != nil {
+		return fmt.Errorf("when a broker was killed: %w", err)
+	}
+	if _, err := g.join(ctx); err != nil {
+		return fmt.Errorf("when a broker was killed: %w", err)
+	}
+	return g.goesOn(ctx)
 }
 
 // committed asks the broker. No partition's may be less than it was, or than a

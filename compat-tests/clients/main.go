@@ -175,15 +175,15 @@ func runChurn(ctx context.Context, o options, dir string, libraries []library, r
 	if o.bootstrap != "" || o.rounds == 0 {
 		return nil
 	}
-	all, err := kinds(ctx, dir, libraries)
+	unwanted := func(k kind) bool { return !o.only.MatchString(k.Name + ": " + churnCase) }
+	if len(slices.DeleteFunc(kinds(prepared{}), unwanted)) == 0 {
+		return nil
+	}
+	p, err := prepare(ctx, dir, libraries)
 	if err != nil {
 		return err
 	}
-	all = slices.DeleteFunc(all, func(k kind) bool { return !o.only.MatchString(k.Name + ": " + churnCase) })
-	if len(all) == 0 {
-		return nil
-	}
-	outcomes, err := churn(ctx, all, o.broker, dir, o.rounds)
+	outcomes, err := churn(ctx, slices.DeleteFunc(kinds(p), unwanted), o.broker, dir, o.rounds)
 	r.Outcomes = append(r.Outcomes, outcomes...)
 	return err
 }
