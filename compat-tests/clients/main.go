@@ -5,6 +5,11 @@
 //	go run ./clients -cluster processes           # on local processes
 //	go run ./clients -bootstrap host:9092,...     # on any other brokers
 //
+// Beside that, groups of every kind of member read an input while members and
+// brokers come and go, on a cluster of local processes:
+//
+//	go run ./clients -cluster processes -only "a group churns" -rounds 10
+//
 // It prints a table, and with -json the same as JSON. Where no docker engine can be
 // had it falls back to local processes. The last line says what it ran on.
 package main
@@ -17,12 +22,14 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"regexp"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -60,17 +67,25 @@ type report struct {
 
 type options struct {
 	kind, bootstrap, broker, root, json string
-	factor                              int
+	factor, rounds                      int
 	only                                *regexp.Regexp
 }
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == "member" {
+		if err := member(os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, "clients:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	var o options
 	flag.StringVar(&o.kind, "cluster", "compose", "compose, or processes")
 	flag.StringVar(&o.bootstrap, "bootstrap", "", "brokers to use instead, as host:port,...")
 	flag.StringVar(&o.broker, "broker", "../bin/streambus", "the binary, for local processes")
 	flag.StringVar(&o.root, "root", "..", "the project's directory, for containers")
 	flag.IntVar(&o.factor, "factor", 3, "replicas of each partition")
+	flag.IntVar(&o.rounds, "rounds", 1, "how often members come and go and a broker is killed")
 	flag.StringVar(&o.json, "json", "", "a file for the results as JSON")
 	only := flag.String("only", "", "the cases to run, as an expression for CLIENT: CASE")
 	flag.Parse()
@@ -103,24 +118,15 @@ func run(ctx context.Context, o options) (failed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	c, err := startCluster(ctx, o, dir)
-	if err != nil {
+	r := report{ReplicationFactor: o.factor}
+	if err := runCases(ctx, o, dir, libraries, &r); err != nil {
 		return false, err
 	}
-	defer func() { err = errors.Join(err, c.close()) }()
-	r := report{Cluster: c.what, ReplicationFactor: o.factor}
-	for _, l := range libraries {
-		for _, x := range cases {
-			if !o.only.MatchString(l.Name + ": " + x.name) {
-				continue
-			}
-			got := attempt(ctx, l, x, c, int16(o.factor))
-			r.Outcomes = append(r.Outcomes, got)
-			failed = failed || got.Outcome == "failed"
-			if ctx.Err() != nil {
-				return failed, ctx.Err()
-			}
-		}
+	if err := runChurn(ctx, o, dir, libraries, &r); err != nil {
+		return false, err
+	}
+	for _, x := range r.Outcomes {
+		failed = failed || x.Outcome == "failed"
 	}
 	if o.json != "" {
 		text, err := json.MarshalIndent(r, "", "  ")
@@ -133,6 +139,53 @@ func run(ctx context.Context, o options) (failed bool, err error) {
 	}
 	print(r, libraries)
 	return failed, nil
+}
+
+// runCases runs the cases that are wanted, each with each library.
+func runCases(ctx context.Context, o options, dir string, libraries []library, r *report) (err error) {
+	r.Cluster = "local processes"
+	wanted := func(l library, x testCase) bool { return o.only.MatchString(l.Name + ": " + x.name) }
+	if !slices.ContainsFunc(libraries, func(l library) bool {
+		return slices.ContainsFunc(cases, func(x testCase) bool { return wanted(l, x) })
+	}) {
+		return nil
+	}
+	c, err := startCluster(ctx, o, dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.close()) }()
+	r.Cluster = c.what
+	for _, l := range libraries {
+		for _, x := range cases {
+			if wanted(l, x) {
+				r.Outcomes = append(r.Outcomes, attempt(ctx, l, x, c, int16(o.factor)))
+			}
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+		}
+	}
+	return nil
+}
+
+// runChurn has the groups of the wanted kinds churn. Brokers that were not
+// started here are none to be killed.
+func runChurn(ctx context.Context, o options, dir string, libraries []library, r *report) error {
+	if o.bootstrap != "" || o.rounds == 0 {
+		return nil
+	}
+	unwanted := func(k kind) bool { return !o.only.MatchString(k.Name + ": " + churnCase) }
+	if len(slices.DeleteFunc(kinds(prepared{}), unwanted)) == 0 {
+		return nil
+	}
+	p, err := prepare(ctx, dir, libraries)
+	if err != nil {
+		return err
+	}
+	outcomes, err := churn(ctx, slices.DeleteFunc(kinds(p), unwanted), o.broker, dir, o.rounds)
+	r.Outcomes = append(r.Outcomes, outcomes...)
+	return err
 }
 
 // startCluster starts what -cluster says, or the next best.
@@ -167,13 +220,7 @@ func find(ctx context.Context, dir string) ([]library, error) {
 		return nil, fmt.Errorf("kcat: %w: apt-get install kcat", err)
 	}
 	librdkafka := regexp.MustCompile(`librdkafka \S+`).Find(said)
-	bin := filepath.Join(dir, "kafkago")
-	build := exec.CommandContext(ctx, "go", "build", "-C", "clients/kafkago", "-o", bin, ".")
-	build.Env = append(os.Environ(), "GOWORK=off")
-	if out, err := build.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("building kafkago: %w\n%s", err, out)
-	}
-	built, err := buildinfo.ReadFile(bin)
+	bin, kafkago, err := build(ctx, dir, "kafkago", "github.com/segmentio/kafka-go")
 	if err != nil {
 		return nil, err
 	}
@@ -182,7 +229,7 @@ func find(ctx context.Context, dir string) ([]library, error) {
 	return []library{
 		{"kcat", string(bytes.TrimRight(librdkafka, ",")), false, func(b []string) (driver.Client, func() error, error) { return kcat{b}, nothing, nil }},
 		{"franz-go", version(self, "github.com/twmb/franz-go"), false, func(b []string) (driver.Client, func() error, error) { return franz{b}, nothing, nil }},
-		{"kafka-go", version(built, "github.com/segmentio/kafka-go"), true, func(b []string) (driver.Client, func() error, error) {
+		{"kafka-go", kafkago, true, func(b []string) (driver.Client, func() error, error) {
 			p, err := start(bin, b)
 			if err != nil {
 				return nil, nil, err
@@ -190,6 +237,21 @@ func find(ctx context.Context, dir string) ([]library, error) {
 			return p, p.close, nil
 		}},
 	}, nil
+}
+
+// build makes a library's program, and says which version of the library it has.
+func build(ctx context.Context, dir, name, module string) (bin, has string, err error) {
+	bin = filepath.Join(dir, name)
+	cmd := exec.CommandContext(ctx, "go", "build", "-C", filepath.Join("clients", name), "-o", bin, ".")
+	cmd.Env = append(os.Environ(), "GOWORK=off")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", "", fmt.Errorf("building %s: %w\n%s", name, err, out)
+	}
+	built, err := buildinfo.ReadFile(bin)
+	if err != nil {
+		return "", "", err
+	}
+	return bin, version(built, module), nil
 }
 
 func version(b *debug.BuildInfo, module string) string {
@@ -229,17 +291,10 @@ func attempt(ctx context.Context, l library, x testCase, c *cluster, factor int1
 	return got
 }
 
-// print writes the table, below it what failed and why something was left out, and
-// what it all ran on.
-func print(r report, libraries []library) {
-	type place struct{ name, client string }
-	at := map[place]outcome{}
-	count := map[string]int{}
-	for _, x := range r.Outcomes {
-		at[place{x.Case, x.Client}] = x
-		count[x.Outcome]++
-	}
-	tab := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+// place is a cell of the table.
+type place struct{ name, client string }
+
+func printCases(tab io.Writer, at map[place]outcome, libraries []library) {
 	fmt.Fprint(tab, "CASE")
 	for _, l := range libraries {
 		fmt.Fprintf(tab, "\t%s (%s)", l.Name, l.Version)
@@ -256,6 +311,26 @@ func print(r report, libraries []library) {
 			row += "\t" + cell
 		}
 		fmt.Fprintln(tab, row)
+	}
+}
+
+// print writes the table, below it what failed and why something was left out, and
+// what it all ran on.
+func print(r report, libraries []library) {
+	at := map[place]outcome{}
+	count := map[string]int{}
+	for _, x := range r.Outcomes {
+		at[place{x.Case, x.Client}] = x
+		count[x.Outcome]++
+	}
+	tab := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	if len(r.Outcomes) > 0 && r.Outcomes[0].Case != churnCase {
+		printCases(tab, at, libraries)
+	}
+	for _, x := range r.Outcomes {
+		if x.Case == churnCase {
+			fmt.Fprintf(tab, "%s\t%s (%s)\t%s %.1f s\n", churnCase, x.Client, x.Version, x.Outcome, x.Seconds)
+		}
 	}
 	tab.Flush()
 	for _, x := range r.Outcomes {

@@ -1,5 +1,5 @@
 // Command kafkago lets the suite ask segmentio/kafka-go, for the brokers that
-// its argument names. With a group and a topic it is a member of that group.
+// its argument names, or is a member of a group with it.
 package main
 
 import (
@@ -19,17 +19,17 @@ import (
 )
 
 func main() {
-	if len(os.Args) == 4 {
-		if err := member(strings.Split(os.Args[1], ","), os.Args[2], os.Args[3]); err != nil {
-			fmt.Fprintln(os.Stderr, "kafkago:", err)
-			os.Exit(1)
-		}
-		return
-	}
-	if err := driver.Serve(context.Background(), client(strings.Split(os.Args[1], ",")), os.Stdin, os.Stdout); err != nil {
+	if err := run(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "kafkago:", err)
 		os.Exit(1)
 	}
+}
+
+func run(args []string) error {
+	if args[0] == "member" {
+		return member(args[1:])
+	}
+	return driver.Serve(context.Background(), client(strings.Split(args[0], ",")), os.Stdin, os.Stdout)
 }
 
 // client is the addresses to begin with.

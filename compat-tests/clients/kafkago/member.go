@@ -2,35 +2,45 @@ package main
 
 import (
 	"context"
-	"fmt"
+	"log"
 	"os"
-	"os/signal"
-	"syscall"
+	"strings"
 	"time"
 
 	"github.com/segmentio/kafka-go"
+
+	"github.com/streambus/streambus/compat-tests/clients/driver"
 )
 
-// member prints the partition and offset of each record that it reads in a group, and
-// commits it, until it is told to end.
-func member(bootstrap []string, group, topic string) error {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-	defer stop()
-	r := kafka.NewReader(kafka.ReaderConfig{
-		Brokers: bootstrap, GroupID: group, Topic: topic, StartOffset: kafka.FirstOffset, MinBytes: 1, MaxBytes: 8 << 20,
-		MaxWait: 200 * time.Millisecond, SessionTimeout: 6 * time.Second, CommitInterval: 100 * time.Millisecond,
-	})
-	for {
-		m, err := r.FetchMessage(ctx)
-		if ctx.Err() != nil {
-			return r.Close()
-		}
-		if err != nil {
-			return err
-		}
-		fmt.Println(m.Partition, m.Offset)
-		if err := r.CommitMessages(ctx, m); err != nil && ctx.Err() == nil {
-			fmt.Fprintln(os.Stderr, "kafkago: a commit failed:", err)
-		}
+// member commits record by record: the library knows no more of what it has read.
+// What it could not commit it reads again, when it is back in the group.
+func member(args []string) error {
+	ctx, m, err := driver.Member(args)
+	if err != nil {
+		return err
 	}
+	r := kafka.NewReader(kafka.ReaderConfig{
+		Brokers: strings.Split(m.Bootstrap, ","), GroupID: m.Group, Topic: m.Topic, StartOffset: kafka.FirstOffset,
+		SessionTimeout: driver.SessionSeconds * time.Second, HeartbeatInterval: driver.HeartbeatMS * time.Millisecond,
+		RebalanceTimeout: 10 * time.Second, JoinGroupBackoff: 200 * time.Millisecond,
+		MinBytes: 1, MaxBytes: 8 << 20, MaxWait: 200 * time.Millisecond, ReadBackoffMax: 200 * time.Millisecond,
+		ErrorLogger: log.New(os.Stderr, "", log.Ltime),
+	})
+	for ctx.Err() == nil {
+		x, err := r.FetchMessage(ctx)
+		if err != nil {
+			log.Print("fetch: ", err)
+			continue
+		}
+		driver.Read(int32(x.Partition), x.Offset, x.Value)
+		commit, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		err = r.CommitMessages(commit, x)
+		cancel()
+		if err != nil {
+			log.Print("commit: ", err)
+			continue
+		}
+		driver.Committed(int32(x.Partition), x.Offset+1)
+	}
+	return r.Close()
 }
