@@ -100,10 +100,15 @@ func epochRecord(group string, epoch int32, hash uint64, created int64) Record {
 }
 
 func subscriptionRecord(group string, m *consumer) Record {
-	v := value().maybe(m.instance).maybe(m.rack).text(m.client.ID).text(m.client.Host).texts(m.topics).maybe(m.regex)
+	v := value().maybe(m.instance).maybe(m.rack).text(m.client.ID).text(m.client.Host).texts(m.topics)
+	if m.regex == nil {
+		v = v.text("")
+	} else {
+		v = v.text(*m.regex)
+	}
 	v = v.int32(int32(m.rebalance.Milliseconds())).maybe(m.assignor)
-	if m.classic == nil {
-		return Record{memberKey(subscriptionKey, group, m.id), v.tags()}
+	if m.classic == nil { // to Kafka, a member of which this is not said is one of the classic protocol
+		return Record{memberKey(subscriptionKey, group, m.id), v.tags(flexible{0})}
 	}
 	as := flexible{1}.int32(int32(m.classic.session.Milliseconds())).count(len(m.classic.protocols)) // 1 says that it is there
 	for _, p := range m.classic.protocols {
@@ -388,6 +393,9 @@ func (c *consumers) replay(kind uint16, name string, r *reading) {
 	case subscriptionKey:
 		next.instance, next.rack, next.client.ID, next.client.Host = r.maybe(), r.maybe(), r.text(), r.text()
 		next.topics, next.regex = r.texts(), r.maybe()
+		if next.regex != nil && *next.regex == "" {
+			next.regex = nil
+		}
 		next.rebalance, next.assignor = time.Duration(r.int32())*time.Millisecond, r.maybe()
 		next.classic = nil
 		r.tags(func(tag uint64, field *reading) {

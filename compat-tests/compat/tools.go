@@ -35,13 +35,14 @@ const (
 )
 
 // typed is a command line: what it is called here, the tool, its arguments, and
-// what goes into it. In arguments, ADDR is the broker's address and DIR a
-// directory for files.
+// what goes into it. In arguments, ADDR is the broker's address, DATA its
+// directory and DIR one for files.
 type typed struct {
 	name, class, args, in string
 	// kept picks the lines of what was printed that are compared, and changes
 	// what differs from run to run in them; nil takes all as it is.
-	kept func(string) string
+	kept   func(string) string
+	before func(ctx context.Context, addr string) error // what is done before, if not nil
 }
 
 // commands are what a user may type, in this order.
@@ -148,6 +149,29 @@ var commands = []typed{
 	{name: "groups: describe again", class: groupsTool, args: "--bootstrap-server ADDR --describe --group g-console"},
 	{name: "offsets topic by Kafka's formatter", class: consoleOut, args: "--bootstrap-server ADDR --topic __consumer_offsets --from-beginning --timeout-ms 4000 --formatter org.apache.kafka.tools.consumer.OffsetsMessageFormatter", kept: committedOf},
 	{name: "groups by Kafka's formatter", class: consoleOut, args: "--bootstrap-server ADDR --topic __consumer_offsets --from-beginning --timeout-ms 4000 --formatter org.apache.kafka.tools.consumer.GroupMetadataMessageFormatter", kept: committedOf},
+
+	{name: "console consumer of the consumer protocol", class: consoleOut, args: "--bootstrap-server ADDR --topic t.two_three --group g-next --command-property group.protocol=consumer --from-beginning --max-messages 3 --timeout-ms 20000 --formatter-property print.offset=true"},
+	{name: "console consumer of the consumer protocol, going on", class: consoleOut, args: "--bootstrap-server ADDR --topic t.two_three --group g-next --command-property group.protocol=consumer --max-messages 2 --timeout-ms 20000 --formatter-property print.offset=true"},
+	{name: "consumer groups: list", class: groupsTool, args: "--bootstrap-server ADDR --list --type consumer", kept: groupLines, before: enroll},
+	{name: "consumer groups: list with states", class: groupsTool, args: "--bootstrap-server ADDR --list --state --type", kept: groupLines},
+	{name: "consumer groups: list stable ones", class: groupsTool, args: "--bootstrap-server ADDR --list --state stable", kept: groupLines},
+	{name: "consumer groups: describe", class: groupsTool, args: "--bootstrap-server ADDR --describe --group g-members", kept: inRows},
+	{name: "consumer groups: describe the offsets, all", class: groupsTool, args: "--bootstrap-server ADDR --describe --group g-members --offsets --verbose", kept: inRows},
+	{name: "consumer groups: describe the members", class: groupsTool, args: "--bootstrap-server ADDR --describe --group g-members --members", kept: inRows},
+	{name: "consumer groups: describe the members, all", class: groupsTool, args: "--bootstrap-server ADDR --describe --group g-members --members --verbose", kept: inRows},
+	{name: "consumer groups: describe the state", class: groupsTool, args: "--bootstrap-server ADDR --describe --group g-members --state"},
+	{name: "consumer groups: describe the state, all", class: groupsTool, args: "--bootstrap-server ADDR --describe --group g-members --state --verbose"},
+	{name: "consumer groups: describe one that is empty", class: groupsTool, args: "--bootstrap-server ADDR --describe --group g-next"},
+	{name: "consumer groups: describe the state of one that is empty", class: groupsTool, args: "--bootstrap-server ADDR --describe --group g-next --state --verbose"},
+	{name: "consumer groups: reset one that has members", class: groupsTool, args: "--bootstrap-server ADDR --reset-offsets --group g-members --topic t-one --to-latest --execute"},
+	{name: "consumer groups: reset", class: groupsTool, args: "--bootstrap-server ADDR --reset-offsets --group g-next --topic t.two_three --to-earliest --execute"},
+	{name: "consumer groups: delete offsets of one that has members", class: groupsTool, args: "--bootstrap-server ADDR --delete-offsets --group g-members --topic t-one"},
+	{name: "consumer groups: delete one that has members", class: groupsTool, args: "--bootstrap-server ADDR --delete --group g-members"},
+	{name: "consumer groups: offsets by Kafka's formatter", class: consoleOut, args: "--bootstrap-server ADDR --topic __consumer_offsets --from-beginning --timeout-ms 4000 --formatter org.apache.kafka.tools.consumer.OffsetsMessageFormatter", kept: committedOf},
+	{name: "consumer groups: records of one with members, read by Kafka", class: dumpTool, args: "--offsets-decoder --files DATA/__consumer_offsets-" + partitionOf("g-members") + "/00000000000000000000.log", kept: recordsOf},
+	{name: "consumer groups: records of one that is empty, read by Kafka", class: dumpTool, args: "--offsets-decoder --files DATA/__consumer_offsets-" + partitionOf("g-next") + "/00000000000000000000.log", kept: recordsOf},
+	{name: "consumer groups: delete", class: groupsTool, args: "--bootstrap-server ADDR --delete --group g-next"},
+
 	{name: "groups: delete offsets", class: groupsTool, args: "--bootstrap-server ADDR --delete-offsets --group g-console --topic t.two_three"},
 	{name: "groups: delete", class: groupsTool, args: "--bootstrap-server ADDR --delete --group g-perf"},
 	{name: "groups: delete an unknown one", class: groupsTool, args: "--bootstrap-server ADDR --delete --group g-none"},
@@ -202,7 +226,12 @@ func typeAll(ctx context.Context, b *bench, s *server.Server) (all []string, err
 	}
 	defer func() { err = errors.Join(err, tools.close()) }()
 	for _, c := range commands {
-		args := strings.Fields(strings.NewReplacer("ADDR", s.Addr, "DIR", b.dir).Replace(c.args))
+		if c.before != nil {
+			if err := c.before(ctx, s.Addr); err != nil {
+				return nil, fmt.Errorf("before %s against %s: %w", c.name, s.Name, err)
+			}
+		}
+		args := strings.Fields(strings.NewReplacer("ADDR", s.Addr, "DATA", s.Data, "DIR", b.dir).Replace(c.args))
 		p, err := tools.run(c.class, c.in, args...)
 		if err != nil {
 			return nil, fmt.Errorf("%s against %s: %w", c.name, s.Name, err)
@@ -271,7 +300,7 @@ func quorumOf(text string) string {
 var (
 	moments   = regexp.MustCompile(`"(commitTimestamp|currentStateTimestamp|topicId)":("[^"]*"|\d+)`)
 	processed = regexp.MustCompile(`Processed a total of \d+ messages\n?`)
-	named     = regexp.MustCompile(`"g-(console|new)"`) // what others have committed differs from run to run
+	named     = regexp.MustCompile(`"g-(console|new|next|members)"`) // what others have committed differs from run to run
 	memberIDs = regexp.MustCompile(`(console-consumer|perf-consumer-client)-[\w-]+`)
 )
 
@@ -290,6 +319,47 @@ func committedOf(text string) string {
 	var lines []string
 	for key, value := range latest {
 		lines = append(lines, key+value)
+	}
+	return eachLine(strings.Join(lines, "\n"))
+}
+
+var amounts = regexp.MustCompile(`\d{3,}\b`)
+
+// inRows is a table without its order, and without how many records of a test there are.
+func inRows(text string) string {
+	text = spaces.ReplaceAllString(amounts.ReplaceAllString(text, "N"), " ")
+	return eachLine(strings.ReplaceAll(text+"\n", " \n", "\n"))
+}
+
+// partitionOf is the partition of the topic of groups that a group is in.
+func partitionOf(group string) string {
+	var hash int32
+	for _, c := range group {
+		hash = 31*hash + c
+	}
+	return strconv.Itoa(max(int(hash), -int(hash)) % 50)
+}
+
+var (
+	groupRecord  = regexp.MustCompile(`key: (\{"type":"\d+".*\}) payload: (.*)`)
+	groupMoments = regexp.MustCompile(`"(previousMemberEpoch|\w*[tT]imestamp\w*|topicId)":("[^"]*"|-?\d+)`)
+	groupLast    = regexp.MustCompile(`,"(metadataHash|assignmentTimestamp)":-?\d+`) // Apache Kafka does not keep them of a group that is empty
+	javaMembers  = regexp.MustCompile(`"memberId":"[\w-]{22,}"`)
+)
+
+// recordsOf is the latest under each key of the records of groups that were named here.
+// The epoch before a member's is kept here until it has another, so that an answer may
+// be lost more than once; Apache Kafka takes each step of a member for a new epoch.
+func recordsOf(text string) string {
+	latest := map[string]string{}
+	for _, m := range groupRecord.FindAllStringSubmatch(text, -1) {
+		if named.MatchString(m[1]) {
+			latest[javaMembers.ReplaceAllString(m[1], `"memberId":"ID"`)] = groupMoments.ReplaceAllString(groupLast.ReplaceAllString(m[2], ""), `"$1":N`)
+		}
+	}
+	var lines []string
+	for key, value := range latest {
+		lines = append(lines, key+" "+value)
 	}
 	return eachLine(strings.Join(lines, "\n"))
 }
