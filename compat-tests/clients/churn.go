@@ -136,6 +136,8 @@ func kinds(p prepared) []kind {
 		of("Java", "consumer/range", java("consumer/range")),
 		{Name: "Java and franz-go consumer/uniform", Version: p.versions["Java"] + " and " + p.versions["franz-go"],
 			commands: []command{java("consumer/uniform"), franz("consumer/uniform")}},
+		{Name: "Java and franz-go in both protocols", Version: p.versions["Java"] + " and " + p.versions["franz-go"],
+			commands: []command{java("classic/CooperativeStickyAssignor"), franz("consumer/uniform"), java("consumer/uniform"), franz("cooperative-sticky")}},
 	}
 }
 
