@@ -30,7 +30,11 @@ func conformance(ctx context.Context, b *bench, r *result) (err error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 8*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, bin, "--against", b.ours.Addr, "--reference", b.kafka.Addr, "-o", "json")
+	args := []string{"--against", b.ours.Addr, "--reference", b.kafka.Addr, "-o", "json"}
+	if b.markdown != "" {
+		args = append(args, "-markdown", b.markdown)
+	}
+	cmd := exec.CommandContext(ctx, bin, args...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {

@@ -45,6 +45,7 @@ var parts = []part{
 type bench struct {
 	bin        string // of this project's broker
 	dir        string // for files of the run
+	markdown   string // file for the report of the raw requests, "" for none
 	ours       *server.Server
 	kafka      *server.Server
 	brokerJars string
@@ -112,6 +113,7 @@ var kafkaSettings = map[string]string{
 func main() {
 	bin := flag.String("broker", "../bin/streambus", "the broker's binary")
 	only := flag.String("run", "", "regular expression: run the parts whose names match")
+	markdown := flag.String("markdown", "", "file to write the report of the raw requests to")
 	flag.Parse()
 	wanted, err := regexp.Compile(*only)
 	if err != nil || flag.NArg() > 0 {
@@ -120,7 +122,7 @@ func main() {
 	}
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
-	results, err := compare(ctx, *bin, wanted)
+	results, err := compare(ctx, *bin, *markdown, wanted)
 	failed := report(results, wanted.String() == "")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "compat:", err)
@@ -131,13 +133,13 @@ func main() {
 }
 
 // compare starts the brokers and runs the parts.
-func compare(ctx context.Context, bin string, wanted *regexp.Regexp) (results []*result, err error) {
+func compare(ctx context.Context, bin, markdown string, wanted *regexp.Regexp) (results []*result, err error) {
 	dir, err := os.MkdirTemp("", "streambus-compat-")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	b := &bench{bin: bin, dir: dir}
+	b := &bench{bin: bin, dir: dir, markdown: markdown}
 	defer b.stop()
 	if err := b.start(ctx); err != nil {
 		return nil, err
