@@ -131,12 +131,7 @@ func (s *Shard) Delete(now time.Time, id string, token any) Effects {
 		s.reply(token, protocol.NonEmptyGroup)
 		return s.effects(now)
 	}
-	var records []Record
-	for _, p := range g.partitions() {
-		records = append(records, Record{offsetKey(id, p), nil})
-	}
-	records = append(records, g.tombstones()...)
-	s.write(records, func() {
+	s.drop(g, g.partitions(), withGroup, func() {
 		delete(s.groups, id)
 		s.reply(token, protocol.None)
 	}, func(code protocol.ErrorCode) { s.reply(token, code) })

@@ -412,3 +412,56 @@ func TestRetentionWhileARebalanceIsUnderWay(t *testing.T) {
 	b.pass(2 * time.Minute)
 	b.want("committed after the retention", b.committed(), -1)
 }
+
+// TestManyOffsetsGo: more offsets than a batch can remove go in several, the answer is
+// behind the last, and what is refused on the way stays.
+func TestManyOffsetsGo(t *testing.T) {
+	const partitions = 20_000
+	for _, c := range []struct {
+		what string
+		do   func(s *Shard, now time.Time) Effects
+		left int // of another topic
+	}{
+		{"a group is deleted", func(s *Shard, now time.Time) Effects { return s.Delete(now, "g", "gone") }, 0},
+		{"a topic is deleted", func(s *Shard, now time.Time) Effects { return s.TopicsDeleted(now, []string{"t"}) }, 1},
+		{"they expire", func(s *Shard, now time.Time) Effects {
+			return s.Tick(now.Add(usual.Retention + usual.RetentionCheck))
+		}, 0},
+	} {
+		s := New(usual)
+		now := time.UnixMilli(1_800_000_000_000)
+		s.Loaded(now)
+		commit := &Commit{Group: "g", Generation: -1, Version: 8, Keep: -1, Offsets: []CommitOffset{{Topic: "other", Offset: 1, Epoch: -1}}}
+		for i := range int32(partitions) {
+			commit.Offsets = append(commit.Offsets, CommitOffset{Topic: "t", Partition: i, Offset: 1, Epoch: -1})
+		}
+		s.Commit(now, commit, "kept")
+		s.Appended(now)
+		batches := 0
+		var answers []Reply
+		for e := c.do(s, now); ; {
+			answers = append(answers, e.Replies...)
+			if len(e.Records) == 0 {
+				break
+			}
+			bytes := 0
+			for _, r := range e.Records {
+				bytes += len(r.Key) + len(r.Value) + recordBytes
+			}
+			if bytes > 1<<20 {
+				t.Fatalf("%s: a batch of %d bytes", c.what, bytes)
+			}
+			if batches++; batches == 2 && len(answers) > 0 {
+				t.Errorf("%s: %v is answered before all is gone", c.what, answers)
+			}
+			e = s.Appended(now)
+		}
+		left := 0
+		if g := s.groups["g"]; g != nil {
+			left = len(g.offsets)
+		}
+		if batches < 2 || left != c.left {
+			t.Errorf("%s: %d offsets are left after %d batches, want %d", c.what, left, batches, c.left)
+		}
+	}
+}

@@ -240,7 +240,7 @@ func (s *Shard) DeleteOffsets(now time.Time, req *kmsg.OffsetDeleteRequest, toke
 		}
 		resp.Topics = append(resp.Topics, rt)
 	}
-	s.drop(g, gone, false, func() { s.reply(token, resp) }, func(code protocol.ErrorCode) {
+	s.drop(g, gone, offsetsOnly, func() { s.reply(token, resp) }, func(code protocol.ErrorCode) {
 		resp.ErrorCode, resp.Topics = int16(code), nil
 		s.reply(token, resp)
 	})
@@ -252,15 +252,42 @@ func (g *Group) has(p partitionID) bool {
 	return ok
 }
 
-// drop removes offsets. With the last of them, if it is due, goes a group that nobody
-// is in.
-func (s *Shard) drop(g *Group, gone []partitionID, due bool, then func(), refused func(protocol.ErrorCode)) {
+// dropBytes is what the removals of one batch take, about. A batch is refused that is
+// larger than max.message.bytes, which is twice that by default.
+const dropBytes = 512 << 10
+
+// dropped says whether a group goes with the last of its offsets.
+type dropped int
+
+const (
+	offsetsOnly dropped = iota
+	ifVacant            // and something was there
+	withGroup
+)
+
+// drop removes offsets, in as many batches as that takes, and maybe the group. What is
+// removed stays so, should a batch behind it be refused.
+func (s *Shard) drop(g *Group, gone []partitionID, what dropped, then func(), refused func(protocol.ErrorCode)) {
 	var records []Record
+	bytes := 0
 	for _, p := range gone {
+		if bytes > dropBytes {
+			break
+		}
 		records = append(records, Record{offsetKey(g.id, p), nil})
+		bytes += len(records[len(records)-1].Key) + recordBytes
 	}
-	last := due && len(gone) == len(g.offsets) && len(gone) > 0 && g.vacant() && len(g.pending) == 0
-	if last && g.stored {
+	if now, later := gone[:len(records)], gone[len(records):]; len(later) > 0 {
+		s.write(records, func() {
+			for _, p := range now {
+				delete(g.offsets, p)
+			}
+			s.drop(g, later, what, then, refused)
+		}, refused)
+		return
+	}
+	last := what == ifVacant && len(gone) == len(g.offsets) && len(gone) > 0 && g.vacant() && len(g.pending) == 0 || what == withGroup
+	if last && (g.stored || what == withGroup) {
 		records = append(records, g.tombstones()...)
 	}
 	s.write(records, func() {
@@ -347,19 +374,28 @@ func (s *Shard) retain(now time.Time) {
 			continue
 		}
 		if len(gone) > 0 {
-			s.drop(g, gone, true, func() {}, func(protocol.ErrorCode) {})
+			s.drop(g, gone, ifVacant, func() {}, func(protocol.ErrorCode) {})
 		}
 	}
 }
 
+// recordBytes is what a record takes beside its key and value, at most.
+const recordBytes = 24
+
 // TopicsDeleted removes the offsets of topics that are gone.
 func (s *Shard) TopicsDeleted(now time.Time, topics []string) Effects {
-	for _, id := range s.ids() {
+	s.dropTopics(s.ids(), topics)
+	return s.effects(now)
+}
+
+// dropTopics does so for one group after the other, each in batches of its own.
+func (s *Shard) dropTopics(ids, topics []string) {
+	for i, id := range ids {
 		g := s.groups[id]
 		gone := slices.DeleteFunc(g.partitions(), func(p partitionID) bool { return !slices.Contains(topics, p.topic) })
 		if len(gone) > 0 {
-			s.drop(g, gone, false, func() {}, func(protocol.ErrorCode) {})
+			s.drop(g, gone, offsetsOnly, func() { s.dropTopics(ids[i+1:], topics) }, func(protocol.ErrorCode) {})
+			return
 		}
 	}
-	return s.effects(now)
 }
