@@ -8,6 +8,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/streambus/streambus/broker/coordinator"
 	"github.com/streambus/streambus/protocol"
 )
 
@@ -104,5 +105,71 @@ func TestCoordinatorKilled(t *testing.T) {
 		c.launch(p)
 		c.started(p)
 		c.inSync("t", 3)
+	}
+}
+
+// Where too few replicas are in sync for what a group decides, that is refused: nothing
+// is kept, nobody waits for ever, and all goes on when they are back.
+func TestOffsetsBelowMinISR(t *testing.T) {
+	c := newProcesses(t, asBoth, asBoth, asBoth)
+	for _, p := range c.nodes {
+		p.settings = []string{"group.initial.rebalance.delay.ms=0"}
+		c.launch(p)
+	}
+	for _, p := range c.nodes {
+		c.started(p)
+	}
+	c.replicated("t")
+	c.commit("g", 1)
+	p, err := c.coordinator("g")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.configure(p, kmsg.ConfigResourceTypeTopic, coordinator.OffsetsTopic, map[string]string{"min.insync.replicas": "3"})
+	c.commit("g", 2)
+	other := c.nodes[p.id%3]
+	other.signal(os.Kill)
+	<-other.exited
+	c.eventually("the replica has left the ISR", func() error {
+		row, err := metadata(p, coordinator.OffsetsTopic, time.Second)
+		if err != nil {
+			return err
+		}
+		for _, x := range row.Partitions {
+			if x.Partition == coordinator.Partition("g", int32(len(row.Partitions))) && len(x.ISR) == 2 {
+				return nil
+			}
+		}
+		return fmt.Errorf("it is in it still")
+	})
+	refused := func(what string, req kmsg.Request, code func(kmsg.Response) int16) {
+		t.Helper()
+		resp, err := exchange(p.addr(), req, patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := protocol.ErrorCode(code(resp)); got != protocol.CoordinatorNotAvailable {
+			t.Errorf("%s: %s", what, got)
+		}
+	}
+	commit := kmsg.NewPtrOffsetCommitRequest()
+	commit.Version, commit.Group, commit.Generation = 8, "g", -1
+	commit.Topics = []kmsg.OffsetCommitRequestTopic{{Topic: "t", Partitions: []kmsg.OffsetCommitRequestTopicPartition{{Offset: 3, LeaderEpoch: -1}}}}
+	refused("a commit", commit, func(r kmsg.Response) int16 { return r.(*kmsg.OffsetCommitResponse).Topics[0].Partitions[0].ErrorCode })
+	beat := kmsg.NewPtrConsumerGroupHeartbeatRequest()
+	beat.Version, beat.Group, beat.MemberID, beat.RebalanceTimeoutMillis = 1, "g", "m", 60_000
+	beat.SubscribedTopicNames, beat.Topics = []string{"t"}, []kmsg.ConsumerGroupHeartbeatRequestTopic{}
+	refused("a member", beat, func(r kmsg.Response) int16 { return r.(*kmsg.ConsumerGroupHeartbeatResponse).ErrorCode })
+	if got := c.committed("g"); got != 2 {
+		t.Errorf("%d is committed, want 2", got)
+	}
+	c.launch(other)
+	c.started(other)
+	if got := c.committed("g"); got != 2 {
+		t.Errorf("%d is committed when the replica is back, want 2", got)
+	}
+	c.commit("g", 4)
+	if got := c.committed("g"); got != 4 {
+		t.Errorf("%d is committed, want 4", got)
 	}
 }
