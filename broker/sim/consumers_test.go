@@ -85,11 +85,15 @@ func (w *world) consume() {
 func (w *world) join(g *groupTruth) {
 	g.joined++
 	c := &consumer{w: w, group: g, name: fmt.Sprintf("%s.%d", g.name, g.joined)}
-	m := &classic{c: c, generation: -1}
-	if w.members.IntN(3) == 0 { // perhaps while another process has it
-		m.instance = kmsg.StringPtr(fmt.Sprint("instance", w.members.IntN(3)))
+	if g.modern {
+		c.member = &modern{c: c, id: c.name}
+	} else {
+		m := &classic{c: c, generation: -1}
+		if w.members.IntN(3) == 0 { // perhaps while another process has it
+			m.instance = kmsg.StringPtr(fmt.Sprint("instance", w.members.IntN(3)))
+		}
+		c.member = m
 	}
-	c.member = m
 	w.consumers = append(w.consumers, c)
 	w.stats["consumers"]++
 	w.tell("%s begins", c.name)
@@ -243,7 +247,7 @@ func (c *consumer) commit(index int32) {
 	w.offsets++
 	x := &commit{by: c, offset: w.offsets, generation: is.generation}
 	req := &group.Commit{
-		Group: c.group.name, Member: is.id, Instance: is.instance, Generation: is.generation, Version: 8, Keep: -1,
+		Group: c.group.name, Member: is.id, Instance: is.instance, Generation: is.generation, Version: c.group.commitVersion(), Keep: -1,
 		Offsets: []group.CommitOffset{{Topic: consumed, Partition: index, Offset: x.offset, Epoch: -1}},
 	}
 	c.ask("commit", patience, func(q *asked, core *group.Shard, now time.Time) group.Effects {

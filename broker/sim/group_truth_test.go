@@ -28,6 +28,7 @@ type groupTruth struct {
 	session     int64
 	rebalance   int64
 	cooperative bool
+	modern      bool // of the consumer protocol, in which generations are each member's
 	joined      int
 
 	incarnation int
@@ -78,12 +79,20 @@ type committedPart struct {
 func newGroupTruth(w *world, index int) *groupTruth {
 	g := &groupTruth{
 		w: w, index: index, name: fmt.Sprint("group", index), session: 2*sec + w.members.Int64N(4*sec), rebalance: 3*sec + w.members.Int64N(5*sec),
-		cooperative: w.members.IntN(2) == 0, owners: map[ownership]owner{}, stray: map[int32]bool{}, lives: map[string]*life{}, instances: map[string]string{}, deleted: -1, resumed: -1,
+		cooperative: w.members.IntN(2) == 0, modern: w.members.IntN(3) == 0, owners: map[ownership]owner{}, stray: map[int32]bool{}, lives: map[string]*life{}, instances: map[string]string{}, deleted: -1, resumed: -1,
 	}
 	for i := range g.parts {
 		g.parts[i].commits = map[int64]*commit{}
 	}
 	return g
+}
+
+// commitVersion is that of the OffsetCommit that members send.
+func (g *groupTruth) commitVersion() int16 {
+	if g.modern {
+		return 9
+	}
+	return 8
 }
 
 func (w *world) group(name string) *groupTruth {
@@ -156,7 +165,7 @@ func (g *groupTruth) wasEmpty(from, to int64) bool { return from < g.inhabited |
 // toldGeneration looks at a generation in which somebody has been told that it is a
 // member, or that its commit was accepted. A group of which nothing was left begins with the first one.
 func (g *groupTruth) toldGeneration(q *asked, id string, generation int32) {
-	if !q.current || q.incarnation != g.incarnation || generation >= q.generation {
+	if g.modern || !q.current || q.incarnation != g.incarnation || generation >= q.generation {
 		return
 	}
 	if !g.wasEmpty(g.since, q.arrived) {

@@ -73,6 +73,7 @@ func (b *broker) followGroups() {
 func (w *world) groupConfig() group.Config {
 	return group.Config{
 		InitialRebalanceDelay: 500 * time.Millisecond, MinSession: time.Second, MaxSession: time.Hour, MaxSize: 100, MaxMetadata: 100,
+		ConsumerSession: 6 * time.Second, ConsumerMaxSize: 100, Assignors: []string{"uniform", "range"},
 		Retention: w.plan.retention, RetentionCheck: time.Second,
 	}
 }
