@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -77,40 +78,42 @@ func (r *Replica) fetched(s *source, p *peer.FetchedPartition, epoch int32, now 
 		if err := r.begin(at); err != nil {
 			return true, err
 		}
-		err = r.appendFetched(p, epoch, now)
+		again, err = r.appendFetched(p, epoch, now)
 	case do == partition.Append:
-		err = r.appendFetched(p, epoch, now)
+		again, err = r.appendFetched(p, epoch, now)
 	case r.part.LeaderEpoch() == epoch:
-		r.notify(r.part.Fetched(r.log.EndOffset(), p.HighWatermark))
+		again, err = r.advance(p, r.log.EndOffset(), now)
 	default:
 		return false, nil
 	}
-	raised := false
-	if err == nil {
-		raised, err = r.raiseStart(p.LogStart, now)
-	}
-	return a.Base >= 0 || raised, err
+	return a.Base >= 0 || again, err
 }
 
 // appendFetched continues the log, as far as what was answered is whole. r.mu is
 // held.
-func (r *Replica) appendFetched(p *peer.FetchedPartition, epoch int32, now time.Time) error {
+func (r *Replica) appendFetched(p *peer.FetchedPartition, epoch int32, now time.Time) (raised bool, err error) {
 	end, err := r.log.AppendFetched(p.Records, epoch, now)
 	r.m.wakeFlusher()
-	r.notify(r.part.Fetched(end, p.HighWatermark))
+	raised, failed := r.advance(p, end, now)
 	if err == nil {
 		r.m.metrics.replicationIn.Add(float64(len(p.Records)))
 	}
-	return storageError(err)
+	return raised, errors.Join(storageError(err), failed)
 }
 
-// raiseStart gives up what the leader has given up, as far as it is known to be
-// acknowledged. r.mu is held.
-func (r *Replica) raiseStart(start int64, now time.Time) (raised bool, err error) {
-	if start <= r.log.StartOffset() || start > r.part.HighWatermark() {
-		return false, nil
+// advance follows the leader's start, as far as this log goes and that is acknowledged,
+// and then its high watermark. Below the leader's start the log may have what was never
+// acknowledged, and nobody tells: so it is given up before it could be shown. r.mu is held.
+func (r *Replica) advance(p *peer.FetchedPartition, end int64, now time.Time) (raised bool, err error) {
+	to := p.HighWatermark
+	if p.LogStart > r.log.StartOffset() && p.LogStart <= min(to, end) {
+		raised, err = true, storageError(r.log.AdvanceStart(p.LogStart, now))
 	}
-	return true, storageError(r.log.AdvanceStart(start, now))
+	if err != nil {
+		to = min(to, r.part.HighWatermark())
+	}
+	r.notify(r.part.Fetched(end, to))
+	return raised, err
 }
 
 // cut takes away what the leader does not have. r.mu is held.

@@ -309,10 +309,7 @@ func (r *replica) fetched(a answer, epoch int32) {
 	case do == partition.Append:
 		err = r.appendFetched(a, epoch)
 	case r.part.LeaderEpoch() == epoch:
-		r.effects(r.part.Fetched(r.log.EndOffset(), a.highWatermark))
-	}
-	if err == nil && a.logStart > r.log.StartOffset() && a.logStart <= r.part.HighWatermark() {
-		err = r.log.AdvanceStart(a.logStart, now)
+		err = r.advance(a, r.log.EndOffset())
 	}
 	switch {
 	case errors.Is(err, errRefused):
@@ -330,12 +327,25 @@ var errRefused = errors.New("not for this log")
 
 func (r *replica) appendFetched(a answer, epoch int32) error {
 	end, err := r.log.AppendFetched(a.records, epoch, r.b.clock())
-	r.effects(r.part.Fetched(end, a.highWatermark))
+	err = errors.Join(err, r.advance(a, end))
 	r.b.flush()
 	if _, failed := errors.AsType[*storage.FailedError](err); err != nil && !failed {
 		r.b.w.stats["answers refused"]++
 		return errRefused
 	}
+	return err
+}
+
+// advance is the shell's: the start first, and then the watermark.
+func (r *replica) advance(a answer, end int64) (err error) {
+	to := a.highWatermark
+	if a.logStart > r.log.StartOffset() && a.logStart <= min(to, end) {
+		err = r.log.AdvanceStart(a.logStart, r.b.clock())
+	}
+	if err != nil {
+		to = min(to, r.part.HighWatermark())
+	}
+	r.effects(r.part.Fetched(end, to))
 	return err
 }
 
