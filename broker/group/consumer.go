@@ -24,7 +24,7 @@ import (
 
 // Metadata is what the consumer protocol needs to know of topics.
 type Metadata struct {
-	Index uint64 // grows with every change
+	Index uint64 // grows with every change, and from one step to the next never goes back
 	// Session and Heartbeat are the group's consumer.session.timeout.ms and
 	// consumer.heartbeat.interval.ms.
 	Session, Heartbeat time.Duration

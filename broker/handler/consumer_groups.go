@@ -9,16 +9,14 @@ import (
 
 	"github.com/streambus/streambus/broker/group"
 	"github.com/streambus/streambus/protocol"
-	"github.com/streambus/streambus/raftmeta/image"
 )
 
 // consumerGroupHeartbeat is what members of the consumer protocol say and are told
 // (versions 0-1; in 1 they choose their ids, and may subscribe with a pattern).
 func (b *Broker) consumerGroupHeartbeat(_ context.Context, r *protocol.Request, done func(*protocol.Response)) {
 	req := r.Body.(*kmsg.ConsumerGroupHeartbeatRequest)
-	md := b.groupMetadata(b.Image(), req.Group)
 	b.inGroup(req.Group, func(core *group.Shard, now time.Time, token any) group.Effects {
-		return core.ConsumerHeartbeat(now, req, md, client(r), token)
+		return core.ConsumerHeartbeat(now, req, b.groupMetadata(req.Group), client(r), token)
 	}, done, func(code protocol.ErrorCode) kmsg.Response {
 		resp := req.ResponseKind().(*kmsg.ConsumerGroupHeartbeatResponse)
 		resp.ErrorCode = int16(code)
@@ -32,10 +30,9 @@ func (b *Broker) consumerGroupDescribe(_ context.Context, r *protocol.Request, d
 	resp := req.ResponseKind().(*kmsg.ConsumerGroupDescribeResponse)
 	resp.Groups = make([]kmsg.ConsumerGroupDescribeResponseGroup, len(req.Groups))
 	over := countdown(len(req.Groups), func() { done(&protocol.Response{Body: resp}) })
-	md := b.groupMetadata(b.Image(), "")
 	for i, id := range req.Groups {
 		b.Groups.Step(id, func(core *group.Shard, now time.Time, token any) group.Effects {
-			return core.DescribeConsumer(now, id, md, token)
+			return core.DescribeConsumer(now, id, b.groupMetadata(id), token)
 		}, func(body any, code protocol.ErrorCode) {
 			defer over()
 			row := kmsg.NewConsumerGroupDescribeResponseGroup()
@@ -51,8 +48,11 @@ func (b *Broker) consumerGroupDescribe(_ context.Context, r *protocol.Request, d
 	}
 }
 
-// groupMetadata is what a group needs to know of an image.
-func (b *Broker) groupMetadata(img *image.Image, id string) *group.Metadata {
+// groupMetadata is what a group needs to know of the image. It is asked for in the
+// shard's step, so that steps see one image after the other: an older one than the
+// last would pass for a change of the topics.
+func (b *Broker) groupMetadata(id string) *group.Metadata {
+	img := b.Image()
 	return &group.Metadata{
 		Index:     img.Index(),
 		Session:   b.Config.OfGroup(img, id, "consumer.session.timeout.ms"),

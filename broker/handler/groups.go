@@ -125,9 +125,8 @@ func client(r *protocol.Request) group.Client {
 // static members).
 func (b *Broker) joinGroup(_ context.Context, r *protocol.Request, done func(*protocol.Response)) {
 	req := r.Body.(*kmsg.JoinGroupRequest)
-	md := b.groupMetadata(b.Image(), req.Group)
 	b.inGroup(req.Group, func(core *group.Shard, now time.Time, token any) group.Effects {
-		core.Know(md)
+		core.Know(b.groupMetadata(req.Group))
 		return core.Join(now, req, client(r), token)
 	}, done,
 		func(code protocol.ErrorCode) kmsg.Response {
@@ -143,9 +142,8 @@ func (b *Broker) joinGroup(_ context.Context, r *protocol.Request, done func(*pr
 // syncGroup gives a member its assignment (versions 0-5).
 func (b *Broker) syncGroup(_ context.Context, r *protocol.Request, done func(*protocol.Response)) {
 	req := r.Body.(*kmsg.SyncGroupRequest)
-	md := b.groupMetadata(b.Image(), req.Group)
 	b.inGroup(req.Group, func(core *group.Shard, now time.Time, token any) group.Effects {
-		core.Know(md)
+		core.Know(b.groupMetadata(req.Group))
 		return core.Sync(now, req, token)
 	}, done,
 		func(code protocol.ErrorCode) kmsg.Response {
@@ -158,9 +156,8 @@ func (b *Broker) syncGroup(_ context.Context, r *protocol.Request, done func(*pr
 // heartbeat keeps a member's session (versions 0-4).
 func (b *Broker) heartbeat(_ context.Context, r *protocol.Request, done func(*protocol.Response)) {
 	req := r.Body.(*kmsg.HeartbeatRequest)
-	md := b.groupMetadata(b.Image(), req.Group)
 	b.inGroup(req.Group, func(core *group.Shard, now time.Time, token any) group.Effects {
-		core.Know(md)
+		core.Know(b.groupMetadata(req.Group))
 		return core.Heartbeat(now, req, token)
 	}, done,
 		func(code protocol.ErrorCode) kmsg.Response {
