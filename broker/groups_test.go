@@ -6,10 +6,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/streambus/streambus/broker/coordinator"
 	"github.com/streambus/streambus/protocol"
+	"github.com/streambus/streambus/raftmeta/control"
 )
 
 // coordinator asks any node who coordinates a group.
@@ -171,5 +173,45 @@ func TestOffsetsBelowMinISR(t *testing.T) {
 	c.commit("g", 4)
 	if got := c.committed("g"); got != 4 {
 		t.Errorf("%d is committed, want 4", got)
+	}
+}
+
+// A partition whose groups cannot be loaded is not given up: they are once what is in
+// the way is gone.
+func TestGroupsThatCannotBeLoaded(t *testing.T) {
+	c := newProcesses(t, asBoth)
+	p := c.nodes[0]
+	p.settings = []string{"offsets.topic.num.partitions=1"}
+	c.launch(p)
+	c.started(p)
+	c.submit(c.as(900, c.clusterID()), &control.CreateTopic{Name: "t", ID: newUUID(), Partitions: 1, ReplicationFactor: 1})
+	c.commit("g", 1)
+	client, err := kgo.NewClient(kgo.SeedBrokers(p.addr()), kgo.ClientID("__admin_client"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if err := client.ProduceSync(t.Context(), &kgo.Record{Topic: coordinator.OffsetsTopic, Key: []byte("?"), Value: []byte("no such record")}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	p.signal(os.Kill)
+	<-p.exited
+	c.launch(p)
+	c.started(p)
+	c.logged(p, "cannot be loaded")
+	beat := kmsg.NewPtrHeartbeatRequest()
+	beat.Version, beat.Group, beat.MemberID = 4, "g", "m"
+	resp, err := exchange(p.addr(), beat, patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code := protocol.ErrorCode(resp.(*kmsg.HeartbeatResponse).ErrorCode); code != protocol.CoordinatorLoadInProgress {
+		t.Errorf("a heartbeat is answered %s", code)
+	}
+	c.configure(p, kmsg.ConfigResourceTypeTopic, coordinator.OffsetsTopic, map[string]string{"cleanup.policy": "compact,delete"})
+	c.deleteBelow(coordinator.OffsetsTopic, 2)
+	c.commit("g", 2)
+	if got := c.committed("g"); got != 2 {
+		t.Errorf("%d is committed, want 2", got)
 	}
 }

@@ -291,6 +291,9 @@ func (s *shard) tick() {
 	begin(waits)
 }
 
+// loadPause is between two tries to load a log.
+const loadPause = 5 * time.Second
+
 // load reads the log, up to where it ended when this broker began to lead.
 func (s *shard) load() {
 	led := time.Now()
@@ -302,19 +305,31 @@ func (s *shard) load() {
 	core := group.New(s.m.cfg.Group)
 	records, end, err := s.replay(core)
 	if err != nil {
-		s.m.log.Error("the groups of a partition could not be loaded: this broker does not coordinate them", "partition", s.index, "error", err)
-		s.unload()
+		s.loadFailed(err)
 		return
 	}
 	s.mu.Lock()
 	now := time.Now()
 	s.m.metrics.loadSeconds.Observe(now.Sub(led).Seconds())
+	s.timer = nil
 	waits := s.hold(s.term.Loaded(now, core, end, s.log(now)), now)
 	s.mu.Unlock()
 	begin(waits)
 	if records > 0 {
 		s.m.log.Info("groups were loaded", "partition", s.index, "epoch", s.term.Epoch(), "records", records, "took", time.Since(begun).Round(time.Millisecond))
 	}
+}
+
+// loadFailed has the log loaded again some time later, if the term lasts. Clients are
+// told meanwhile that it is being loaded.
+func (s *shard) loadFailed(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.term.State() == group.Ended || !s.term.Lasts(s.rep.Leads()) {
+		return
+	}
+	s.m.log.Error("the groups of a partition cannot be loaded: nobody coordinates them; it is tried again", "topic", OffsetsTopic, "partition", s.index, "in", loadPause, "error", err)
+	s.timer = time.AfterFunc(loadPause, s.load)
 }
 
 func (s *shard) replay(core *group.Shard) (records int, at int64, err error) {
