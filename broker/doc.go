@@ -253,6 +253,10 @@
 // heartbeats that it knows: nothing has to be appended for them. What it acknowledges
 // of commits, joint work of the in-sync replicas, is true.
 //
+// A shard of groups decides records and answers, and asks nobody anything. One of
+// transactions will: what it has to send is then a third list beside these, which its
+// term lets go as it does answers, when what was appended is committed.
+//
 // The topic of committed offsets gets as many replicas as there are nodes, up to
 // offsets.topic.replication.factor. Nodes count whether they are there or not: while
 // others of a quorum are to come, it is not made with fewer.
