@@ -28,7 +28,7 @@ const (
 // offsets only. Without consumer it is of the classic one, else members is empty.
 //
 // Invariants: leader is a member or empty; static names members only; who waits for
-// the end of a join is a member; awaitingSync is empty but in CompletingRebalance.
+// the end of a join is a member; unsynced is empty but in CompletingRebalance.
 type Group struct {
 	id           string
 	state        State
