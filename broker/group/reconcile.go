@@ -124,3 +124,9 @@ func (h holding) assignment() assign.Assignment {
 	}
 	return a
 }
+
+func sameParts(a, b holding) bool { return len(a) == len(b) && a.within(b) }
+
+func sortedIDs(a assign.Assignment) []topicID {
+	return slices.SortedFunc(maps.Keys(a), func(x, y topicID) int { return slices.Compare(x[:], y[:]) })
+}

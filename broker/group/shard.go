@@ -17,7 +17,7 @@
 // By the classic protocol members meet in rounds, and one of them says who gets what
 // (classic.go). By the consumer protocol (KIP-848) each member is told what it is to
 // have with its own heartbeats, and has given up what others get before they get it
-// (consumer.go, reconcile.go). A group changes from one to the other while members are
+// (heartbeat.go, reconcile.go). A group changes from one to the other while members are
 // in it (migrate.go). Offsets are kept the same way for both.
 //
 // The rules of the classic protocol are those of Kafka's ClassicGroup.java and
