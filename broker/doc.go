@@ -57,10 +57,10 @@
 // per connection to another node, one per peer of the quorum and snapshot to it;
 // per node the controller's loop and who looks after its log and the reserve of
 // that, the follower of the committed units and who writes its checkpoint, the
-// heartbeats, the flusher, the recovery points, retention, the scrub, one per
-// leader that is followed and one per fetch under way there, who asks for changes of
-// in-sync replicas and who looks for those that lag, one per listener, the admin
-// server. Nothing runs per partition, and a waiting fetch or
+// heartbeats, the flusher, the recovery points, retention, compaction, the scrub, one
+// per leader that is followed and one per fetch under way there, who asks for changes of
+// in-sync replicas and who looks for those that lag, one per partition of groups while
+// it is loaded, one per listener, the admin server. Nothing runs per partition, and a waiting fetch or
 // produce holds none.
 //
 // # How a node enters
@@ -148,6 +148,9 @@
 //	kept for a full disk      64 MiB of it by a controller, for its raft log
 //	fetches of a follower     2 under way to a leader; replica.fetch.response.max.bytes
 //	in-sync replicas          1,000 partitions in a request, one request at a time
+//	a group                   group.max.size, group.consumer.max.size members
+//	logs of groups            4 loaded at a time, 5 MiB of each in memory
+//	keys of a compaction      24 bytes each, in log.cleaner.dedupe.buffer.size
 //	the history               128 MiB, streambus.history.retention.ms
 //	open files of logs        half of the limit, at most 8,192
 //	a scrape                  series of 1,000 topics and 1,000 partitions, and of
