@@ -254,7 +254,9 @@
 // assigned. Members that heard of a generation before that join again. And as there,
 // one that was deposed and has not heard of it shows the offsets and takes the
 // heartbeats that it knows: nothing has to be appended for them. What it acknowledges
-// of commits, joint work of the in-sync replicas, is true.
+// of commits, joint work of the in-sync replicas, is true. No heartbeat is in a log: if a
+// coordinator ended a session and nobody else heard of that, its successor goes on with
+// the member, and when the first leads again the session is over all the same.
 //
 // A shard of groups decides records and answers, and asks nobody anything. One of
 // transactions will: what it has to send is then a third list beside these, which its

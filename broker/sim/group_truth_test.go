@@ -3,6 +3,8 @@ package sim
 import (
 	"fmt"
 	"time"
+
+	"github.com/streambus/streambus/storage/batch"
 )
 
 // groupTruth is what members of a group have been told:
@@ -21,6 +23,10 @@ import (
 // who joined there may bring the shares of those that it met there to the successor,
 // where a generation with the same number has other members: what they own is not known
 // to who shared.
+//
+// A sign of life is in no log. So the end of a session that one coordinator has written
+// and no other has heard of may come true after all, when its broker leads again: the
+// coordinator between them has taken signs of life meanwhile.
 type groupTruth struct {
 	w           *world
 	index       int
@@ -59,6 +65,8 @@ type owner struct {
 type life struct {
 	until int64
 	left  bool
+	epoch int32 // of the newest coordinator that has acknowledged a sign of it
+	end   int64 // up to where that one's log was known to others
 }
 
 // commit is one that came to a coordinator, or of offset -1 what was expired by then.
@@ -115,6 +123,17 @@ func (g *groupTruth) alive(q *asked, id string) {
 		g.inhabited = q.arrived
 	}
 	l.until = max(l.until, q.arrived+min(g.session, g.rebalance)*9/10) // by a clock that is too fast
+	l.epoch, l.end = max(l.epoch, q.epoch), max(l.end, q.end)
+}
+
+// doubts is told of a batch in a coordinator's log by which a member is not what it was.
+// Who acknowledged its signs of life knew of that, unless it came from an older coordinator
+// and lies behind what they had in common.
+func (g *groupTruth) doubts(id string, h batch.Header) {
+	if l := g.lives[id]; l != nil && h.LeaderEpoch < l.epoch && h.LastOffset() >= l.end && l.until >= g.w.now {
+		g.w.stats["ends of sessions that came true later"]++
+		l.until = g.w.now - 1
+	}
 }
 
 func (g *groupTruth) life(id string) *life {
@@ -296,9 +315,8 @@ func (g *groupTruth) lasts(x *commit, to int64) string {
 // expires looks at an offset that a coordinator is about to give up, by its wall time in
 // a group without members since.
 func (g *groupTruth) expires(c *coordinator, index int32, now, since int64) {
-	t, _ := g.w.oracle.img.Topic(groupsTopic)
 	p := &g.parts[index]
-	if part, _ := t.Partition(c.r.at.index); part.LeaderEpoch != c.term.Epoch() {
+	if !c.current() {
 		return
 	}
 	g.w.stats["offsets expired"]++

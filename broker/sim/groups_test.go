@@ -3,6 +3,7 @@ package sim
 import (
 	"encoding/binary"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -102,7 +103,10 @@ func (c *coordinator) load(shard *group.Shard, at int64) {
 		if err == nil {
 			err = eachBatch(raw, func(raw []byte, h batch.Header) {
 				at = h.LastOffset() + 1
-				if err := batch.Contents(raw, h, func(x batch.Content) error { return shard.Replay(x.Key, x.Value) }); err != nil {
+				if err := batch.Contents(raw, h, func(x batch.Content) error {
+					c.finds(x, h)
+					return shard.Replay(x.Key, x.Value)
+				}); err != nil {
 					w.broken("%s cannot load %s at %d: %v", c.b.name, c.r.name, h.BaseOffset, err)
 				}
 			})
@@ -129,9 +133,7 @@ func (b *broker) coordinate(at place, q *asked, do func(core *group.Shard, now t
 		return
 	}
 	q.arrived, q.end, q.epoch = b.w.now, c.r.log.EndOffset(), c.term.Epoch()
-	t, _ := b.w.oracle.img.Topic(groupsTopic)
-	p, _ := t.Partition(at.index)
-	q.current = p.LeaderEpoch == c.term.Epoch()
+	q.current = c.current()
 	now := b.clock()
 	o, code := c.term.Step(now, func(core *group.Shard) group.Effects { return do(core, now) }, c.append(now))
 	if code != protocol.None {
@@ -235,6 +237,48 @@ func (c *coordinator) look(r group.Record, now time.Time) {
 			c.emptied[k.Group] = now.UnixMilli()
 		}
 	}
+}
+
+// current tells whether nobody else can be the coordinator.
+func (c *coordinator) current() bool {
+	t, _ := c.b.w.oracle.img.Topic(groupsTopic)
+	p, _ := t.Partition(c.r.at.index)
+	return p.LeaderEpoch == c.term.Epoch()
+}
+
+// finds looks at a record that a coordinator begins with.
+func (c *coordinator) finds(x batch.Content, h batch.Header) {
+	w := c.b.w
+	if !c.current() {
+		return
+	}
+	switch version := binary.BigEndian.Uint16(x.Key); version {
+	case 2:
+		var k kmsg.GroupMetadataKey
+		var v kmsg.GroupMetadataValue
+		if err := k.ReadFrom(x.Key); err != nil || x.Value != nil && v.ReadFrom(x.Value) != nil {
+			return // it will not be loaded
+		}
+		in := map[string]bool{}
+		for _, m := range v.Members {
+			in[m.MemberID] = true
+		}
+		g := w.group(k.Group)
+		for _, id := range slices.Sorted(maps.Keys(g.lives)) {
+			if !in[id] {
+				g.doubts(id, h)
+			}
+		}
+	case 8: // where a member of the consumer protocol is
+		name, id := twoTexts(x.Key[2:])
+		w.group(name).doubts(id, h)
+	}
+}
+
+// twoTexts reads two texts behind their lengths.
+func twoTexts(b []byte) (first, second string) {
+	n := binary.BigEndian.Uint16(b)
+	return string(b[2 : 2+n]), string(b[2+n+2:])
 }
 
 // writeCode and waitCode are those of the shell.
