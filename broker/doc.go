@@ -184,7 +184,10 @@
 //
 // A lease counts from the last moment at which a majority confirmed the office
 // (raft's ReadIndex, every 300 ms): a controller that was deposed and has not
-// noticed cannot grant one that its successor does not know of.
+// noticed cannot grant one that its successor does not know of. A broker is let stop
+// once a majority has confirmed the office behind its wish, and by its own image it
+// leads nothing: a deposed controller takes it for fenced where its successor has given
+// it partitions to lead.
 //
 // An answer that changes nothing, a refusal or "it is so already", rests on what
 // others changed. So it waits like a change: for a majority to confirm that this

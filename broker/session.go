@@ -205,7 +205,7 @@ func (s *session) beat(ctx context.Context) error {
 	defer s.mu.Unlock()
 	s.answered = time.Now()
 	s.lease.Granted(sent, reply.Lease)
-	if reply.ShouldShutDown && !isClosed(s.out) {
+	if reply.Stops(s.view.Image(), s.broker.ID, s.broker.Incarnation) && !isClosed(s.out) {
 		close(s.out)
 	}
 	return nil

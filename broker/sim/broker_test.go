@@ -256,10 +256,12 @@ func (b *broker) told(c *controller, sent time.Time, r liveness.Reply, err error
 	switch {
 	case err == nil:
 		b.heard++
-		if r.ShouldShutDown {
-			me, ok := b.img.Broker(b.node) // a twin may have taken its place meanwhile, and lead
-			if n := b.img.Count(b.node, image.Leads); ok && me.Incarnation == b.incarnation && n > 0 {
-				b.w.broken("%s may stop, and leads %d partitions in its own image", b.name, n)
+		if r.Stops(b.img, b.node, b.incarnation) {
+			// A twin may have taken its place meanwhile, and lead.
+			if me, ok := b.w.oracle.img.Broker(b.node); ok && me.Incarnation == b.incarnation {
+				if n := b.w.oracle.img.Count(b.node, image.Leads); n > 0 || !me.Fenced {
+					b.w.broken("%s may stop, and leads %d partitions, fenced %v", b.name, n, me.Fenced)
+				}
 			}
 			b.stopped()
 			return

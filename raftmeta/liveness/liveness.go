@@ -18,6 +18,13 @@
 //     registered for a holder, fenced or not. An incarnation that was replaced is not in its image any more, so one is
 //     replaced only when it holds no lease, and gets none from then on: see [Tracker.Admit].
 //
+// # Stops
+//
+// A broker may stop that is fenced, once nobody sends it clients any more. A deposed controller that has not noticed may take
+// one for fenced that leads again. So a majority has to confirm the office behind the first heartbeat that says that the
+// broker wants to stop: from then on every successor is told so too, and gives it nothing to lead. What a successor did for a
+// heartbeat of before that came late, the broker's own image shows, see [Reply.Stops].
+//
 // # Duties of the caller
 //
 //  1. Make a Tracker when the controller takes office: when its image has everything that was committed before.
@@ -80,6 +87,13 @@ type Reply struct {
 	ShouldShutDown bool // nobody needs it any more
 }
 
+// Stops tells whether a broker that wants to stop may do so now, by the answer and by its own image, in which it may have come
+// to lead since it asked.
+func (r Reply) Stops(img *image.Image, node int32, incarnation image.UUID) bool {
+	me, ok := img.Broker(node)
+	return r.ShouldShutDown && (!ok || me.Incarnation != incarnation || img.Count(node, image.Leads) == 0)
+}
+
 // Broker is one incarnation, as the controller names it in what it asks for.
 type Broker struct {
 	Node        int32
@@ -133,7 +147,7 @@ type broker struct {
 	lease      time.Time // until then it may believe that it holds one
 	applied    uint64    // 0 while that is unknown
 	wantFence  bool
-	wantStop   bool
+	stops      time.Time // when it was first heard that it wants to stop, zero if it does not
 	superseded bool // another incarnation may be registered any time
 	probe      bool
 	connected  bool      // it was heard of here, and the connection has not closed
@@ -251,10 +265,12 @@ func (t *Tracker) Heartbeat(now time.Time, h Heartbeat) (Reply, error) {
 	b.connected = true
 	b.applied = max(b.applied, h.Applied)
 	b.wantFence = h.WantFence
-	b.wantStop = b.wantStop || h.WantShutdown
+	if b.stops.IsZero() && h.WantShutdown {
+		b.stops = now
+	}
 	r := Reply{Fenced: b.fenced, CaughtUp: b.applied >= uint64(b.Epoch)}
 	if b.fenced {
-		r.ShouldShutDown = b.wantStop && t.seen(now, b)
+		r.ShouldShutDown = b.stopping() && !t.confirmed.Before(b.stops) && t.seen(now, b)
 		return r, nil
 	}
 	if t.confirmed.IsZero() || b.superseded || h.Applied < t.floor {
@@ -269,6 +285,8 @@ func (t *Tracker) Heartbeat(now time.Time, h Heartbeat) (Reply, error) {
 	}
 	return r, nil
 }
+
+func (b *broker) stopping() bool { return !b.stops.IsZero() }
 
 // seen tells whether no broker sends clients to a fenced one any more, itself included.
 func (t *Tracker) seen(now time.Time, b *broker) bool {
@@ -440,7 +458,7 @@ func (t *Tracker) want(now time.Time, b *broker, e *Effects) (ask, string) {
 		e.wake(b.heard.Add(t.cfg.Session + 1))
 	}
 	if b.fenced {
-		if over || b.gone || b.wantFence || b.wantStop || b.applied < uint64(b.Epoch) {
+		if over || b.gone || b.wantFence || b.stopping() || b.applied < uint64(b.Epoch) {
 			return askNothing, ""
 		}
 		return askUnfence, ""
@@ -452,7 +470,7 @@ func (t *Tracker) want(now time.Time, b *broker, e *Effects) (ask, string) {
 		return askFence, fmt.Sprintf("no heartbeat for %s", silent.Round(step))
 	case b.wantFence:
 		return askFence, "it is not ready for clients"
-	case b.wantStop:
+	case b.stopping():
 		return t.stop(now, b, e)
 	}
 	return askNothing, ""

@@ -390,6 +390,42 @@ func TestControlledShutdown(t *testing.T) {
 	s.expect()
 }
 
+// A controller that was deposed and has not noticed may take a broker for fenced that leads elsewhere: it lets none stop that
+// said so after a majority was last behind it.
+func TestAnOfficeThatNobodyConfirmsLetsNobodyStop(t *testing.T) {
+	s := newScript(t, true, 1)
+	s.beat(1, 20)
+	for _, confirmed := range []bool{false, true} {
+		s.wait(time.Second)
+		if confirmed {
+			s.Confirmed(s.now)
+		}
+		r, err := s.Heartbeat(s.now, Heartbeat{Node: 1, Incarnation: image.UUID{1}, Epoch: 11, Applied: 20, WantShutdown: true})
+		if err != nil || r.ShouldShutDown != confirmed {
+			t.Errorf("confirmed %v: %+v, %v", confirmed, r, err)
+		}
+	}
+}
+
+func TestStops(t *testing.T) {
+	img := led(imageOf(20, registrations(false, 2)...), 1)
+	for _, c := range []struct {
+		node        int32
+		incarnation byte
+		told, stops bool
+	}{
+		{1, 1, true, false}, // it leads
+		{1, 7, true, true},  // another has its place
+		{2, 2, true, true},
+		{2, 2, false, false},
+		{3, 3, true, true}, // it is not registered any more
+	} {
+		if got := (Reply{ShouldShutDown: c.told}).Stops(img, c.node, image.UUID{c.incarnation}); got != c.stops {
+			t.Errorf("%+v: %v", c, got)
+		}
+	}
+}
+
 // What nobody else can lead holds a broker up for a moment only.
 func TestControlledShutdownOfTheOnlyReplica(t *testing.T) {
 	s := newScript(t, false, 1)

@@ -173,7 +173,11 @@ func (o *Office) Heartbeat(now time.Time, h liveness.Heartbeat) (liveness.Reply,
 	if o.core.Alone() {
 		o.confirm(now)
 	}
-	return o.brokers.Heartbeat(now, h)
+	r, err := o.brokers.Heartbeat(now, h)
+	if failed, asked := o.asked[about{"unfence", h.Node}]; asked && failed.IsZero() { // it is about to lead again
+		r.ShouldShutDown = false
+	}
+	return r, err
 }
 
 // Closed says that a connection ended over which a broker sent heartbeats.

@@ -111,6 +111,32 @@ func TestHeartbeatFromAhead(t *testing.T) {
 	}
 }
 
+// A broker that is fenced may stop, unless it is on its way back.
+func TestNobodyStopsWhoIsAboutToLead(t *testing.T) {
+	for _, back := range []bool{false, true} {
+		core, o := alone(t)
+		settle(t, core, o)
+		o.Enqueue(now, registration(1))
+		settle(t, core, o)
+		b, _ := core.Image().Broker(7)
+		beat := func(stops bool) liveness.Reply {
+			t.Helper()
+			r, err := o.Heartbeat(now, liveness.Heartbeat{Node: 7, Incarnation: image.UUID{1}, Epoch: b.Epoch, Applied: core.Image().Index(), WantShutdown: stops})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return r
+		}
+		if back {
+			beat(false)
+			o.Supervise(now)
+		}
+		if r := beat(true); !r.Fenced || r.ShouldShutDown == back {
+			t.Errorf("on its way back %v: %+v", back, r)
+		}
+	}
+}
+
 // What the quorum did not take, as while leadership is being handed over, is given again if nobody asks for it once more:
 // the rest of a command that is begun, and the search for partitions without a leader.
 func TestWhatIsBegunGoesOn(t *testing.T) {
