@@ -61,7 +61,7 @@ type owner struct {
 }
 
 // life is for how long somebody is a member for certain: no session and no rebalance
-// that begins behind a sign of life ends before until.
+// that begins behind a sign of life ends before until, when it may have ended.
 type life struct {
 	until int64
 	left  bool
@@ -119,7 +119,7 @@ func (g *groupTruth) alive(q *asked, id string) {
 	if !q.current || l.left {
 		return
 	}
-	if g.until() < q.arrived {
+	if g.until() <= q.arrived {
 		g.inhabited = q.arrived
 	}
 	l.until = max(l.until, q.arrived+min(g.session, g.rebalance)*9/10) // by a clock that is too fast
@@ -130,9 +130,9 @@ func (g *groupTruth) alive(q *asked, id string) {
 // Who acknowledged its signs of life knew of that, unless it came from an older coordinator
 // and lies behind what they had in common.
 func (g *groupTruth) doubts(id string, h batch.Header) {
-	if l := g.lives[id]; l != nil && h.LeaderEpoch < l.epoch && h.LastOffset() >= l.end && l.until >= g.w.now {
+	if l := g.lives[id]; l != nil && h.LeaderEpoch < l.epoch && h.LastOffset() >= l.end && l.until > g.w.now {
 		g.w.stats["ends of sessions that came true later"]++
-		l.until = g.w.now - 1
+		l.until = g.w.now
 	}
 }
 
@@ -179,7 +179,7 @@ func (g *groupTruth) until() (t int64) {
 }
 
 // wasEmpty tells whether it can be that nobody was a member at some time between two.
-func (g *groupTruth) wasEmpty(from, to int64) bool { return from < g.inhabited || g.until() < to }
+func (g *groupTruth) wasEmpty(from, to int64) bool { return from < g.inhabited || g.until() <= to }
 
 // toldGeneration looks at a generation in which somebody has been told that it is a
 // member, or that its commit was accepted. A group of which nothing was left begins with the first one.
@@ -237,7 +237,7 @@ func (g *groupTruth) assigned(q *asked, c *consumer, is stamp, owns []int32) {
 			if other.owner() == id || !x.has(p) {
 				continue
 			}
-			if l := g.lives[other.id]; l != nil && l.until >= g.w.now && !g.stray[generation] {
+			if l := g.lives[other.id]; l != nil && l.until > g.w.now && !g.stray[generation] {
 				g.w.broken("I24: %s gets partition %d of %s in generation %d, and %s has not given up what it got until generation %d", id, p, g.name, generation, other.id, other.generation)
 			}
 			x.lost = append(x.lost, p)

@@ -145,7 +145,7 @@ func (g *groupTruth) granted(q *asked, c *consumer, id string, owns []int32) {
 			if x.group != g || x == c || !x.has(p) {
 				continue
 			}
-			if l := g.lives[x.member.stamp().id]; l != nil && l.until >= g.w.now {
+			if l := g.lives[x.member.stamp().id]; l != nil && l.until > g.w.now {
 				g.w.broken("I24: %s gets partition %d of %s, and %s has not given it up", id, p, g.name, x.name)
 			}
 			x.lost = append(x.lost, p)
