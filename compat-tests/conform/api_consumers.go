@@ -101,19 +101,6 @@ func (c *consumer) fetch(id *string, epoch int32, topic string) {
 	ask[*kmsg.OffsetFetchResponse](c.s, req)
 }
 
-// assignable makes a topic that coordinators know of: they may hear of it late.
-func (s *session) assignable(partitions int32) string {
-	topic := s.create(partitions)
-	c := s.consumer(1, s.group(), "first", topic)
-	c.heard(quietly[*kmsg.ConsumerGroupHeartbeatResponse](s, c.beat(inEpoch(0), full(topic))))
-	s.until("an assignment", func() bool {
-		c.heard(quietly[*kmsg.ConsumerGroupHeartbeatResponse](s, c.beat(c.owning)))
-		return len(c.has) > 0
-	})
-	quietly[*kmsg.ConsumerGroupHeartbeatResponse](s, c.beat(inEpoch(-1)))
-	return topic
-}
-
 // lookAt records what all APIs tell of a group.
 func (s *session) lookAt(version int16, groups ...string) {
 	req := at(kmsg.NewPtrConsumerGroupDescribeRequest(), version)
@@ -126,7 +113,7 @@ func (s *session) lookAt(version int16, groups ...string) {
 
 func init() {
 	eachVersion(kmsg.ConsumerGroupHeartbeat, "one member", func(s *session, v int16) {
-		topic, g := s.assignable(3), s.group()
+		topic, g := s.create(3), s.group()
 		c := s.consumer(v, g, "a", topic)
 		s.lookAt(v, g)
 		c.join()
@@ -177,7 +164,7 @@ func init() {
 
 	eachVersion(kmsg.ConsumerGroupHeartbeat, "refused", func(s *session, v int16) {
 		type request = kmsg.ConsumerGroupHeartbeatRequest
-		topic, g := s.assignable(2), s.group()
+		topic, g := s.create(2), s.group()
 		c := s.consumer(v, g, "a", topic)
 		refused := func() {
 			for _, change := range []func(r *request){
@@ -221,7 +208,7 @@ func init() {
 	})
 
 	eachVersion(kmsg.ConsumerGroupHeartbeat, "two members", func(s *session, v int16) {
-		topic, other, g := s.assignable(4), s.assignable(2), s.group()
+		topic, other, g := s.create(4), s.create(2), s.group()
 		a, b := s.consumer(v, g, "a", topic, other), s.consumer(v, g, "b", topic, other)
 		a.join()
 		a.ask(a.beat(a.owning))
@@ -261,7 +248,7 @@ func init() {
 	})
 
 	eachVersion(kmsg.ConsumerGroupHeartbeat, "static members", func(s *session, v int16) {
-		topic, g := s.assignable(2), s.group()
+		topic, g := s.create(2), s.group()
 		a := s.consumer(v, g, "a", topic)
 		a.instance = ptr("i")
 		a.join()
@@ -293,7 +280,7 @@ func init() {
 	})
 
 	eachVersion(kmsg.ConsumerGroupHeartbeat, "of another protocol", func(s *session, v int16) {
-		topic, g := s.assignable(1), s.group()
+		topic, g := s.create(1), s.group()
 		m := s.member(4, g, "m")
 		m.come()
 		m.ask(set(m.sync(m), func(r *kmsg.SyncGroupRequest) {}))
@@ -317,7 +304,7 @@ func init() {
 	})
 
 	eachVersion(kmsg.ConsumerGroupHeartbeat, "both protocols", func(s *session, v int16) {
-		topic, g := s.assignable(4), s.group()
+		topic, g := s.create(4), s.group()
 		m, x := s.member(5, g, "m"), s.consumer(v, g, "x", topic)
 		m.topics = []string{topic}
 		all := func(m *member) *kmsg.SyncGroupRequest {
@@ -391,8 +378,7 @@ func init() {
 		if v < 1 {
 			return
 		}
-		g := s.group()
-		topic := s.assignable(2)
+		topic, g := s.create(2), s.group()
 		c := s.consumer(v, g, "a")
 		matching := func(regex string) func(*kmsg.ConsumerGroupHeartbeatRequest) {
 			return func(r *kmsg.ConsumerGroupHeartbeatRequest) { r.SubscribedTopicRegex = &regex }

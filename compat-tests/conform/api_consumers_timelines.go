@@ -85,7 +85,7 @@ func init() {
 	})
 
 	consumers("ids that the broker makes", func(s *session, v int16) {
-		topic, g := s.create(2), s.group()
+		topic, other, g := s.create(2), s.create(1), s.group()
 		c := s.consumer(v, g, "", topic)
 		resp := c.ask(c.beat(inEpoch(0), full(topic)))
 		if v >= 1 {
@@ -93,7 +93,7 @@ func init() {
 		}
 		c.id = *resp.MemberID
 		c.ask(c.beat(c.owning))
-		d := s.consumer(v, g, "", s.create(1)) // something else: who gets what hangs on the ids
+		d := s.consumer(v, g, "", other) // something else: who gets what hangs on the ids
 		d.id = *d.ask(d.beat(inEpoch(0), full(d.topics...))).MemberID
 		s.lookAt(v, g)
 		c.commit(9, c.epoch, topic, 0)

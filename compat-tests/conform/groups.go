@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
@@ -23,7 +25,8 @@ func fit[R kmsg.Request](s *session, req R, level int16) R {
 	return at(req, max(r.min, min(r.max, level)))
 }
 
-// group is the name of a group that nobody else has used. The broker coordinates it.
+// group is the name of a group that nobody else has used. The broker coordinates it, and
+// knows there of the topics that the scenario has made.
 func (s *session) group() string {
 	s.count++
 	name := s.prefix + "group" + string(rune('a'+s.count/26)) + string(rune('a'+s.count%26))
@@ -35,7 +38,38 @@ func (s *session) group() string {
 	})
 	list := fit(s, kmsg.NewPtrListGroupsRequest(), 4)
 	s.until("all partitions loaded", func() bool { return quietly[*kmsg.ListGroupsResponse](s, list).ErrorCode == 0 })
+	s.heardOf(name)
 	return name
+}
+
+// heardOf waits until the coordinator of a group has heard of the topics that the scenario
+// has made, which Apache Kafka tells it later than anybody else: until it gives all of
+// them to a member of another group in the same partition.
+func (s *session) heardOf(group string) {
+	if len(s.made) == 0 {
+		return
+	}
+	n := 0
+	probe := s.consumer(s.common[int16(kmsg.ConsumerGroupHeartbeat)].max, group, "probe", s.made...)
+	for probe.group == group || partitionOf(probe.group) != partitionOf(group) {
+		n++
+		probe.group = fmt.Sprint(group, "-probe", n)
+	}
+	s.until("a coordinator that has heard of all topics", func() bool {
+		r := quietly[*kmsg.ConsumerGroupHeartbeatResponse](s, probe.beat(inEpoch(0), full(s.made...)))
+		quietly[*kmsg.ConsumerGroupHeartbeatResponse](s, probe.beat(inEpoch(-1)))
+		return r.Assignment != nil && len(r.Assignment.Topics) == len(s.made)
+	})
+	quietly[*kmsg.DeleteGroupsResponse](s, deleteGroups(s, 2, probe.group))
+}
+
+// partitionOf is that of __consumer_offsets in which a group is.
+func partitionOf(group string) int32 {
+	var hash int32
+	for _, c := range group {
+		hash = 31*hash + c
+	}
+	return max(hash, -hash) % 50
 }
 
 // inState waits for a group to be in a state: who asked has been heard then.

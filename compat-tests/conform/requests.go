@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -30,6 +31,7 @@ func (s *session) createAs(name string, partitions int32, settings ...string) {
 		panic(abort{})
 	}
 	s.nameTopic(t.TopicID, name)
+	s.made = append(s.made, name)
 	s.appear(name, partitions)
 }
 
@@ -168,6 +170,7 @@ func (s *session) remove(names ...string) {
 	quietly[*kmsg.DeleteTopicsResponse](s, req)
 	for _, name := range names {
 		s.vanish(name)
+		s.made = slices.DeleteFunc(s.made, func(made string) bool { return made == name })
 	}
 }
 

@@ -30,8 +30,9 @@ type session struct {
 	common    map[int16]versionRange
 	conn      *wire
 	steps     []step
-	count     int    // of topics named
-	marker    string // see settle
+	count     int      // of topics named
+	made      []string // topics that are there
+	marker    string   // see settle
 	marks     int
 	producers map[int64]string
 	members   map[string]string // see memberName
