@@ -110,7 +110,7 @@ soak: build
 # a share on each core.
 sim:
 	go test -c -o bin/sim.test ./broker/sim
-	@cores=$$(nproc); seeds=$$(($${SEEDS:-2000} / cores)); first=$${FIRST:-$$(date +%s)}; running=; \
+	@cores=$$(nproc); seeds=$$(($${SEEDS:-3000} / cores)); first=$${FIRST:-$$(date +%s)}; running=; \
 	for i in $$(seq $$cores); do \
 		(cd broker/sim && GOGC=400 STREAMBUS_SIM_SEEDS=$$seeds STREAMBUS_SIM_FIRST=$$((first + (i - 1) * seeds)) ../../bin/sim.test -test.timeout 0 -test.run 'TestSim$$' -test.v) & \
 		running="$$running $$!"; \
