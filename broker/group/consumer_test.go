@@ -2,6 +2,7 @@ package group
 
 import (
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -31,6 +32,33 @@ func TestStaticMemberReturns(t *testing.T) {
 	if was, is := standing(c.shard), standing(c.replayed()); was != is {
 		t.Errorf("the log does not say what the coordinator knew:\n%s\nit says\n%s", was, is)
 	}
+}
+
+// TestStaticMemberAsksAgain: who has not heard that it is in says so again, and another
+// process with its instance is kept out all the same.
+func TestStaticMemberAsksAgain(t *testing.T) {
+	cfg := Config{ConsumerSession: time.Minute, ConsumerMaxSize: 10, Assignors: []string{uniformAssignor}}
+	c := &churn{
+		t: t, now: time.UnixMilli(1_800_000_000_000), cfg: cfg, shard: New(cfg), calm: true, index: 1,
+		md: map[string]Topic{"t0": {ID: topicID{1}, Partitions: 2}},
+	}
+	c.carry(c.shard.Loaded(c.now))
+	join := func(id string, want protocol.ErrorCode) *kmsg.ConsumerGroupHeartbeatResponse {
+		t.Helper()
+		req := kmsg.NewPtrConsumerGroupHeartbeatRequest()
+		req.Version, req.Group, req.MemberID, req.InstanceID = 1, "g", id, kmsg.StringPtr("i")
+		req.RebalanceTimeoutMillis, req.SubscribedTopicNames, req.Topics = 600_000, []string{"t0"}, []kmsg.ConsumerGroupHeartbeatRequestTopic{}
+		resp := c.carry(c.shard.ConsumerHeartbeat(c.now, req, c.metadata(), Client{ID: "client"}, "token")).(*kmsg.ConsumerGroupHeartbeatResponse)
+		if code := protocol.ErrorCode(resp.ErrorCode); code != want {
+			t.Fatalf("%s: %s, expected %s", id, code, want)
+		}
+		return resp
+	}
+	first := join("a", protocol.None)
+	if again := join("a", protocol.None); !reflect.DeepEqual(again, first) || first.Assignment == nil {
+		t.Errorf("told %+v, then %+v", first, again)
+	}
+	join("b", protocol.UnreleasedInstanceID)
 }
 
 // TestIDsOfTheOtherProtocol: an id that was given out for the classic protocol is of no

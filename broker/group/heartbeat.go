@@ -137,6 +137,8 @@ func (b *beat) find() *refusal {
 		b.old = b.c.members[b.req.MemberID]
 	case !joins && known.id != b.req.MemberID:
 		return refuse(protocol.FencedInstanceID, "Static member %s with instance id %s was fenced by member %s.", b.req.MemberID, *b.req.InstanceID, known.id)
+	case joins && known.epoch != awayEpoch && known.classic == nil && known.id == b.req.MemberID:
+		b.old = known // it has not heard that it is in, which Apache Kafka takes for another process
 	case joins && known.epoch != awayEpoch && known.classic == nil:
 		return refuse(protocol.UnreleasedInstanceID, "Static member %s with instance id %s cannot join the group because the instance id is owned by %s member.", b.req.MemberID, *b.req.InstanceID, known.id)
 	case joins:

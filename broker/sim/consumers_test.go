@@ -85,14 +85,14 @@ func (w *world) consume() {
 func (w *world) join(g *groupTruth) {
 	g.joined++
 	c := &consumer{w: w, group: g, name: fmt.Sprintf("%s.%d", g.name, g.joined)}
+	var instance *string
+	if w.members.IntN(3) == 0 { // perhaps while another process has it
+		instance = kmsg.StringPtr(fmt.Sprint("instance", w.members.IntN(3)))
+	}
 	if g.modern {
-		c.member = &modern{c: c, id: c.name}
+		c.member = &modern{c: c, id: c.name, instance: instance}
 	} else {
-		m := &classic{c: c, generation: -1}
-		if w.members.IntN(3) == 0 { // perhaps while another process has it
-			m.instance = kmsg.StringPtr(fmt.Sprint("instance", w.members.IntN(3)))
-		}
-		c.member = m
+		c.member = &classic{c: c, instance: instance, generation: -1}
 	}
 	w.consumers = append(w.consumers, c)
 	w.stats["consumers"]++

@@ -14,11 +14,12 @@ import (
 // modern is a member of the consumer protocol (KIP-848), in which the coordinator says
 // who gets what. It does at once what it is told.
 type modern struct {
-	c     *consumer
-	id    string
-	epoch int32
-	owes  bool // the coordinator what it owns
-	lost  bool // an answer, so that it says all again
+	c        *consumer
+	id       string
+	instance *string
+	epoch    int32
+	owes     bool // the coordinator what it owns
+	lost     bool // an answer, so that it says all again
 }
 
 // consumedID is the id of the topic that groups read.
@@ -38,9 +39,9 @@ func (g *groupTruth) groupMetadata() *group.Metadata {
 
 func (m *modern) stamp() stamp {
 	if m.epoch == 0 {
-		return stamp{m.id, nil, -1}
+		return stamp{m.id, m.instance, -1}
 	}
-	return stamp{m.id, nil, m.epoch}
+	return stamp{m.id, m.instance, m.epoch}
 }
 
 func (m *modern) next() bool {
@@ -55,6 +56,11 @@ func (m *modern) beat() { m.heartbeat(m.epoch) }
 
 func (m *modern) leave() {
 	m.c.owns = nil
+	if m.instance != nil && m.c.w.members.IntN(2) == 0 {
+		m.c.w.stats["instances that left for a while"]++
+		m.heartbeat(-2)
+		return
+	}
 	m.heartbeat(-1)
 }
 
@@ -67,6 +73,12 @@ func (m *modern) hears(code protocol.ErrorCode) {
 		m.owes = true // it hears of its epoch then
 	case protocol.UnknownMemberID, protocol.FencedMemberEpoch, protocol.GroupIDNotFound:
 		m.epoch, m.owes, m.c.owns = 0, false, nil
+	case protocol.UnreleasedInstanceID, protocol.FencedInstanceID: // another process has it
+		m.c.w.stats["consumers without their instance"]++
+		m.c.end()
+		if m.c.w.healed { // perhaps one that is gone
+			m.c.w.join(m.c.group)
+		}
 	default:
 		m.c.w.broken("%s hears %s", m.c.name, code)
 	}
@@ -75,7 +87,7 @@ func (m *modern) hears(code protocol.ErrorCode) {
 func (m *modern) heartbeat(epoch int32) {
 	c, g := m.c, m.c.group
 	req := kmsg.NewPtrConsumerGroupHeartbeatRequest()
-	req.Version, req.Group, req.MemberID, req.MemberEpoch = 1, g.name, m.id, epoch
+	req.Version, req.Group, req.MemberID, req.InstanceID, req.MemberEpoch = 1, g.name, m.id, m.instance, epoch
 	if epoch == 0 || m.lost {
 		req.RebalanceTimeoutMillis, req.SubscribedTopicNames = 600_000, []string{consumed}
 	}
@@ -99,7 +111,7 @@ func (m *modern) heartbeat(epoch int32) {
 		case code == protocol.None && epoch >= 0:
 			g.granted(q, c, m.id, held(r))
 			g.alive(q, m.id)
-		case fresh && knew && q.current && g.life(m.id).until >= c.w.now && (code == protocol.FencedMemberEpoch || code == protocol.UnknownMemberID):
+		case fresh && knew && q.current && g.life(m.id).until > c.w.now && putsOut(code):
 			c.w.broken("I23: %s is told %s, and it is in the epoch %d that it heard of last: %s", c.name, code, epoch, *r.ErrorMessage)
 		}
 	}, func(body any, code protocol.ErrorCode) {
@@ -121,6 +133,15 @@ func (m *modern) heartbeat(epoch int32) {
 			c.owns, c.lost, m.owes = held(r), nil, true
 		}
 	})
+}
+
+// putsOut tells whether a member hears by an error that it is none.
+func putsOut(code protocol.ErrorCode) bool {
+	switch code {
+	case protocol.FencedMemberEpoch, protocol.UnknownMemberID, protocol.FencedInstanceID, protocol.UnreleasedInstanceID:
+		return true
+	}
+	return false
 }
 
 // held is what an answer says that the member has.
