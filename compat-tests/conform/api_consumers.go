@@ -279,6 +279,17 @@ func init() {
 		s.lookAt(v, g)
 	})
 
+	eachVersion(kmsg.ConsumerGroupHeartbeat, "an instance that has not heard", func(s *session, v int16) {
+		topic, g := s.create(2), s.group()
+		c := s.consumer(v, g, "a", topic)
+		c.instance = ptr("i")
+		c.join()
+		again := *c
+		again.join()
+		c.ask(c.beat(c.owning))
+		s.lookAt(v, g)
+	})
+
 	eachVersion(kmsg.ConsumerGroupHeartbeat, "of another protocol", func(s *session, v int16) {
 		topic, g := s.create(1), s.group()
 		m := s.member(4, g, "m")

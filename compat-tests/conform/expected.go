@@ -17,6 +17,8 @@ type expectation struct {
 
 const hiddenID = "a group of which only an id was given out is shown; Apache Kafka shows it once something else is written to its partition"
 
+const askedAgain = "an instance that has not heard that it is in says so again; Apache Kafka takes it for another process"
+
 // expected are the differences that have a reason. One that does not turn up
 // any more is reported: it may be forgotten.
 var expected = []expectation{
@@ -60,6 +62,8 @@ var expected = []expectation{
 	{step: "* DeleteGroups *", path: ".Groups", ours: "* entries", reference: "* entries", why: "every group asked for is answered, one named twice too"},
 	{scenario: "ConsumerGroupHeartbeat/both protocols", path: "*MemberID", ours: "\"id * of *\"", why: "ids of members begin with the client's in all groups, and come with errors too"},
 	{scenario: "ConsumerGroupHeartbeat/both protocols", step: "* Heartbeat v*", path: ".ErrorCode", ours: "\"27 REBALANCE_IN_PROGRESS\"", reference: "\"NONE\"", why: "a member of the classic protocol is told with its next heartbeat that another has left; Apache Kafka tells it later"},
+	{scenario: "ConsumerGroupHeartbeat/an instance that has not heard", step: "2 *", why: askedAgain},
+	{scenario: "ConsumerGroupHeartbeat/an instance that has not heard", step: "8 *", why: askedAgain},
 	{scenario: "JoinGroup/twice by one member", reference: "\"there is no answer\"", why: "who waits is told when another request of the same member takes its place; Apache Kafka forgets it"},
 	{scenario: "Groups/ids that are not used", step: "* JoinGroup *", path: ".MemberID", reference: "\"\"", why: "Apache Kafka fails inside"},
 	{scenario: "Groups/ids that are not used", path: ".Groups[0].State", ours: "\"Dead\"", reference: "\"Empty\"", why: "an id that is not used leaves no group behind"},
