@@ -97,21 +97,19 @@ func (m *modern) heartbeat(epoch int32) {
 			req.Topics = append(req.Topics, kmsg.ConsumerGroupHeartbeatRequestTopic{TopicID: consumedID, Partitions: slices.Clone(c.owns)})
 		}
 	}
-	knew, told := epoch > 0 && !m.lost, false
-	c.ask("heartbeat", patience, func(q *asked, core *group.Shard, now time.Time) group.Effects {
+	knew := epoch > 0 && !m.lost
+	c.ask("consumer heartbeat", patience, func(q *asked, core *group.Shard, now time.Time) group.Effects {
 		if epoch < 0 {
 			g.leaves(m.id)
 		}
 		return core.ConsumerHeartbeat(now, req, g.groupMetadata(), group.Client{ID: c.name, Host: "/", Unique: m.id}, q)
 	}, func(q *asked, body any) {
 		r := body.(*kmsg.ConsumerGroupHeartbeatResponse)
-		fresh := !told // the network delivers some requests twice
-		told = true
 		switch code := protocol.ErrorCode(r.ErrorCode); {
 		case code == protocol.None && epoch >= 0:
 			g.granted(q, c, m.id, held(r))
 			g.alive(q, m.id)
-		case fresh && knew && q.current && g.life(m.id).until > c.w.now && putsOut(code):
+		case knew && q.current && g.life(m.id).until > c.w.now && putsOut(code):
 			c.w.broken("I23: %s is told %s, and it is in the epoch %d that it heard of last: %s", c.name, code, epoch, *r.ErrorMessage)
 		}
 	}, func(body any, code protocol.ErrorCode) {
