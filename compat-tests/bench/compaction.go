@@ -22,75 +22,94 @@ const (
 
 // compaction compacts a topic in which each key has ten records, while somebody
 // produces to another one. The limit is to produce without it.
-func compaction(b *bench) (figures []figure, err error) {
-	cl, err := b.client(kgo.ProducerLinger(5*time.Millisecond), kgo.ProducerBatchCompression(kgo.NoCompression()))
-	if err != nil {
-		return nil, err
-	}
-	defer cl.Close()
-	if err := alter(cl, kmsg.ConfigResourceTypeBroker, "", "log.cleaner.backoff.ms", "100"); err != nil {
-		return nil, err
-	}
-	settings := b.settings
-	b.settings = with(with(with(settings, "cleanup.policy", "compact"), "segment.bytes", "67108864"), "min.cleanable.dirty.ratio", "1")
-	topic, err := b.topic(1, "os")
-	b.settings = settings
-	if err != nil {
-		return nil, err
-	}
-	if err := fill(cl, topic); err != nil {
-		return nil, err
-	}
-	if err := settle(b.scratch); err != nil {
-		return nil, err
-	}
-	before, err := b.metrics()
-	if err != nil {
-		return nil, err
-	}
-	cpu, err := b.cpu()
-	if err != nil {
-		return nil, err
-	}
-	if err := alter(cl, kmsg.ConfigResourceTypeTopic, topic, "min.cleanable.dirty.ratio", "0.1"); err != nil {
-		return nil, err
-	}
-	var beside []figure
-	producing := make(chan error, 1)
-	go func() {
-		var err error
-		beside, err = active(1, "ack")(b)
-		producing <- err
-	}()
-	after, err := b.compacted(before)
-	took := after["streambus_compaction_seconds_total"] - before["streambus_compaction_seconds_total"]
-	if err = errors.Join(err, <-producing); err != nil {
-		return nil, err
-	}
-	used, err := b.cpu()
-	if err != nil {
-		return nil, err
-	}
-	replaced := after[replacedBytes] - before[replacedBytes]
-	kept := after["streambus_compaction_kept_bytes_total"] - before["streambus_compaction_kept_bytes_total"]
-	return append(beside, figure{"MB/s compacted", replaced / took / 1e6}, figure{"% kept", 100 * kept / replaced},
-		perGB(used-cpu, int64(replaced))), nil
-}
-
-const replacedBytes = "streambus_compaction_replaced_bytes_total"
-
-// compacted waits until most of the topic's bytes were replaced.
-func (b *bench) compacted(before map[string]float64) (map[string]float64, error) {
-	for begun := time.Now(); time.Since(begun) < compactionTime; time.Sleep(20 * time.Millisecond) {
-		m, err := b.metrics()
+func compaction(flush string) measure {
+	return func(b *bench) (figures []figure, err error) {
+		cl, err := b.client(kgo.ProducerLinger(5*time.Millisecond), kgo.ProducerBatchCompression(kgo.NoCompression()))
 		if err != nil {
 			return nil, err
 		}
-		if m[replacedBytes]-before[replacedBytes] > compactedBytes/2 {
-			return m, nil
+		defer cl.Close()
+		if err := alter(cl, kmsg.ConfigResourceTypeBroker, "", "log.cleaner.backoff.ms", "100"); err != nil {
+			return nil, err
+		}
+		settings := b.settings
+		b.settings = with(with(with(settings, "cleanup.policy", "compact"), "segment.bytes", "67108864"), "min.cleanable.dirty.ratio", "1")
+		topic, err := b.topic(1, flush)
+		b.settings = settings
+		if err != nil {
+			return nil, err
+		}
+		if err := fill(cl, topic); err != nil {
+			return nil, err
+		}
+		if err := settle(b.scratch); err != nil {
+			return nil, err
+		}
+		before, err := size(cl, topic)
+		if err != nil {
+			return nil, err
+		}
+		cpu, err := b.cpu()
+		if err != nil {
+			return nil, err
+		}
+		begun := time.Now()
+		if err := alter(cl, kmsg.ConfigResourceTypeTopic, topic, "min.cleanable.dirty.ratio", "0.1"); err != nil {
+			return nil, err
+		}
+		producing := make(chan error, 1)
+		go func() {
+			var err error
+			figures, err = active(1, flush)(b)
+			producing <- err
+		}()
+		ended, after, err := compacted(cl, topic, before)
+		if err = errors.Join(err, <-producing); err != nil {
+			return nil, err
+		}
+		used, err := b.cpu()
+		if err != nil {
+			return nil, err
+		}
+		return append(figures, figure{"MB/s compacted", float64(before) / ended.Sub(begun).Seconds() / 1e6}, figure{"% kept", 100 * float64(after) / float64(before)},
+			perGB(used-cpu, before)), nil
+	}
+}
+
+// compacted waits until less than half of a topic is left, and for a second no less. It
+// tells when that was so first.
+func compacted(cl *kgo.Client, topic string, before int64) (ended time.Time, left int64, err error) {
+	for begun := time.Now(); time.Since(begun) < compactionTime; time.Sleep(10 * time.Millisecond) {
+		n, err := size(cl, topic)
+		if err != nil {
+			return ended, 0, err
+		}
+		if n != left {
+			ended, left = time.Now(), n
+		}
+		if left < before/2 && time.Since(ended) > time.Second {
+			return ended, left, nil
 		}
 	}
-	return nil, fmt.Errorf("the topic is not compacted after %v", compactionTime)
+	return ended, 0, fmt.Errorf("%s is not compacted after %v: it has %d of %d bytes", topic, compactionTime, left, before)
+}
+
+// size is how many bytes a topic of one partition has.
+func size(cl *kgo.Client, topic string) (int64, error) {
+	req := kmsg.NewPtrDescribeLogDirsRequest()
+	req.Topics = append(req.Topics, kmsg.DescribeLogDirsRequestTopic{Topic: topic, Partitions: []int32{0}})
+	resp, err := req.RequestWith(context.Background(), cl)
+	if err != nil {
+		return 0, err
+	}
+	for _, dir := range resp.Dirs {
+		for _, t := range dir.Topics {
+			for _, p := range t.Partitions {
+				return p.Size, nil
+			}
+		}
+	}
+	return 0, fmt.Errorf("the broker has no directory of %s", topic)
 }
 
 // fill appends records with keys in random order.

@@ -126,7 +126,7 @@ func rows(bin string) []row {
 		{"heartbeats, group of 64, classic", heartbeats(64, classic), nil},
 		{"heartbeats, group of 64, consumer", heartbeats(64, consumer), nil},
 		{"10^6 committed offsets, start after kill -9", coordinatorLoads, nil},
-		{"compaction of 1 GB, 1 in flight beside it", compaction, active(1, "ack")},
+		{"compaction of 1 GB, 1 in flight beside it", compaction("ack"), active(1, "ack")},
 		{"allocations in the broker", allocations, nil},
 		{"resident memory after it all", resident, nil},
 		{"100 idle partitions", idle(100), nil},
