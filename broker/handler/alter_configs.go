@@ -95,7 +95,16 @@ func (as alterations) run(ctx context.Context, b *Broker, r *protocol.Request, r
 			continue
 		}
 		cmd.Replace, cmd.ValidateOnly = replace, validateOnly
-		all.add(cmd, func(o Outcome) { a.failed(o.Err) })
+		if err := b.together(img, cmd); err != nil {
+			a.failed(err)
+			continue
+		}
+		all.add(cmd, func(o Outcome) {
+			a.failed(o.Err)
+			if o.Err == nil && !validateOnly {
+				b.nameInert(cmd)
+			}
+		})
 	}
 	all.run(ctx, b, r)
 }
@@ -173,6 +182,37 @@ func (b *Broker) change(img *image.Image, a *alteration, o op) (control.ConfigCh
 		change.Default = values[0].Text
 	}
 	return change, nil
+}
+
+// together looks at all that is set for a group once the command is carried out.
+func (b *Broker) together(img *image.Image, cmd *control.AlterConfigs) error {
+	if cmd.Group == "" {
+		return nil
+	}
+	set := map[string]string{}
+	if !cmd.Replace {
+		for _, s := range img.GroupConfigs(cmd.Group) {
+			set[s.Key] = s.Value
+		}
+	}
+	for _, c := range cmd.Changes {
+		if delete(set, c.Key); c.Op == control.SetConfig {
+			set[c.Key] = c.Value
+		}
+	}
+	if err := b.Config.AllowsTogether(set); err != nil {
+		return invalidConfig("%v", err)
+	}
+	return nil
+}
+
+// nameInert says of what was set for a group that it makes no difference here.
+func (b *Broker) nameInert(cmd *control.AlterConfigs) {
+	for _, c := range cmd.Changes {
+		if k, ok := config.FindGroupKey(c.Key); ok && cmd.Group != "" && c.Op != control.DeleteConfig && !k.Acts(c.Value) {
+			b.Log.Warn("a setting of a group is accepted and makes no difference here", "group", cmd.Group, "setting", c.Key, "value", c.Value)
+		}
+	}
 }
 
 // behind finds a setting, and what it is without being set on the resource.

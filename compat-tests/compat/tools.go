@@ -172,6 +172,26 @@ var commands = []typed{
 	{name: "consumer groups: records of one that is empty, read by Kafka", class: dumpTool, args: "--offsets-decoder --files DATA/__consumer_offsets-" + partitionOf("g-next") + "/00000000000000000000.log", kept: recordsOf},
 	{name: "consumer groups: delete", class: groupsTool, args: "--bootstrap-server ADDR --delete --group g-next"},
 
+	{name: "configs of groups: describe all", class: configsTool, args: "--bootstrap-server ADDR --describe --all --entity-type groups --entity-name g-console", kept: except(`^  consumer\.assign`)},
+	{name: "configs of groups: describe all, what differs", class: configsTool, args: "--bootstrap-server ADDR --describe --all --entity-type groups --entity-name g-console", kept: only(`^  consumer\.assign`)},
+	{name: "configs of groups: describe one that is not there", class: configsTool, args: "--bootstrap-server ADDR --describe --entity-type groups --entity-name g-later"},
+	{name: "configs of groups: alter", class: configsTool, args: "--bootstrap-server ADDR --alter --entity-type groups --entity-name g-console --add-config consumer.session.timeout.ms=50000,consumer.heartbeat.interval.ms=6000"},
+	{name: "configs of groups: describe what was altered", class: configsTool, args: "--bootstrap-server ADDR --describe --entity-type groups --entity-name g-console"},
+	{name: "configs of groups: describe those of all groups", class: configsTool, args: "--bootstrap-server ADDR --describe --entity-type groups", kept: groupSettings},
+	{name: "configs of groups: no number", class: configsTool, args: "--bootstrap-server ADDR --alter --entity-type groups --entity-name g-console --add-config consumer.session.timeout.ms=x"},
+	{name: "configs of groups: a session that is too long", class: configsTool, args: "--bootstrap-server ADDR --alter --entity-type groups --entity-name g-console --add-config consumer.session.timeout.ms=60001"},
+	{name: "configs of groups: one good and one bad value", class: configsTool, args: "--bootstrap-server ADDR --alter --entity-type groups --entity-name g-console --add-config consumer.session.timeout.ms=55000,consumer.heartbeat.interval.ms=4999"},
+	{name: "configs of groups: a known and an unknown setting", class: configsTool, args: "--bootstrap-server ADDR --alter --entity-type groups --entity-name g-console --add-config consumer.session.timeout.ms=55000,nothing=x"},
+	{name: "configs of groups: nowhere for share groups to begin", class: configsTool, args: "--bootstrap-server ADDR --alter --entity-type groups --entity-name g-console --add-config share.auto.offset.reset=nowhere"},
+	{name: "configs of groups: describe after what was refused", class: configsTool, args: "--bootstrap-server ADDR --describe --entity-type groups --entity-name g-console"},
+	{name: "configs of groups: settings of other kinds of groups", class: configsTool, args: "--bootstrap-server ADDR --alter --entity-type groups --entity-name g-console --add-config share.session.timeout.ms=50000,share.auto.offset.reset=earliest,streams.num.standby.replicas=1,errors.deadletterqueue.topic.name=dlq.x"},
+	{name: "configs of groups: take back and set", class: configsTool, args: "--bootstrap-server ADDR --alter --entity-type groups --entity-name g-console --delete-config consumer.session.timeout.ms --add-config consumer.heartbeat.interval.ms=5500"},
+	{name: "configs of groups: describe what is left", class: configsTool, args: "--bootstrap-server ADDR --describe --entity-type groups --entity-name g-console"},
+	{name: "configs of groups: alter one that is not there, by the short option", class: configsTool, args: "--bootstrap-server ADDR --alter --group g-later --add-config consumer.heartbeat.interval.ms=7000"},
+	{name: "configs of groups: describe it", class: configsTool, args: "--bootstrap-server ADDR --describe --group g-later"},
+	{name: "configs of groups: describe those of all groups, one of them not there", class: configsTool, args: "--bootstrap-server ADDR --describe --entity-type groups", kept: only(`g-later`)},
+	{name: "configs of groups: of all groups in common", class: configsTool, args: "--bootstrap-server ADDR --alter --entity-type groups --entity-default --add-config consumer.session.timeout.ms=50000"},
+
 	{name: "groups: delete offsets", class: groupsTool, args: "--bootstrap-server ADDR --delete-offsets --group g-console --topic t.two_three"},
 	{name: "groups: delete", class: groupsTool, args: "--bootstrap-server ADDR --delete --group g-perf"},
 	{name: "groups: delete an unknown one", class: groupsTool, args: "--bootstrap-server ADDR --delete --group g-none"},
@@ -306,6 +326,13 @@ var (
 
 // groupLines are those of groups that were named here.
 func groupLines(text string) string { return eachLine(only(`^(GROUP|g-)`)(text)) }
+
+// groupSettings are those of groups that were named here, in the order of the alphabet.
+func groupSettings(text string) string {
+	all := regexp.MustCompile(`(?m)^Dynamic configs for group g-.*\n(  .*\n)*`).FindAllString(text, -1)
+	slices.Sort(all)
+	return strings.Join(all, "")
+}
 
 // committedOf is the latest of what is in the topic of groups under each key, without
 // times and ids, in the order of the alphabet.
