@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -228,7 +229,7 @@ func (g groupDescription) text(w io.Writer) {
 			if o.LagSeconds != nil {
 				seconds = int64(*o.LagSeconds)
 			}
-			fmt.Fprintf(w, "%s\t%d\t%s\t%d\t%s\t%s\t%s\n", o.Topic, o.Partition, known(o.Committed), o.End, known(o.Lag), known(seconds), o.Member)
+			fmt.Fprintf(w, "%s\t%d\t%s\t%d\t%s\t%s\t%s\n", o.Topic, o.Partition, known(o.Committed), o.End, known(o.Lag), known(seconds), cmp.Or(o.Member, "-"))
 		}
 	}
 }
@@ -321,7 +322,7 @@ func (s *session) resets(ctx context.Context, group string, topics []string, ids
 	if len(topics) == 0 {
 		topics = slices.Sorted(maps.Keys(committed))
 		if len(topics) == 0 {
-			return nil, fmt.Errorf("group %s has no offsets: name a topic with --topic", group)
+			return nil, fmt.Errorf("group %s does not exist, or has no offsets: \"streambus group list\" says what there is, and --topic names a topic to begin with", group)
 		}
 	}
 	rows := []movedOffset{}
