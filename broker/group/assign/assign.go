@@ -6,6 +6,10 @@
 // The caller gives what each member's target is now; a partition that two members
 // have stays with the one whose id is less, and one that is no more, or whose topic
 // the member left, counts as nobody's.
+//
+// Racks, of members or of replicas, count for nothing, as in Apache Kafka's: its
+// assignors on the server, up to 4.4, do not look at them (what did was taken out for 3.8,
+// KAFKA-16694).
 package assign
 
 import (
