@@ -40,6 +40,7 @@ const (
 	KeyUnregisterBroker            int16 = 64
 	KeyConsumerGroupHeartbeat      int16 = 68
 	KeyConsumerGroupDescribe       int16 = 69
+	KeyListConfigResources         int16 = 74
 	KeyDescribeTopicPartitions     int16 = 75
 	KeyAddRaftVoter                int16 = 80
 	KeyRemoveRaftVoter             int16 = 81
@@ -180,6 +181,8 @@ var apis = []API{
 		shape: shape(`s s i s s i [s] s@1+ s [u [i]]`)},
 	{Key: KeyConsumerGroupDescribe, Min: 0, Max: 1, Advertised: 0, flexible: 0,
 		shape: shape(`[s] b`)},
+	{Key: KeyListConfigResources, Min: 0, Max: 1, Advertised: 0, flexible: 0,
+		shape: shape(`[b]@1+`)},
 	{Key: KeyDescribeTopicPartitions, Min: 0, Max: 0, Advertised: 0, flexible: 0,
 		shape: shape(`[s .] i ?s i;`)},
 	{Key: KeyAddRaftVoter, Min: 0, Max: 1, Advertised: 0, flexible: 0, on: forBoth,

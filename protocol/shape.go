@@ -18,7 +18,7 @@ import (
 //	s              string, null or not
 //	r              bytes or records, null or not
 //	[ ... ]        array of the fields inside, null or not
-//	.              nothing: an array of a single i or s holds plain values, and
+//	.              nothing: an array of a single b, i or s holds plain values, and
 //	               with a . as well structures
 //	? ... ;        structure of the fields inside, null or not
 //	%N{ ... }      tagged field N whose value has structure of its own; every
@@ -178,6 +178,9 @@ func (w *walker) array(f *field, depth int) {
 	}
 	if len(f.inner) == 1 {
 		switch f.inner[0].kind {
+		case 'b':
+			w.take(n)
+			return
 		case 'i':
 			w.take(4 * n)
 			return

@@ -94,3 +94,44 @@ func TestInertSettingsOfAGroup(t *testing.T) {
 		}
 	}
 }
+
+// TestListConfigResources: each kind is listed by itself, with the topics and groups that
+// have settings, and the brokers that clients are sent to.
+func TestListConfigResources(t *testing.T) {
+	n := newNode(t, vfs.NewMem())
+	n.topic("t", 1, nil)
+	if got := alterGroup(n, false, "consumer.session.timeout.ms=50000"); got != 0 {
+		t.Fatal(got)
+	}
+	versions(t, protocol.KeyListConfigResources, func(t *testing.T, v int16) {
+		n.t = t
+		for _, x := range []struct {
+			kinds []int8
+			want  string
+			code  protocol.ErrorCode
+		}{
+			{nil, "[32 g] [4 1] [2 t]", 0},
+			{[]int8{2}, "[2 t]", 0},
+			{[]int8{4, 32, 4}, "[32 g] [4 1]", 0},
+			{[]int8{8}, "", 0},
+			{[]int8{2, 1}, "", protocol.UnsupportedVersion},
+		} {
+			if v == 0 {
+				x.want, x.code = "", 0
+			}
+			req := kmsg.NewPtrListConfigResourcesRequest()
+			req.Version, req.ResourceTypes = v, x.kinds
+			if v == 0 {
+				req.ResourceTypes = nil // it has no such field
+			}
+			resp := answer[*kmsg.ListConfigResourcesResponse](n, req)
+			var rows []string
+			for _, r := range resp.ConfigResources {
+				rows = append(rows, fmt.Sprintf("[%d %s]", r.Type, r.Name))
+			}
+			if got := strings.Join(rows, " "); got != x.want || code(resp.ErrorCode) != x.code {
+				t.Errorf("%v: %s, %v, want %s, %v", x.kinds, got, code(resp.ErrorCode), x.want, x.code)
+			}
+		}
+	})
+}

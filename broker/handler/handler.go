@@ -114,6 +114,7 @@ func (b *Broker) Handlers() map[int16]Func {
 		protocol.KeyIncrementalAlterConfigs:     b.incrementalAlterConfigs,
 		protocol.KeyConsumerGroupHeartbeat:      b.consumerGroupHeartbeat,
 		protocol.KeyConsumerGroupDescribe:       b.consumerGroupDescribe,
+		protocol.KeyListConfigResources:         b.listConfigResources,
 		protocol.KeyDescribeTopicPartitions:     b.describeTopicPartitions,
 		protocol.KeyElectLeaders:                b.electLeaders,
 		protocol.KeyAlterPartitionReassignments: b.alterPartitionReassignments,

@@ -18,9 +18,6 @@ const (
 	ownFeature      = "the metadata has levels of its own, which are no releases of Kafka"
 	ownWords        = "the words of a message are ours; its class and the exit code are the same"
 	ownSetting      = "streambus.flush is a setting of ours"
-	// Settings of groups need no group. Without ListConfigResources the tool lists
-	// groups that are there, and shows what is set for any that it is told of.
-	noConfigResources = "ListConfigResources, which says what has settings, is not served"
 )
 
 // expected are the differences that have a reason. One that does not turn up any
@@ -47,8 +44,6 @@ var expected = []expectation{
 	{"command-line tools", `configs: (an invalid value|an unknown setting)`, `exit 1\n.*: org\.apache\.kafka\.common\.errors\.InvalidConfigurationException: .*`, `exit 1\n.*: org\.apache\.kafka\.common\.errors\.InvalidConfigurationException: .*`, ownWords},
 	{"command-line tools", `configs of groups: (no number|a session that is too long|one good and one bad value|nowhere for share groups to begin)`, `exit 1\n.*: org\.apache\.kafka\.common\.errors\.InvalidConfigurationException: .*`, `exit 1\n.*: org\.apache\.kafka\.common\.errors\.InvalidConfigurationException: .*`, ownWords},
 	{"command-line tools", `configs of groups: describe all, what differs`, `exit 0\n  consumer\.assignment\.interval\.ms=0 .*\n  consumer\.assignor\.offload\.enable=false .*`, `exit 0\n  consumer\.assignment\.interval\.ms=0 [^\n]*\n`, "here a target is always computed at once, by who asks; Kafka has settings for that, one of them internal"},
-	{"command-line tools", `configs of groups: describe one that is not there`, `exit 0\nThe group 'g-later' doesn't exist and doesn't have dynamic config\.\n`, `exit 0\nDynamic configs for group g-later are:\n`, noConfigResources},
-	{"command-line tools", `configs of groups: describe those of all groups, one of them not there`, `exit 0\nDynamic configs for group g-later are:\n`, `exit 0\n`, noConfigResources},
 	{"command-line tools", `configs: a broker's read-only setting`, `exit 1\n.*: org\.apache\.kafka\.common\.errors\.InvalidRequestException: .*`, `exit 1\n.*: org\.apache\.kafka\.common\.errors\.InvalidRequestException: .*`, ownWords},
 }
 

@@ -105,6 +105,31 @@ func init() {
 		alter("", edit{"log.dirs", 0, ptr("/tmp")})
 	})
 
+	eachVersion(kmsg.ListConfigResources, "kinds", func(s *session, v int16) {
+		s.create(1)
+		group := s.group()
+		set := func(e edit) {
+			req := at(kmsg.NewPtrIncrementalAlterConfigsRequest(), 1)
+			req.Resources = append(req.Resources, incremental(kmsg.ConfigResourceTypeGroupConfig, group, e))
+			quietly[*kmsg.IncrementalAlterConfigsResponse](s, req)
+			s.settle()
+		}
+		list := func(kinds ...int8) {
+			req := at(kmsg.NewPtrListConfigResourcesRequest(), v)
+			req.ResourceTypes = kinds
+			ask[*kmsg.ListConfigResourcesResponse](s, req)
+		}
+		set(edit{"consumer.session.timeout.ms", 0, ptr("50000")}) // of a group that is not there
+		list()
+		for _, kind := range []int8{0, 1, 2, 3, 4, 8, 16, 32, 64, -1} {
+			list(kind)
+			list(kind, 4)
+		}
+		list(2, 4, 32, 2)
+		set(edit{"consumer.session.timeout.ms", 1, nil})
+		list(32)
+	})
+
 	eachVersion(kmsg.AlterConfigs, "topic", func(s *session, v int16) {
 		topic := s.create(1, "retention.ms=5", "cleanup.policy=compact")
 		alter := func(validate bool, kv ...string) {

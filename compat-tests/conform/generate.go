@@ -173,6 +173,11 @@ var templates = []template{
 	{kmsg.DescribeGroups, false, func(s *session, v int16, a, b string) kmsg.Request {
 		return describeGroups(s, v, s.stable(a).group, s.group())
 	}},
+	{kmsg.ListConfigResources, false, func(s *session, v int16, a, b string) kmsg.Request {
+		req := at(kmsg.NewPtrListConfigResourcesRequest(), v)
+		req.ResourceTypes = []int8{2, 4}
+		return req
+	}},
 	{kmsg.ListGroups, false, func(s *session, v int16, a, b string) kmsg.Request {
 		s.stable(a)
 		req := listGroups(s, v, "Stable", "Empty")

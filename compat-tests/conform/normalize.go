@@ -76,34 +76,35 @@ func (n *normalizer) isResponse(v reflect.Value) bool { return v.Type().Name() =
 // free are lists whose order the protocol leaves open, with the fields that
 // their entries are told apart by.
 var free = map[string][]string{
-	"MetadataResponse.Topics":                   {"Topic", "TopicID"},
-	"ListOffsetsResponse.Topics":                {"Topic"},
-	"ListOffsetsResponse.Partitions":            {"Partition"},
-	"DeleteRecordsResponse.Topics":              {"Topic"},
-	"DeleteRecordsResponse.Partitions":          {"Partition"},
-	"OffsetForLeaderEpochResponse.Topics":       {"Topic"},
-	"CreatePartitionsResponse.Topics":           {"Topic"},
-	"CreateTopicsResponse.Topics":               {"Topic"},
-	"DeleteTopicsResponse.Topics":               {"Topic", "TopicID"},
-	"ProduceResponse.Topics":                    {"Topic", "TopicID"},
-	"ProduceResponse.Partitions":                {"Partition"},
-	"DescribeLogDirsResponse.Topics":            {"Topic"},
-	"DescribeLogDirsResponse.Partitions":        {"Partition"},
-	"DescribeProducersResponse.ActiveProducers": {"ProducerID"},
-	"IncrementalAlterConfigsResponse.Resources": {"ResourceType", "ResourceName"},
-	"AlterConfigsResponse.Resources":            {"ResourceType", "ResourceName"},
-	"DescribeConfigsResponse.Resources":         {"ResourceType", "ResourceName"},
-	"JoinGroupResponse.Members":                 {"MemberID"},
-	"DescribeGroupsResponse.Members":            {"MemberID"},
-	"ListGroupsResponse.Groups":                 {"Group"},
-	"DeleteGroupsResponse.Groups":               {"Group"},
-	"DescribeGroupsResponse.Groups":             {"Group"},
-	"OffsetCommitResponse.Topics":               {"Topic", "TopicID"},
-	"OffsetCommitResponse.Partitions":           {"Partition"},
-	"OffsetDeleteResponse.Topics":               {"Topic"},
-	"OffsetDeleteResponse.Partitions":           {"Partition"},
-	"OffsetFetchResponse.Topics":                {"Topic", "TopicID"},
-	"OffsetFetchResponse.Partitions":            {"Partition"},
+	"MetadataResponse.Topics":                     {"Topic", "TopicID"},
+	"ListOffsetsResponse.Topics":                  {"Topic"},
+	"ListOffsetsResponse.Partitions":              {"Partition"},
+	"DeleteRecordsResponse.Topics":                {"Topic"},
+	"DeleteRecordsResponse.Partitions":            {"Partition"},
+	"OffsetForLeaderEpochResponse.Topics":         {"Topic"},
+	"CreatePartitionsResponse.Topics":             {"Topic"},
+	"CreateTopicsResponse.Topics":                 {"Topic"},
+	"DeleteTopicsResponse.Topics":                 {"Topic", "TopicID"},
+	"ProduceResponse.Topics":                      {"Topic", "TopicID"},
+	"ProduceResponse.Partitions":                  {"Partition"},
+	"DescribeLogDirsResponse.Topics":              {"Topic"},
+	"DescribeLogDirsResponse.Partitions":          {"Partition"},
+	"DescribeProducersResponse.ActiveProducers":   {"ProducerID"},
+	"IncrementalAlterConfigsResponse.Resources":   {"ResourceType", "ResourceName"},
+	"AlterConfigsResponse.Resources":              {"ResourceType", "ResourceName"},
+	"DescribeConfigsResponse.Resources":           {"ResourceType", "ResourceName"},
+	"JoinGroupResponse.Members":                   {"MemberID"},
+	"DescribeGroupsResponse.Members":              {"MemberID"},
+	"ListGroupsResponse.Groups":                   {"Group"},
+	"DeleteGroupsResponse.Groups":                 {"Group"},
+	"DescribeGroupsResponse.Groups":               {"Group"},
+	"ListConfigResourcesResponse.ConfigResources": {"Type", "Name"},
+	"OffsetCommitResponse.Topics":                 {"Topic", "TopicID"},
+	"OffsetCommitResponse.Partitions":             {"Partition"},
+	"OffsetDeleteResponse.Topics":                 {"Topic"},
+	"OffsetDeleteResponse.Partitions":             {"Partition"},
+	"OffsetFetchResponse.Topics":                  {"Topic", "TopicID"},
+	"OffsetFetchResponse.Partitions":              {"Partition"},
 
 	// Lists of numbers and texts are told apart by themselves.
 	"ConsumerGroupHeartbeatResponse.Topics":          {"TopicID"},
@@ -119,7 +120,7 @@ func (n *normalizer) list(v reflect.Value, field string) any {
 	items := []any{}
 	for i := range v.Len() {
 		item := n.value(v.Index(i), field)
-		if field == "Topics" && n.s.othersTopic(item) || n.response == "ListGroupsResponse" && n.s.othersGroup(item) {
+		if field == "Topics" && n.s.othersTopic(item) || n.response == "ListGroupsResponse" && n.s.othersGroup(item) || field == "ConfigResources" && n.s.othersResource(item) {
 			continue
 		}
 		items = append(items, item)
@@ -156,6 +157,15 @@ func (s *session) othersGroup(row any) bool {
 	m, _ := row.(map[string]any)
 	name, _ := m["Group"].(string)
 	return !strings.HasPrefix(name, s.prefix)
+}
+
+// othersResource tells whether a row is about a topic or group of another scenario or
+// run, or of the broker's own.
+func (s *session) othersResource(row any) bool {
+	m, _ := row.(map[string]any)
+	name, _ := m["Name"].(string)
+	kind := m["Type"]
+	return (kind == int64(kmsg.ConfigResourceTypeTopic) || kind == int64(kmsg.ConfigResourceTypeGroupConfig)) && !strings.HasPrefix(name, s.prefix)
 }
 
 // memberName is how a member's id is written down: the client's id, or its

@@ -317,6 +317,9 @@ func (m *Image) findNode(node int32) (int, bool) {
 	return slices.BinarySearchFunc(m.settings, node, func(s NodeSettings, node int32) int { return cmp.Compare(s.Node, node) })
 }
 
+// ConfiguredGroups are the groups with settings, ordered by name. The slice must not be changed.
+func (m *Image) ConfiguredGroups() []GroupSettings { return m.groups }
+
 // GroupConfigs are the values set for a consumer group, ordered by key. The slice must not be changed.
 func (m *Image) GroupConfigs(group string) []Setting {
 	if i, ok := m.findGroup(group); ok {
