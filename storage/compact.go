@@ -81,6 +81,11 @@ func (l *Log) Compacted() int64 {
 // who reads the old ones may go on for LogConfig.DeleteDelay. There is one pass at
 // a time. After an error what was replaced stays so, and nothing is lost.
 func (l *Log) Compact(now time.Time, cfg CompactConfig, mapBytes int64, pace Pace) (Compaction, error) {
+	return l.compact(now, cfg, mapBytes, pace, math.MaxInt32)
+}
+
+// compact does so, and makes no segment with more than most bytes: positions have 31 bits.
+func (l *Log) compact(now time.Time, cfg CompactConfig, mapBytes int64, pace Pace, most int64) (Compaction, error) {
 	l.compactMu.Lock()
 	defer l.compactMu.Unlock()
 	if err := l.usable(); err != nil {
@@ -93,7 +98,7 @@ func (l *Log) Compact(now time.Time, cfg CompactConfig, mapBytes int64, pace Pac
 	if err != nil {
 		return Compaction{}, l.d.readError(err)
 	}
-	p.pace = pace
+	p.pace, p.most = pace, most
 	err = p.run(mapBytes)
 	if overtaken(err) {
 		err = nil
@@ -117,6 +122,7 @@ type pass struct {
 	keys     *keyMap
 	latest   map[int64]bool // the last offsets of the batches that are known of producers
 	pace     Pace
+	most     int64 // bytes of a segment
 }
 
 // plan looks what may be compacted: sealed segments that are durable and below the
@@ -360,43 +366,80 @@ func (p *pass) groups(end int64) [][]view {
 
 func (p *pass) fits(group []view, v view, size int64) bool {
 	entries := size/max(p.log.IndexIntervalBytes, 1) + int64(len(group)) + 1
-	return size <= min(p.log.SegmentBytes, math.MaxInt32) &&
+	return size <= min(p.log.SegmentBytes, p.most) &&
 		v.next-group[0].base <= math.MaxInt32 &&
 		entries*timeEntryBytes <= p.log.SegmentIndexBytes
 }
 
 // rewrite replaces a group of segments by one of what they keep. A single one that
 // keeps everything stays.
+//
+// What is kept of batches may take more bytes than they did: records are compressed
+// again, at another level, and a delete horizon makes timestamps longer. Where it is
+// too much for one segment, each of the group gets its own; a single one is split where
+// its replacement is full, and what follows there, as it was, is the next to be rewritten.
+// To keep the batches as they were would not do: the pass would have dealt with them, and
+// what they say of a key would come to light once the marker that deletes it is gone.
 func (p *pass) rewrite(group []view, end int64) error {
-	out := &replacement{p: p, swap: swap{group[0].base, group[len(group)-1].next}, tail: newIndexTail()}
+	rest, err := p.exchange(group, end)
+	if errors.Is(err, errSegmentFull) && len(group) > 1 {
+		for i := range group {
+			if err := p.rewrite(group[i:i+1], end); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if err != nil || rest == nil {
+		return err
+	}
+	return p.rewrite([]view{*rest}, end)
+}
+
+// exchange replaces a group by one segment, or a single one by two and returns the
+// second.
+func (p *pass) exchange(group []view, end int64) (rest *view, err error) {
+	out := &replacement{p: p, swap: swap{group[0].base, group[len(group)-1].next}, most: p.most, tail: newIndexTail()}
 	if len(group) > 1 {
 		if err := out.create(); err != nil {
-			return p.l.d.refused(err)
+			return nil, p.l.d.refused(err)
 		}
 	}
-	err := p.fill(out, group, end)
+	full, err := p.fill(out, group, end)
+	if errors.Is(err, errSegmentFull) && len(group) == 1 {
+		err = p.split(out, group[0], full)
+	}
 	if err == nil && out.file != nil {
 		err = out.finish()
 	}
 	if out.file == nil {
-		return err
+		return nil, err
 	}
 	if err == nil {
 		err = p.l.replace(group, out)
 	}
 	if err != nil {
-		return errors.Join(err, out.discard())
+		return nil, errors.Join(err, out.discard())
 	}
 	for _, v := range group {
 		p.Before += v.size
 	}
 	p.After += out.size
 	p.Replaced += len(group)
-	return nil
+	if out.rest == nil {
+		return nil, nil
+	}
+	p.After += out.rest.size
+	v, ok := p.l.viewAt(out.rest.base)
+	if !ok {
+		return nil, errCut
+	}
+	return &v, nil
 }
 
-// fill writes what is kept of a group.
-func (p *pass) fill(out *replacement, group []view, end int64) error {
+// fill writes what is kept of a group. After errSegmentFull there was no room for what
+// is kept from offset full on.
+func (p *pass) fill(out *replacement, group []view, end int64) (full int64, err error) {
 	for _, v := range group {
 		err := p.each(v, func(b []byte, h batch.Header) error {
 			kept, err := p.keep(b, h, end)
@@ -415,13 +458,32 @@ func (p *pass) fill(out *replacement, group []view, end int64) error {
 			if len(kept) == 0 {
 				return nil
 			}
+			full = h.BaseOffset
 			return out.add(kept)
-		}, func() bool { return false })
+		}, never)
 		if err != nil {
-			return err
+			return full, err
 		}
 	}
-	return nil
+	return 0, nil
+}
+
+func never() bool { return false }
+
+// split has a replacement of a single segment end before an offset, and its rest be
+// what the segment has from there on. There is room for that, as it is less than all of it.
+func (p *pass) split(out *replacement, v view, at int64) error {
+	out.rest = &replacement{p: p, swap: swap{at, out.end}, most: v.size, tail: newIndexTail()}
+	out.end = at
+	if err := out.rest.create(); err != nil {
+		return p.l.d.refused(err)
+	}
+	return p.each(v, func(b []byte, h batch.Header) error {
+		if h.BaseOffset < at {
+			return nil
+		}
+		return out.rest.add(b)
+	}, never)
 }
 
 // keep returns what stays of a batch: nothing, b itself, or a new one. Markers of
@@ -454,6 +516,17 @@ func (p *pass) keep(b []byte, h batch.Header, end int64) ([]byte, error) {
 	}
 	i := -1
 	return batch.Rewrite(b, h, until, func(batch.Content) bool { i++; return stays[i] })
+}
+
+// viewAt is the segment with an offset, if there is one and it is sealed.
+func (l *Log) viewAt(base int64) (v view, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	i := slices.IndexFunc(l.segments, func(s *segment) bool { return s.base == base })
+	if i < 0 || i+1 == len(l.segments) {
+		return view{}, false
+	}
+	return l.view(l.segments[i]), true
 }
 
 // still tells whether the segments are still there, next to each other.

@@ -36,12 +36,16 @@ type compactedLog struct {
 	behind  bool // the watermark does not follow appends
 
 	retention time.Duration // of deletions' markers
+	most      int64         // bytes of a segment that compaction makes
 }
 
 var compactedConfig = LogConfig{SegmentBytes: 1500, IndexIntervalBytes: 150, SegmentIndexBytes: 10 << 20, ProducerExpiration: 1e6 * time.Hour, DeleteDelay: time.Minute}
 
 func newCompacted(t *testing.T, seed uint64, fs vfs.FS) *compactedLog {
-	c := &compactedLog{t: t, rng: rand.New(rand.NewPCG(seed, 11)), seq: make(map[int64]int32), now: noon, retention: time.Hour}
+	c := &compactedLog{t: t, rng: rand.New(rand.NewPCG(seed, 11)), seq: make(map[int64]int32), now: noon, retention: time.Hour, most: math.MaxInt32}
+	if seed%3 == 2 { // less than a segment has: what is kept of one does not fit into one
+		c.most = 700
+	}
 	c.open(fs)
 	return c
 }
@@ -90,11 +94,14 @@ func (c *compactedLog) config() CompactConfig {
 	return CompactConfig{Below: c.l.HighWatermark(), DeleteRetention: c.retention}
 }
 
+// splits tells whether segments have more than compaction may put into one.
+func (c *compactedLog) splits() bool { return c.most < compactedConfig.SegmentBytes }
+
 func unpaced(int64) error { return nil }
 
 func (c *compactedLog) compact(bytes int64) Compaction {
 	c.t.Helper()
-	done, err := c.l.Compact(c.now, c.config(), bytes, unpaced)
+	done, err := c.l.compact(c.now, c.config(), bytes, unpaced, c.most)
 	must(c.t, err)
 	return done
 }
@@ -253,7 +260,11 @@ func (c *compactedLog) endOf(r Region) int64 {
 func TestCompactCrash(t *testing.T) {
 	crashes := 0
 	for seed := range seeds(t, 8) {
-		for at := 1 + int(seed%4); ; at += 4 {
+		step := 4
+		if newCompacted(t, seed, vfs.NewMem()).splits() {
+			step = 1
+		}
+		for at := 1 + int(seed)%step; ; at += step {
 			mem := vfs.NewMem()
 			countdown := 0
 			var left []*vfs.Mem
@@ -270,7 +281,9 @@ func TestCompactCrash(t *testing.T) {
 			c.append(60)
 			flush(t, c.d)
 			must(t, c.d.Checkpoint())
-			c.compact(1 << 20) // what is small now is put together in the next pass
+			if !c.splits() {
+				c.compact(1 << 20) // what is small now is put together in the next pass
+			}
 			c.append(20)
 			flush(t, c.d)
 			if seed%2 == 0 {
@@ -284,16 +297,23 @@ func TestCompactCrash(t *testing.T) {
 			if left == nil {
 				break
 			}
-			for _, disk := range left {
+			for i, first := 0, len(left); i < len(left); i++ {
 				crashes++
-				verify(t, disk, "/data", Note, Stale)
-				c.open(disk)
+				verify(t, left[i], "/data", Note, Stale)
+				halves := i < first && len(listed(t, left[i], "/data/t-0", swapSuffix)) == 2
+				c.open(vfs.NewFaulty(left[i], func(vfs.Op, string) error {
+					if halves { // it may fail in the start too
+						left = append(left, left[i].Crash(rng))
+					}
+					return nil
+				}))
+				halves = false
 				end := c.l.EndOffset()
 				if end < durable {
 					t.Fatalf("seed %d, crash %d: the log ends at %d, %d was durable", seed, at, end, durable)
 				}
 				c.check()
-				c.noLeftovers(disk)
+				c.noLeftovers(left[i])
 				c.l.SetHighWatermark(end)
 				c.compact(1 << 20)
 				c.check()
@@ -316,10 +336,15 @@ func (c *compactedLog) noLeftovers(fs vfs.FS) {
 // TestCompactFaults: any call of a pass may fail. Then the log goes on as it was,
 // or its directory takes no more writes and the next start finds all there was.
 func TestCompactFaults(t *testing.T) {
+	t.Run("groups", func(t *testing.T) { compactFaults(t, 1) })
+	t.Run("splits", func(t *testing.T) { compactFaults(t, 2) })
+}
+
+func compactFaults(t *testing.T, seed uint64) {
 	for at := 1; ; at++ {
 		mem := vfs.NewMem()
 		countdown := 0
-		c := newCompacted(t, 1, vfs.NewFaulty(mem, func(op vfs.Op, name string) error {
+		c := newCompacted(t, seed, vfs.NewFaulty(mem, func(op vfs.Op, name string) error {
 			if countdown--; countdown == 0 {
 				return errFault
 			}
@@ -328,7 +353,7 @@ func TestCompactFaults(t *testing.T) {
 		c.append(80)
 		flush(t, c.d)
 		countdown = at
-		_, err := c.l.Compact(c.now, c.config(), 1<<20, unpaced)
+		_, err := c.l.compact(c.now, c.config(), 1<<20, unpaced, c.most)
 		if countdown > 0 {
 			must(t, err)
 			break
@@ -492,6 +517,42 @@ func TestCompactMarkers(t *testing.T) {
 		}
 		c.now = c.now.Add(c.retention / 2)
 	}
+}
+
+// TestCompactGrows: what is kept of segments may take more bytes than they have, and
+// more than one may have. Then there are more of them, and nothing else differs.
+func TestCompactGrows(t *testing.T) {
+	c := newCompacted(t, 12, vfs.NewMem())
+	for i := 0; len(c.l.segments) < 4; i++ {
+		b := batchtest.Batch{LeaderEpoch: -1, ProducerID: -1, ProducerEpoch: -1, BaseSequence: -1, BaseTimestamp: 1000 + int64(i)*10}
+		for range 10 { // deletions, whose batch gets a delete horizon and with it longer timestamps
+			key := fmt.Append(nil, len(c.history))
+			c.history = append(c.history, keyed{offset: int64(len(c.history)), timestamp: b.BaseTimestamp, key: string(key), deletes: true})
+			c.epochs = append(c.epochs, 0)
+			b.Records = append(b.Records, batchtest.Record{Key: key})
+		}
+		_, err := c.l.Append(b.Encode(), 0, c.now)
+		must(t, err)
+	}
+	flush(t, c.d)
+	c.l.SetHighWatermark(c.l.EndOffset())
+	c.most = compactedConfig.SegmentBytes
+	done := c.compact(1 << 20)
+	if sealed := c.l.segments[len(c.l.segments)-1].base; done.After <= done.Before || done.To != sealed {
+		t.Errorf("%+v, and %d is the end of what is sealed", done, sealed)
+	}
+	for _, s := range c.l.segments {
+		if s.size > c.most {
+			t.Errorf("the segment with offset %d has %d bytes", s.base, s.size)
+		}
+	}
+	c.check()
+	c.now = c.now.Add(2 * c.retention)
+	c.append(40)
+	flush(t, c.d)
+	c.compact(1 << 20)
+	c.check()
+	must(t, c.d.Close(c.now))
 }
 
 // TestDirt: a log is due by the share of what is new in it, or by its age, and not

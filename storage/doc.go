@@ -63,7 +63,8 @@
 //	leader-epoch-checkpoint   "0", a count, then lines of epoch and first offset
 //	partition.metadata   "version: 0" and the topic's id: whose directory it is
 //	B.E.swap     what compaction keeps of the segments from offset B to E, in the place
-//	             of which it is being put
+//	             of which it is being put; of two that are one segment's halves the
+//	             first counts only with the second, and the second with the first
 //	*.deleted    of a segment that is no longer the log's, until Sweep
 //
 // The last segment is the active one. Indexes are hints: an entry is used only
@@ -111,7 +112,8 @@
 // that says which segments it replaces. From then on it is in their place: the old
 // files go, durably, and only then does it get the first one's name, after which
 // nothing says any more that they were to go. A start that finds the name between the
-// two does what is left. Groups are replaced in the order of the log, so no older record
+// two does what is left. Of a segment that is split the second half has its name, durably,
+// before the first, and its place before it: the first one's name is what counts. Groups are replaced in the order of the log, so no older record
 // of a key comes back behind the removal of a newer one. How far a log is compacted is a
 // hint that a crash may lose; a cut lowers it before anything new comes.
 package storage

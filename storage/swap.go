@@ -1,10 +1,10 @@
 package storage
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	iofs "io/fs"
-	"math"
 	"path/filepath"
 	"slices"
 	"time"
@@ -15,7 +15,9 @@ import (
 
 // swap says that a file holds what is kept of the segments from one with offset
 // base to where offset end is not reached. Once it has that name, durably, it is in
-// their place: who finds it does the rest.
+// their place: who finds it does the rest. One whose base no segment has is the second
+// half of a segment that is split, and nothing before the first half, which ends
+// where it begins, has its name too.
 type swap struct{ base, end int64 }
 
 const swapSuffix = ".swap"
@@ -57,11 +59,14 @@ func (s swap) finish(fs vfs.FS, dir string, bases []int64) error {
 // finishSwaps does what a crash has left of swaps. names are those in the log's
 // directory; with done they have changed.
 func (l *Log) finishSwaps(names []string) (done bool, err error) {
-	for _, name := range names {
-		s, ok := parseSwap(name)
-		if !ok {
-			continue
+	swaps, void := parseSwaps(names)
+	for _, s := range void {
+		if err := l.d.fs.Remove(filepath.Join(l.path(), s.name())); err != nil {
+			return done, err
 		}
+		done = true
+	}
+	for _, s := range swaps {
 		bases := []int64{s.base} // whose segment's indexes may be there
 		for _, name := range names {
 			if base, ext, numbered := splitFileName(name); numbered && ext == suffixes[logFile] && s.base < base && base < s.end {
@@ -76,6 +81,28 @@ func (l *Log) finishSwaps(names []string) (done bool, err error) {
 	return done, nil
 }
 
+// parseSwaps are the swaps among the names in a log's directory, the last one first:
+// once the first half of a segment has its place, nothing says any more that the second
+// is to have one. A second half without a first is void: the segment is whole.
+func parseSwaps(names []string) (swaps, void []swap) {
+	var all []swap
+	for _, name := range names {
+		if s, ok := parseSwap(name); ok {
+			all = append(all, s)
+		}
+	}
+	slices.SortFunc(all, func(a, b swap) int { return cmp.Compare(b.base, a.base) })
+	for _, s := range all {
+		if slices.Contains(names, fmt.Sprintf("%020d%s", s.base, suffixes[logFile])) ||
+			slices.ContainsFunc(all, func(first swap) bool { return first.end == s.base }) {
+			swaps = append(swaps, s)
+		} else {
+			void = append(void, s)
+		}
+	}
+	return swaps, void
+}
+
 // replacement is a segment in the making that will take the place of some.
 type replacement struct {
 	swap
@@ -83,14 +110,21 @@ type replacement struct {
 	file     vfs.File // nil as long as it has what the only segment that it replaces has
 	buf      []byte   // of the file's end, not written yet
 	size     int64
+	most     int64 // what size may be, but for a single batch
 	unsynced int64
 	tail     *indexTail
+	rest     *replacement // of the only segment, where it is split
 }
+
+// errSegmentFull says that a replacement has no room for another batch.
+var errSegmentFull = errors.New("a segment can have no more bytes")
 
 // replacementBytes are written at a time.
 const replacementBytes = 1 << 20
 
-func (r *replacement) path() string { return filepath.Join(r.p.l.path(), r.name()+tmpSuffix) }
+func (r *replacement) path() string {
+	return filepath.Join(r.p.l.path(), fmt.Sprintf("%020d%s%s", r.base, swapSuffix, tmpSuffix))
+}
 
 func (r *replacement) create() (err error) {
 	r.file, err = r.p.l.d.fs.Create(r.path())
@@ -135,8 +169,8 @@ func (r *replacement) add(b []byte) error {
 	if err != nil {
 		return err
 	}
-	if r.size+h.Length > math.MaxInt32 {
-		return fmt.Errorf("the segment of %s with offset %d would become too large: positions in it have 31 bits", r.p.l.name, r.base)
+	if r.size > 0 && r.size+h.Length > r.most {
+		return errSegmentFull
 	}
 	if len(r.buf)+len(b) > replacementBytes {
 		if err := r.write(); err != nil {
@@ -173,14 +207,31 @@ func (r *replacement) finish() error {
 		return err
 	}
 	r.tail.addTime()
-	return r.p.l.d.mustSync(r.file.Sync())
+	if err := r.p.l.d.mustSync(r.file.Sync()); err != nil || r.rest == nil {
+		return err
+	}
+	return r.rest.finish()
 }
 
 // discard removes a file that replaces nothing.
 func (r *replacement) discard() error {
+	if r.file == nil {
+		return nil
+	}
 	err := r.file.Close()
 	if failed := r.p.l.d.fs.Remove(r.path()); !errors.Is(failed, iofs.ErrNotExist) {
 		err = errors.Join(err, failed)
+	}
+	if r.rest != nil {
+		err = errors.Join(err, r.rest.discard())
+	}
+	return err
+}
+
+func (r *replacement) close() error {
+	err := r.file.Close()
+	if r.rest != nil {
+		err = errors.Join(err, r.rest.close())
 	}
 	return err
 }
@@ -210,7 +261,7 @@ func (l *Log) replace(group []view, r *replacement) error {
 	}
 	err = l.install(group, r)
 	l.letLater(held, r.p.now)
-	return errors.Join(err, r.file.Close())
+	return errors.Join(err, r.close())
 }
 
 // hold keeps the files of segments open.
@@ -245,13 +296,26 @@ func (l *Log) letLater(held []*handle, now time.Time) {
 // commit changes the files. Where the first rename fails nothing has changed.
 func (l *Log) commit(group []view, r *replacement) error {
 	fs := l.d.fs
+	if r.rest != nil {
+		if err := l.commitRest(r.rest); err != nil {
+			return err
+		}
+	}
 	if err := fs.Rename(r.path(), filepath.Join(l.path(), r.name())); err != nil {
+		if r.rest != nil { // another split at this offset is not to find it
+			if failed := fs.Remove(filepath.Join(l.path(), r.rest.name())); failed != nil {
+				return l.d.fail(errors.Join(err, failed))
+			}
+		}
 		return l.d.refused(err)
 	}
 	err := fs.SyncDir(l.path())
 	bases := make([]int64, len(group))
 	for i, v := range group {
 		bases[i] = v.base
+	}
+	if err == nil && r.rest != nil {
+		err = r.rest.swap.finish(fs, l.path(), []int64{r.rest.base})
 	}
 	if err == nil {
 		err = r.swap.finish(fs, l.path(), bases)
@@ -262,25 +326,42 @@ func (l *Log) commit(group []view, r *replacement) error {
 	return nil
 }
 
-// install has readers see the new segment, and writes its indexes.
+// commitRest gives the second half of a segment that is split its name, durably: the
+// first half's says that it is there. Until that is made the name means nothing.
+func (l *Log) commitRest(rest *replacement) error {
+	if err := l.d.fs.Rename(rest.path(), filepath.Join(l.path(), rest.name())); err != nil {
+		return l.d.refused(err)
+	}
+	if err := l.d.fs.SyncDir(l.path()); err != nil {
+		return l.d.fail(err)
+	}
+	return nil
+}
+
+// install has readers see what is new, and writes its indexes.
 func (l *Log) install(group []view, r *replacement) error {
 	l.appendMu.Lock()
 	defer l.appendMu.Unlock()
 	l.mu.Lock()
 	i := slices.Index(l.segments, group[0].seg)
-	seg := &segment{base: r.base, next: r.end, size: r.size, tail: r.tail, version: l.swaps.Add(1)}
-	l.segments = slices.Concat(l.segments[:i:i], []*segment{seg}, l.segments[i+len(group):])
+	var made []*segment
+	for ; r != nil; r = r.rest {
+		made = append(made, &segment{base: r.base, next: r.end, size: r.size, tail: r.tail, version: l.swaps.Add(1)})
+	}
+	l.segments = slices.Concat(l.segments[:i:i], made, l.segments[i+len(group):])
 	l.hint = position{}
 	l.mu.Unlock()
 	for _, v := range group {
 		l.d.files.forget(v.key(indexFile))
 		l.d.files.forget(v.key(timeIndexFile))
 	}
-	if err := l.spill(seg); err != nil { // they are in memory, then
-		return l.d.refused(err)
+	for _, seg := range made {
+		if err := l.spill(seg); err != nil { // they are in memory, then
+			return l.d.refused(err)
+		}
+		l.mu.Lock()
+		seg.sealTail()
+		l.mu.Unlock()
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	seg.sealTail()
 	return nil
 }

@@ -213,13 +213,17 @@ func (v *verifier) log(name string) error {
 // was cut short.
 func (c *logCheck) swap(names []string) {
 	c.swaps = make(map[int64]string)
-	for _, name := range names {
-		if s, ok := parseSwap(name); ok {
-			c.find(c.unlessClean(Damage), filepath.Join(c.dir, name), 0, "the next start puts it in the place of the segments from offset %d to %d", s.base, s.end)
-			c.segments = slices.DeleteFunc(c.segments, func(base int64) bool { return s.base < base && base < s.end })
-			c.swaps[s.base] = name
-		}
+	swaps, void := parseSwaps(names)
+	for _, s := range void {
+		c.find(c.unlessClean(Damage), filepath.Join(c.dir, s.name()), 0, "the next start removes it: it is the second half of a segment that was not split")
 	}
+	for _, s := range swaps {
+		c.find(c.unlessClean(Damage), filepath.Join(c.dir, s.name()), 0, "the next start puts it in the place of the segments from offset %d to %d", s.base, s.end)
+		c.segments = slices.DeleteFunc(c.segments, func(base int64) bool { return s.base <= base && base < s.end })
+		c.segments = append(c.segments, s.base)
+		c.swaps[s.base] = s.name()
+	}
+	slices.Sort(c.segments)
 }
 
 func (c *logCheck) epochs() (err error) {
