@@ -428,6 +428,43 @@ func TestCompactUnderReaders(t *testing.T) {
 	c.check()
 }
 
+// TestReplacedFilesAreBounded: files that are held for who still reads segments that
+// were replaced have a bound with those that are idle. The ones held the longest go
+// first.
+func TestReplacedFilesAreBounded(t *testing.T) {
+	const limit = 10
+	c := newCompacted(t, 1, vfs.NewMem())
+	c.append(300)
+	flush(t, c.d)
+	c.d.LimitOpenFiles(limit)
+	sealed := c.l.segments[:len(c.l.segments)-1]
+	regions := make([]Region, len(sealed))
+	for i, s := range sealed {
+		var err error
+		regions[i], err = c.l.Read(s.base, math.MaxInt64, 1, true)
+		must(t, err)
+	}
+	if done := c.compact(1 << 20); done.Replaced < 3*limit {
+		t.Fatalf("%+v", done)
+	}
+	if n := c.d.OpenFiles(); n > limit {
+		t.Errorf("%d files are open, %d may be", n, limit)
+	}
+	first, last := regions[0], regions[len(regions)-1]
+	if _, err := first.Bytes(); !errors.Is(err, errCut) {
+		t.Errorf("the first that was replaced: %v", err)
+	}
+	if _, err := last.Bytes(); err != nil {
+		t.Errorf("the last: %v", err)
+	}
+	_, err := c.d.Sweep(c.now.Add(compactedConfig.DeleteDelay))
+	must(t, err)
+	if c.d.files.held != 0 {
+		t.Errorf("%d files are held", c.d.files.held)
+	}
+	must(t, c.d.CloseDirty())
+}
+
 // TestCompactWhileWorking: appends, reads, a raised start and cuts go on while a
 // pass is at work.
 func TestCompactWhileWorking(t *testing.T) {

@@ -14,8 +14,8 @@ import (
 )
 
 // maxOpenFiles bounds the files a data directory keeps open for nobody, so that
-// it can hold more logs than a process may have descriptors. Files in use or
-// with unsynced writes do not count.
+// it can hold more logs than a process may have descriptors. Those of segments that
+// compaction has replaced count, files in use or with unsynced writes do not.
 const maxOpenFiles = 4096
 
 type fileKind uint8
@@ -48,6 +48,7 @@ type files struct {
 	mu   sync.Mutex // guards the following, and the handles' fields
 	open map[fileKey]*handle
 	idle *list.List // of *handle without users, the longest idle first
+	held int        // handles that are held for who has looked at a replaced segment
 	shut bool
 }
 
@@ -56,6 +57,7 @@ type handle struct {
 	vfs.File
 	key   fileKey
 	users int
+	held  bool          // one of them is nobody yet
 	elem  *list.Element // in files.idle while users is 0
 }
 
@@ -210,11 +212,33 @@ func (c *files) retain(h *handle) *handle {
 	return h
 }
 
+// hold counts files in use among those that nobody uses.
+func (c *files) hold(held []*handle) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, h := range held {
+		h.held = true
+	}
+	c.held += len(held)
+	c.evict()
+}
+
+// mayHold is how many files may be held: there has to be room for idle ones too.
+func (c *files) mayHold() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.limit / 2
+}
+
 func (c *files) release(h *handle) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if h.users--; h.users > 0 {
 		return
+	}
+	if h.held {
+		h.held = false
+		c.held--
 	}
 	if c.open[h.key] != h { // forgotten meanwhile
 		h.Close()
@@ -231,7 +255,7 @@ func (c *files) evict() {
 	if c.shut {
 		limit = 0
 	}
-	for c.idle.Len() > limit {
+	for c.idle.Len() > max(limit-c.held, 0) {
 		c.drop(c.idle.Front().Value.(*handle))
 	}
 }

@@ -285,12 +285,39 @@ func (l *Log) let(held []*handle) {
 	}
 }
 
-// letLater does so in a Sweep.
+// letLater does so in a Sweep, or where there are too many in the meantime.
 func (l *Log) letLater(held []*handle, now time.Time) {
+	l.d.files.hold(held)
 	due := removal{log: l, held: held, at: now.Add(l.config().DeleteDelay)}
 	l.d.mu.Lock()
-	defer l.d.mu.Unlock()
 	l.d.due = append(l.d.due, due)
+	l.d.mu.Unlock()
+	l.d.letOldest()
+}
+
+// letOldest gives up the files that are held the longest, as far as there are more than
+// may be: who has not read by then gets errCut, as when the delay is over. To have
+// compaction wait instead would leave it far behind where segments are small.
+func (d *Dir) letOldest() {
+	most := d.files.mayHold()
+	var early []removal
+	d.mu.Lock()
+	n := 0
+	for _, r := range d.due {
+		n += len(r.held)
+	}
+	d.due = slices.DeleteFunc(d.due, func(r removal) bool {
+		if r.held == nil || n <= most {
+			return false
+		}
+		n -= len(r.held)
+		early = append(early, r)
+		return true
+	})
+	d.mu.Unlock()
+	for _, r := range early {
+		r.log.let(r.held)
+	}
 }
 
 // commit changes the files. Where the first rename fails nothing has changed.
