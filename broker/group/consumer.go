@@ -194,6 +194,16 @@ func (s *Shard) expireConsumers(g *Group, now time.Time) {
 		return
 	}
 	slices.Sort(ids)
+	bytes := 0
+	for i, id := range ids {
+		if bytes > s.batchBytes { // the others are next
+			ids = ids[:i]
+			break
+		}
+		for _, r := range gone(g.id, id) {
+			bytes += len(r.Key) + recordBytes
+		}
+	}
 	s.end(now, g, ids, func() {}, func(protocol.ErrorCode) {
 		for _, id := range ids { // they are looked at again
 			again := *g.consumer.members[id]

@@ -39,7 +39,9 @@ type churn struct {
 	cfg   Config
 	shard *Shard
 	log   [][]Record // a batch for each step
+	wake  time.Time  // when there is something to do
 	safe  int        // of the log, that an answer rests on
+	split bool       // targets go in batches of one each, where they can
 	md    map[string]Topic
 	index uint64
 
@@ -77,6 +79,7 @@ func (c *churn) carry(e Effects) (answer any) {
 			}
 		}
 		if len(e.Records) == 0 {
+			c.wake = e.Wake
 			return answer
 		}
 		if !c.calm && c.rng.IntN(20) == 0 {
@@ -85,6 +88,15 @@ func (c *churn) carry(e Effects) (answer any) {
 		}
 		c.log = append(c.log, e.Records)
 		e = c.shard.Appended(c.now)
+	}
+}
+
+// tick has the shard do all that is due.
+func (c *churn) tick() {
+	for {
+		if c.carry(c.shard.Tick(c.now)); c.wake.After(c.now) {
+			return
+		}
 	}
 }
 
@@ -100,9 +112,18 @@ func (c *churn) failover() {
 	c.carry(c.shard.Loaded(c.now))
 }
 
+// fresh is a shard that knows nothing.
+func (c *churn) fresh() *Shard {
+	s := New(c.cfg)
+	if c.split {
+		s.batchBytes = 0
+	}
+	return s
+}
+
 // replayed is a shard that has read the log.
 func (c *churn) replayed() *Shard {
-	s := New(c.cfg)
+	s := c.fresh()
 	for _, r := range slices.Concat(c.log...) {
 		if err := s.Replay(r.Key, r.Value); err != nil {
 			c.t.Fatalf("seed %d: %v", c.seed, err)
@@ -315,7 +336,7 @@ func (c *churn) subscribe(r *reader) {
 
 func (c *churn) step() {
 	c.now = c.now.Add(time.Duration(c.rng.IntN(1500)) * time.Millisecond)
-	c.carry(c.shard.Tick(c.now))
+	c.tick()
 	c.expired()
 	c.readers = slices.DeleteFunc(c.readers, func(r *reader) bool { return r.gone })
 	if len(c.readers) == 0 {
@@ -378,7 +399,7 @@ func (c *churn) converge() {
 			c.check()
 		}
 		c.now = c.now.Add(5 * time.Second)
-		c.carry(c.shard.Tick(c.now))
+		c.tick()
 		c.expired()
 	}
 	g := c.shard.groups["g"]
@@ -435,13 +456,13 @@ func TestConsumerModel(t *testing.T) {
 			Retention: time.Hour * 24 * 7, RetentionCheck: 10 * time.Minute, MaxMetadata: 4096,
 		}
 		c := &churn{
-			t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 848)), now: time.UnixMilli(1_800_000_000_000), cfg: cfg, shard: New(cfg),
+			t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 848)), now: time.UnixMilli(1_800_000_000_000), cfg: cfg, split: seed%3 == 0,
 			md: map[string]Topic{"t0": {ID: topicID{1}, Partitions: 3}, "t1": {ID: topicID{2}, Partitions: 5}}, index: 3, epochs: map[string]int32{},
 		}
 		if seed%2 == 1 {
 			c.cfg.Assignors = []string{rangeAssignor, uniformAssignor}
-			c.shard = New(c.cfg)
 		}
+		c.shard = c.fresh()
 		c.carry(c.shard.Loaded(c.now))
 		for range 150 {
 			c.step()

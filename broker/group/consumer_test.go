@@ -1,6 +1,7 @@
 package group
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"reflect"
 	"slices"
@@ -77,6 +78,102 @@ func TestIDsOfTheOtherProtocol(t *testing.T) {
 		t.Fatalf("what is due at %v is never done", at)
 	}
 	c.carry(c.shard.Tick(c.now))
+}
+
+// TestTargetsOfMany: what changes for more members than a batch has room for goes in
+// several, their targets as well as their end, and what a coordinator knows that has
+// read only some of them is enough to go on from.
+func TestTargetsOfMany(t *testing.T) {
+	const n = 12_000
+	cfg := Config{ConsumerSession: time.Minute, ConsumerMaxSize: n, Assignors: []string{uniformAssignor}, RetentionCheck: time.Hour}
+	c := &churn{t: t, now: time.UnixMilli(1_800_000_000_000), cfg: cfg, rng: rand.New(rand.NewPCG(1, 848)), calm: true, index: 1,
+		md: map[string]Topic{"t0": {ID: topicID{1}, Partitions: n}}}
+	records := []Record{epochRecord("g", 1, 0, 0), targetEpochRecord("g", 1, 0)}
+	id := func(i int32) string { return fmt.Sprintf("%036d", i) } // as long as those of Kafka's clients
+	for i := range int32(n) {
+		p := part{topicID{1}, i}
+		m := &consumer{id: id(i), topics: []string{"t0"}, epoch: 1, previous: 1, rebalance: time.Minute, assigned: holding{p: 1}, revoking: holding{}}
+		records = append(records, subscriptionRecord("g", m), targetRecord("g", m.id, m.assigned.assignment()), currentRecord("g", m))
+	}
+	c.log = [][]Record{records}
+	c.shard = c.replayed()
+	c.carry(c.shard.Loaded(c.now))
+	first := &reader{id: id(0), topics: []string{"t0"}, epoch: 1, owned: holding{part{topicID{1}, 0}: 0}}
+	c.heartbeat(first, 1)
+
+	begin := len(c.log)
+	c.md["t0"] = Topic{ID: topicID{1}, Partitions: 5 * n}
+	c.index++
+	c.heartbeat(first, first.epoch)
+	if len(first.owned) != 5 {
+		t.Errorf("the first has %d partitions", len(first.owned))
+	}
+	batches := func(what string, begin int) {
+		t.Helper()
+		if len(c.log) < begin+2 {
+			t.Errorf("%s: %d batches", what, len(c.log)-begin)
+		}
+		for _, records := range c.log[begin:] {
+			bytes := 0
+			for _, r := range records {
+				bytes += len(r.Key) + len(r.Value) + recordBytes
+			}
+			if bytes > 1<<20 {
+				t.Errorf("%s: a batch of %d records has %d bytes", what, len(records), bytes)
+			}
+		}
+	}
+	batches("targets", begin)
+	whole := c.log
+	for end := begin + 1; end < len(whole); end++ {
+		c.log = slices.Clone(whole[:end])
+		c.shard = c.replayed()
+		c.carry(c.shard.Loaded(c.now))
+		if state := c.shard.groups["g"].current(); state != Assigning {
+			t.Errorf("%d batches of %d: the group is %s", end-begin, len(whole)-begin, state)
+		}
+		last := &reader{id: id(n - 1), topics: []string{"t0"}, epoch: 1, owned: holding{part{topicID{1}, n - 1}: 0}}
+		c.heartbeat(last, 1)
+		if g := c.shard.groups["g"]; len(last.owned) != 5 || g.consumer.targetEpoch != g.consumer.epoch {
+			t.Errorf("%d batches of %d: the last has %d partitions", end-begin, len(whole)-begin, len(last.owned))
+		}
+	}
+
+	begin = len(c.log)
+	c.now = c.now.Add(2 * time.Minute)
+	c.tick()
+	batches("the end", begin)
+	if left := len(c.shard.groups["g"].consumer.members); left > 0 {
+		t.Errorf("%d members are left", left)
+	}
+}
+
+// TestTooMuchToWrite: a member whose heartbeat changes more than a batch may hold is told
+// so, and the group is what it was.
+func TestTooMuchToWrite(t *testing.T) {
+	cfg := Config{ConsumerSession: time.Minute, ConsumerMaxSize: 10, Assignors: []string{uniformAssignor}}
+	c := &churn{t: t, now: time.UnixMilli(1_800_000_000_000), cfg: cfg, shard: New(cfg), rng: rand.New(rand.NewPCG(1, 848)), calm: true, index: 1,
+		md: map[string]Topic{"t0": {ID: topicID{1}, Partitions: 4}}}
+	c.carry(c.shard.Loaded(c.now))
+	c.heartbeat(&reader{id: "a", topics: []string{"t0"}, owned: holding{}}, 0)
+	was := standing(c.shard)
+	req := kmsg.NewPtrConsumerGroupHeartbeatRequest()
+	req.Version, req.Group, req.MemberID, req.RebalanceTimeoutMillis = 1, "g", "b", 60_000
+	req.SubscribedTopicNames, req.Topics = []string{"t0"}, []kmsg.ConsumerGroupHeartbeatRequestTopic{}
+	if e := c.shard.ConsumerHeartbeat(c.now, req, c.metadata(), Client{ID: "c"}, "token"); len(e.Records) == 0 {
+		t.Fatal("nothing is written")
+	}
+	e := c.shard.Refused(c.now, protocol.InvalidCommitOffsetSize)
+	if len(e.Records) > 0 || len(e.Replies) != 1 {
+		t.Fatalf("%d records, %d answers", len(e.Records), len(e.Replies))
+	}
+	resp := e.Replies[0].Body.(*kmsg.ConsumerGroupHeartbeatResponse)
+	if code := protocol.ErrorCode(resp.ErrorCode); code != protocol.UnknownServerError || !strings.Contains(orBlank(resp.ErrorMessage), "max.message.bytes") {
+		t.Errorf("%v: %s", code, orBlank(resp.ErrorMessage))
+	}
+	if is := standing(c.shard); is != was {
+		t.Errorf("the group was\n%s\nand is\n%s", was, is)
+	}
 }
 
 // TestUpgradeAmidRevocation: a member of the classic protocol that was not assigned again

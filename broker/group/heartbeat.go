@@ -76,6 +76,16 @@ func refuse(code protocol.ErrorCode, format string, args ...any) *refusal {
 	return &refusal{code, fmt.Sprintf(format, args...)}
 }
 
+// unwritten is what a member hears of records that are not in the log. That they are too
+// large together has a code for who commits offsets only; Kafka tells others no more than
+// that it failed.
+func unwritten(code protocol.ErrorCode) *refusal {
+	if code == protocol.InvalidCommitOffsetSize {
+		return refuse(protocol.UnknownServerError, "What changes in the group is larger than a batch may be: raise max.message.bytes of __consumer_offsets.")
+	}
+	return &refusal{code, ""}
+}
+
 // beat is a heartbeat while it is looked at.
 type beat struct {
 	s      *Shard
@@ -197,10 +207,10 @@ func (b *beat) leave() *refusal {
 		b.s.write([]Record{currentRecord(b.req.Group, &next)}, func() {
 			b.c.members[next.id] = &next
 			b.answer()
-		}, func(code protocol.ErrorCode) { b.failed(&refusal{code, ""}) })
+		}, func(code protocol.ErrorCode) { b.failed(unwritten(code)) })
 		return nil
 	}
-	b.s.end(b.now, b.g, []string{b.old.id}, b.answer, func(code protocol.ErrorCode) { b.failed(&refusal{code, ""}) })
+	b.s.end(b.now, b.g, []string{b.old.id}, b.answer, func(code protocol.ErrorCode) { b.failed(unwritten(code)) })
 	return nil
 }
 
@@ -314,7 +324,7 @@ func (b *beat) copied(id string) *consumer {
 
 // commit writes what a heartbeat changes, and answers it.
 func (b *beat) commit(u *update, before *consumer) {
-	s, m := b.s, u.member
+	m := u.member
 	m.target = u.target(m)
 	m2 := *m
 	m2.deadline = b.now.Add(m.stays(b.md.Session))
@@ -328,6 +338,35 @@ func (b *beat) commit(u *update, before *consumer) {
 		m2.revokeBy = b.now.Add(m2.rebalance)
 	}
 	u.member = &m2
+	b.write(u, before)
+}
+
+// write writes an update. Targets of others that are too many for one batch go ahead, in
+// as many as they take. The first of these raises the group's epoch and none its target's,
+// and a target counts for nothing while that is so: whoever is next, here or at another
+// coordinator that has read no more than some of these batches, computes all anew before a
+// member moves. So the update can be refused behind them, and nobody is told of them.
+//
+// A group that is made with the update has no such batches, as none could be replayed
+// without the update: if its members are too many for one, it stays what it was.
+func (b *beat) write(u *update, before *consumer) {
+	s := b.s
+	refused := func(code protocol.ErrorCode) { b.failed(unwritten(code)) }
+	if ahead := u.ahead(s.batchBytes); len(ahead) > 0 && !b.made {
+		var records []Record
+		if u.epoch != u.c.epoch {
+			records = append(records, epochRecord(u.id, u.epoch, u.c.hash, u.c.created))
+		}
+		for _, id := range ahead {
+			records = append(records, targetRecord(u.id, id, u.targets[id]))
+		}
+		s.write(records, func() {
+			u.c.epoch = u.epoch
+			u.retarget(ahead)
+			b.write(u, before)
+		}, refused)
+		return
+	}
 	s.write(u.records(b.now, b.g, b.old), func() {
 		g := s.group(b.group, true)
 		if b.made {
@@ -337,7 +376,7 @@ func (b *beat) commit(u *update, before *consumer) {
 		b.tells(u, before)
 		b.answer()
 		s.arm(g)
-	}, func(code protocol.ErrorCode) { b.failed(&refusal{code, ""}) })
+	}, refused)
 }
 
 // tell fills the answer.

@@ -229,7 +229,7 @@ func (c *churn) mixed() {
 		}
 	case n < 60 && len(c.elders) > 0:
 		c.now = c.now.Add(time.Duration(c.rng.IntN(500)) * time.Millisecond)
-		c.carry(c.shard.Tick(c.now))
+		c.tick()
 		c.expired()
 		c.act(c.elders[c.rng.IntN(len(c.elders))])
 	case len(c.readers) > 0 || len(c.elders) == 0 || n > 95:
@@ -254,9 +254,10 @@ func TestMigrationModel(t *testing.T) {
 			Retention: time.Hour * 24 * 7, RetentionCheck: 10 * time.Minute, MaxMetadata: 4096,
 		}
 		c := &churn{
-			t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 849)), now: time.UnixMilli(1_800_000_000_000), cfg: cfg, shard: New(cfg),
+			t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 849)), now: time.UnixMilli(1_800_000_000_000), cfg: cfg, split: seed%3 == 0,
 			md: map[string]Topic{"t0": {ID: topicID{1}, Partitions: 3}, "t1": {ID: topicID{2}, Partitions: 5}}, index: 3,
 		}
+		c.shard = c.fresh()
 		c.carry(c.shard.Loaded(c.now))
 		was := false
 		for range 400 {

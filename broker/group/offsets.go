@@ -252,10 +252,6 @@ func (g *Group) has(p partitionID) bool {
 	return ok
 }
 
-// dropBytes is what the removals of one batch take, about. A batch is refused that is
-// larger than max.message.bytes, which is twice that by default.
-const dropBytes = 512 << 10
-
 // dropped says whether a group goes with the last of its offsets.
 type dropped int
 
@@ -271,7 +267,7 @@ func (s *Shard) drop(g *Group, gone []partitionID, what dropped, then func(), re
 	var records []Record
 	bytes := 0
 	for _, p := range gone {
-		if bytes > dropBytes {
+		if bytes > s.batchBytes {
 			break
 		}
 		records = append(records, Record{offsetKey(g.id, p), nil})

@@ -84,11 +84,18 @@ type Shard struct {
 	refused []func(protocol.ErrorCode) // or the refusal of them
 
 	completed int64 // rebalances, see Completed
+
+	batchBytes int // what a batch takes, about, of what can go in several
 }
+
+// batchBytes is half of max.message.bytes at its default: a larger batch is refused.
+const batchBytes = 512 << 10
 
 // New makes a shard that knows nothing. It learns by Replay, and serves from
 // Loaded on.
-func New(cfg Config) *Shard { return &Shard{cfg: cfg, groups: map[string]*Group{}} }
+func New(cfg Config) *Shard {
+	return &Shard{cfg: cfg, groups: map[string]*Group{}, batchBytes: batchBytes}
+}
 
 // Loaded ends the replay: who is a member has a session from now on.
 func (s *Shard) Loaded(now time.Time) Effects {

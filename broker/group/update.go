@@ -224,11 +224,37 @@ func (u *update) apply(g *Group, now time.Time, seen uint64) {
 		return
 	}
 	c.targetEpoch, c.targetAt = u.targetEpoch, now.UnixMilli()
-	for id, target := range u.targets {
-		if m := c.members[id]; !sameTarget(m.target, target) {
+	u.retarget(slices.Collect(maps.Keys(u.targets)))
+}
+
+// retarget gives members their new targets.
+func (u *update) retarget(ids []string) {
+	for _, id := range ids {
+		if m := u.c.members[id]; !sameTarget(m.target, u.targets[id]) {
 			next := *m
-			next.target = target
-			c.members[id] = &next
+			next.target = u.targets[id]
+			u.c.members[id] = &next
 		}
 	}
+}
+
+// ahead are the members whose new targets fill a batch, if those of all are more than
+// one has room for: others than the one whom the update is of.
+func (u *update) ahead(room int) (ids []string) {
+	bytes := 0
+	for _, id := range slices.Sorted(maps.Keys(u.targets)) {
+		known := u.c.members[id]
+		if known == nil || id == u.gone || id == u.member.id || sameTarget(known.target, u.targets[id]) {
+			continue
+		}
+		if bytes > room {
+			return ids
+		}
+		ids = append(ids, id)
+		bytes += len(u.id) + len(id) + recordBytes
+		for _, indexes := range u.targets[id] {
+			bytes += len(topicID{}) + 4*len(indexes) + recordBytes
+		}
+	}
+	return nil
 }
