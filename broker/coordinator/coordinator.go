@@ -52,6 +52,7 @@ type Manager struct {
 	metrics  *metrics
 
 	mu     sync.RWMutex // guards the following
+	image  *image.Image // that was applied last, nil before the first
 	count  int32        // of partitions
 	shards map[int32]*shard
 	closed bool
@@ -98,7 +99,8 @@ func (m *Manager) Apply(img *image.Image, d *image.Delta) {
 	}
 	var over []*shard
 	m.mu.Lock()
-	m.count = count
+	names := deleted(m.image, img, d)
+	m.image, m.count = img, count
 	for i, s := range m.shards {
 		rep := led[i]
 		if rep == s.rep {
@@ -126,21 +128,45 @@ func (m *Manager) Apply(img *image.Image, d *image.Delta) {
 	for _, s := range fresh {
 		go s.load()
 	}
-	m.deleted(d)
-}
-
-// deleted has the offsets of topics removed that are gone.
-func (m *Manager) deleted(d *image.Delta) {
-	var names []string
-	for _, t := range d.Removed {
-		names = append(names, t.Name)
-	}
 	if len(names) == 0 {
 		return
 	}
 	for _, s := range m.all() {
-		s.step(func(core *group.Shard, now time.Time, _ any) group.Effects { return core.TopicsDeleted(now, names) }, func(any, protocol.ErrorCode) {})
+		s.deleted(names)
 	}
+}
+
+// deleted are the topics whose offsets are to go. Of those that an image which came whole
+// does not have they are the ones that the image before had: that these were deleted is
+// certain. A name that another topic has by now is left out, as a shard that is led only
+// from this image on may have offsets of that one.
+//
+// Offsets of topics that no image here ever had stay until they expire, also where a
+// shard that is loaded finds them: such a topic may have been deleted while this broker
+// was away, and it may be one that is still to come. Offsets can be adopted from Apache
+// Kafka before the topics they are of.
+func deleted(was, is *image.Image, d *image.Delta) (names []string) {
+	for _, t := range d.Removed {
+		names = append(names, t.Name)
+	}
+	if !d.Whole || was == nil {
+		return names
+	}
+	for t := range was.Topics() {
+		if _, ok := is.Topic(t.Name); !ok {
+			names = append(names, t.Name)
+		}
+	}
+	return names
+}
+
+func (s *shard) deleted(names []string) {
+	s.mu.Lock()
+	now := time.Now()
+	o := s.term.TopicsDeleted(now, names, s.log(now))
+	waits := s.hold(o, now)
+	s.mu.Unlock()
+	begin(waits)
 }
 
 func (m *Manager) all() []*shard {

@@ -13,7 +13,8 @@ type Term struct {
 	epoch int32
 	shard *Shard // nil until it is loaded, and when the term is over
 	over  bool
-	end   int64 // of what was appended so far
+	end   int64    // of what was appended so far
+	gone  []string // topics that were deleted while it was loaded
 }
 
 // NewTerm begins a term whose shard is still to be loaded.
@@ -79,7 +80,24 @@ func (t *Term) Loaded(now time.Time, shard *Shard, end int64, log Append) Outcom
 		return Outcome{}
 	}
 	t.shard, t.end = shard, end
-	return t.carry(now, shard.Loaded(now), log)
+	o := t.carry(now, shard.Loaded(now), log)
+	if len(t.gone) > 0 && !t.over {
+		deleted := t.TopicsDeleted(now, t.gone, log)
+		deleted.Held = append(o.Held, deleted.Held...)
+		o, t.gone = deleted, nil
+	}
+	return o
+}
+
+// TopicsDeleted removes the offsets of topics that are gone, once the shard is loaded:
+// until then nobody commits any of topics with their names that are made anew.
+func (t *Term) TopicsDeleted(now time.Time, topics []string, log Append) Outcome {
+	if t.State() == Loading {
+		t.gone = append(t.gone, topics...)
+		return Outcome{}
+	}
+	o, _ := t.Step(now, func(s *Shard) Effects { return s.TopicsDeleted(now, topics) }, log)
+	return o
 }
 
 // Step has the shard take a step, unless it is not there.

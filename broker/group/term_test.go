@@ -70,6 +70,43 @@ func TestTermHoldsAnswers(t *testing.T) {
 	}
 }
 
+// Topics that are deleted while the shard is loaded have no offsets behind it.
+func TestTopicsDeletedWhileLoading(t *testing.T) {
+	now := time.Unix(0, 0)
+	log := &appends{end: 5}
+	before := NewTerm(2)
+	before.Loaded(now, New(usual), 5, log.log)
+	var written []Record
+	before.Step(now, commits(1), func(records []Record) (int64, *Refusal) {
+		written = append(written, records...)
+		return log.log(records)
+	})
+	shard := New(usual)
+	for _, r := range written {
+		if err := shard.Replay(r.Key, r.Value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !shard.groups["g"].has(partitionID{"t", 0}) {
+		t.Fatal("nothing was committed")
+	}
+	term := NewTerm(3)
+	if o := term.TopicsDeleted(now, []string{"t"}, log.log); len(o.Held) > 0 || !o.Wake.IsZero() {
+		t.Errorf("deleted: %+v", o)
+	}
+	end := log.end
+	if o := term.Loaded(now, shard, end, log.log); o.Wake.IsZero() {
+		t.Errorf("loaded: %+v", o)
+	}
+	if g := shard.groups["g"]; g != nil && g.has(partitionID{"t", 0}) || log.end == end {
+		t.Error("the offset is still there")
+	}
+	term.Step(now, commits(2), log.log)
+	if !shard.groups["g"].has(partitionID{"t", 0}) {
+		t.Error("the offset of a topic that was made anew is gone")
+	}
+}
+
 // A term can be over before its shard is loaded, which goes on meanwhile.
 func TestTermOverWhileLoading(t *testing.T) {
 	now := time.Unix(0, 0)
