@@ -56,6 +56,8 @@ func (s *Shard) join(now time.Time, req *kmsg.JoinGroupRequest, who Client, w *j
 		if m := g.members[req.MemberID]; m != nil {
 			g.remove(m)
 		}
+		delete(g.pending, req.MemberID)
+		s.maybeComplete(now, g) // the others may have waited for nobody else
 		return protocol.GroupMaxSizeReached
 	case !g.supports(req.ProtocolType, req.Protocols):
 		return protocol.InconsistentGroupProtocol
@@ -74,7 +76,10 @@ func (s *Shard) join(now time.Time, req *kmsg.JoinGroupRequest, who Client, w *j
 	return s.rejoin(now, g, req, who, w)
 }
 
-// accepts tells whether there is room for a member.
+// accepts tells whether there is room for a member. As in Kafka's acceptJoiningMember an
+// id that was given out takes no place before its owner comes with it, and how many are
+// given out has no bound but their session time-out: with one, whoever only asks for ids
+// would keep members out.
 func (s *Shard) accepts(g *Group, id string) bool {
 	known := g.members[id]
 	switch g.state {

@@ -357,6 +357,22 @@ func TestLimits(t *testing.T) {
 	b.want("the fourth", b.join("e", "").ErrorCode, int16(protocol.MemberIDRequired)) // nobody has come back yet
 }
 
+// Who comes with an id for which there is no room any more is not waited for.
+func TestNoRoomForAPendingMember(t *testing.T) {
+	b := newBench(t, usual)
+	a, c, _ := b.two()
+	b.enter("d")
+	e, f := b.join("e", "").MemberID, b.join("f", "").MemberID
+	b.want("a comes back early", b.join("a", a) == nil, true)
+	b.want("c comes back early", b.join("c", c) == nil, true)
+	b.want("e", b.join("e", e).ErrorCode, int16(protocol.GroupMaxSizeReached))
+	b.want("while f may come a is answered", b.joined("a") != nil, false)
+	b.want("f", b.join("f", f).ErrorCode, int16(protocol.GroupMaxSizeReached))
+	b.want("ids that are waited for", len(b.s.groups["g"].pending), 0)
+	b.want("a is answered", b.joined("a") != nil, true)
+	b.want("d is answered", b.joined("d") != nil, true)
+}
+
 // Offsets go when they were kept for long enough, and a group with its last one.
 func TestRetention(t *testing.T) {
 	b := newBench(t, usual)
