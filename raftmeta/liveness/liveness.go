@@ -148,7 +148,7 @@ type broker struct {
 	applied    uint64    // 0 while that is unknown
 	wantFence  bool
 	stops      time.Time // when it was first heard that it wants to stop, zero if it does not
-	superseded bool // another incarnation may be registered any time
+	superseded bool      // another incarnation may be registered any time
 	probe      bool
 	connected  bool      // it was heard of here, and the connection has not closed
 	probedAt   time.Time // last
