@@ -345,15 +345,18 @@ func (p *pass) settle(end int64) error {
 	return l.gapsBelow(end)
 }
 
-// groups are the segments with offsets below end, those together that make one.
+// groups are the segments with offsets below end, those together that make one. None has
+// more than may be held: its files are open at once while it is replaced, and go together
+// when others need the room.
 func (p *pass) groups(end int64) [][]view {
 	var groups [][]view
 	var size int64
+	most := max(p.l.d.files.mayHold(), 2)
 	for _, v := range p.segments {
 		if v.base >= end {
 			break
 		}
-		if n := len(groups); n > 0 && p.fits(groups[n-1], v, size+v.size) {
+		if n := len(groups); n > 0 && len(groups[n-1]) < most && p.fits(groups[n-1], v, size+v.size) {
 			groups[n-1] = append(groups[n-1], v)
 			size += v.size
 			continue

@@ -429,12 +429,25 @@ func TestCompactUnderReaders(t *testing.T) {
 }
 
 // TestReplacedFilesAreBounded: files that are held for who still reads segments that
-// were replaced have a bound with those that are idle. The ones held the longest go
-// first.
+// were replaced have a bound with those that are idle, also while a group of segments
+// is being replaced. The ones held the longest go first.
 func TestReplacedFilesAreBounded(t *testing.T) {
-	const limit = 10
-	c := newCompacted(t, 1, vfs.NewMem())
+	const limit = 6
+	var c *compactedLog
+	replacing, open := false, 0
+	c = newCompacted(t, 1, vfs.NewFaulty(vfs.NewMem(), func(op vfs.Op, _ string) error {
+		if replacing && op == vfs.OpRename {
+			open = max(open, c.d.OpenFiles())
+		}
+		return nil
+	}))
 	c.append(300)
+	for range 40 { // what is small goes into one segment
+		_, segments := c.l.lookAll()
+		_, err := c.l.rollAway(segments[len(segments)-1], c.now)
+		must(t, err)
+		c.append(1)
+	}
 	flush(t, c.d)
 	c.d.LimitOpenFiles(limit)
 	sealed := c.l.segments[:len(c.l.segments)-1]
@@ -444,8 +457,12 @@ func TestReplacedFilesAreBounded(t *testing.T) {
 		regions[i], err = c.l.Read(s.base, math.MaxInt64, 1, true)
 		must(t, err)
 	}
-	if done := c.compact(1 << 20); done.Replaced < 3*limit {
+	replacing = true
+	if done := c.compact(1 << 20); done.Replaced < 70 {
 		t.Fatalf("%+v", done)
+	}
+	if most := limit + limit/2; open > most { // those of a group beside what is held and idle
+		t.Errorf("%d files were open, %d may be", open, most)
 	}
 	if n := c.d.OpenFiles(); n > limit {
 		t.Errorf("%d files are open, %d may be", n, limit)
