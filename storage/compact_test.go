@@ -777,6 +777,64 @@ func TestCompactWhileSomebodyLooks(t *testing.T) {
 	}
 }
 
+// TestSplitWhileSomebodyLooks: the second half of a segment is nothing to who has looked
+// at a segment with that offset before it was put into the one that is split.
+func TestSplitWhileSomebodyLooks(t *testing.T) {
+	var c *compactedLog
+	var old Region // of the segment that will be the second half
+	splitting, met := false, 0
+	c = newCompacted(t, 1, vfs.NewFaulty(vfs.NewMem(), func(op vfs.Op, _ string) error {
+		if splitting && op == vfs.OpSyncDir {
+			met++
+			if _, err := old.Bytes(); !errors.Is(err, errCut) {
+				t.Errorf("change %d of names: %v", met, err)
+			}
+		}
+		return nil
+	}))
+	c.append(60)
+	flush(t, c.d)
+	at := c.l.segments[1].base
+	old, err := c.l.Read(at, math.MaxInt64, 1, true)
+	must(t, err)
+	p, err := c.l.plan(c.now, c.config())
+	must(t, err)
+	p.pace = unpaced
+	replace := func(group []view, below, split int64) {
+		t.Helper()
+		out := &replacement{p: p, swap: swap{group[0].base, group[len(group)-1].next}, most: math.MaxInt32, tail: newIndexTail()}
+		must(t, out.create())
+		for _, v := range group {
+			must(t, p.each(v, func(b []byte, h batch.Header) error {
+				if h.BaseOffset >= below {
+					return nil
+				}
+				return out.add(b)
+			}, never))
+		}
+		if split > 0 {
+			must(t, p.split(out, group[0], split))
+		}
+		must(t, out.finish())
+		must(t, c.l.replace(group, out))
+	}
+	replace(p.segments[:2], p.segments[1].next, 0)
+	_, err = c.d.Sweep(c.now.Add(2 * compactedConfig.DeleteDelay))
+	must(t, err)
+	both, ok := c.l.viewAt(p.segments[0].base)
+	if !ok {
+		t.Fatal("there is no segment to be split")
+	}
+	splitting = true
+	replace([]view{both}, at, at)
+	splitting = false
+	if met < 4 {
+		t.Errorf("names changed %d times", met)
+	}
+	c.check()
+	must(t, c.d.CloseDirty())
+}
+
 // TestCompactWhileTheStartIsRaised: that segments are deleted which a pass, or who asks
 // whether one is due, was about to look at is no failure.
 func TestCompactWhileTheStartIsRaised(t *testing.T) {

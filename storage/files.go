@@ -92,10 +92,11 @@ func (c *files) acquire(key fileKey, create bool) (*handle, error) {
 		if h != nil || err != nil {
 			return h, err
 		}
-		if !key.log.current(key) { // its name is another's now
+		there, current := key.log.current(key)
+		if there && !current { // its name is another's now
 			return nil, errCut
 		}
-		f, err := c.openFile(key, create) // not under mu: it may wait for the disk
+		f, err := c.openFile(key, create, there) // not under mu: it may wait for the disk
 		if err != nil {
 			return nil, err
 		}
@@ -123,10 +124,10 @@ func (c *files) opened(key fileKey, f vfs.File, changes int64) (*handle, error) 
 	return h, nil
 }
 
-func (c *files) openFile(key fileKey, create bool) (vfs.File, error) {
+func (c *files) openFile(key fileKey, create, there bool) (vfs.File, error) {
 	for {
 		dir := key.log.path()
-		f, err := c.openNamed(key, create)
+		f, err := c.openNamed(key, create, there)
 		if key.log.path() == dir {
 			return f, err
 		}
@@ -137,8 +138,13 @@ func (c *files) openFile(key fileKey, create bool) (vfs.File, error) {
 	}
 }
 
-func (c *files) openNamed(key fileKey, create bool) (vfs.File, error) {
-	f, err := c.fs.Open(key.path())
+// openNamed opens a file by its name, or the one that it has once the segment was
+// deleted. The first is only for one that is the log's: where there is no segment with
+// that offset, a file may be the half of another that is being split.
+func (c *files) openNamed(key fileKey, create, there bool) (f vfs.File, err error) {
+	if err = iofs.ErrNotExist; there || create {
+		f, err = c.fs.Open(key.path())
+	}
 	switch {
 	case !errors.Is(err, iofs.ErrNotExist):
 		return f, err
@@ -156,6 +162,9 @@ func (c *files) openNamed(key fileKey, create bool) (vfs.File, error) {
 	if key.kind == logFile {
 		if missing := key.log.missing(key.base); missing != nil {
 			return nil, missing
+		}
+		if !there { // it is one since, of another segment
+			return nil, errCut
 		}
 	}
 	return nil, err
@@ -176,12 +185,12 @@ func (l *Log) missing(base int64) error {
 	return fmt.Errorf("%w: the segment of %s with offset %d has been deleted", ErrOffsetOutOfRange, l.name, base)
 }
 
-// current tells whether a file's name is not that of another version of its segment.
-func (l *Log) current(key fileKey) bool {
+// current tells whether a file's segment is one of the log's, and if so in that version.
+func (l *Log) current(key fileKey) (there, current bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	i, there := slices.BinarySearchFunc(l.segments, key.base, func(s *segment, base int64) int { return cmp.Compare(s.base, base) })
-	return !there || l.segments[i].version == key.version
+	return there, there && l.segments[i].version == key.version
 }
 
 // changes counts the times when what a name in the log's directory stands for
