@@ -21,7 +21,8 @@ import (
 //     fenced broker lead. A partition that was not reached yet has no leader, as before.
 //   - A broker in controlled shutdown is marked first, and leads on until another does.
 //
-// A mark that was left behind by a controller that failed is taken off by UnfenceBroker, or by going on.
+// A mark that was left behind by a controller that failed is taken off by UnfenceBroker, or by going on. The next one gives
+// the former once it has heard of the broker, see package liveness.
 
 // BrokerProgress is the reply to commands about a broker.
 type BrokerProgress struct {

@@ -147,6 +147,7 @@ type broker struct {
 	lease      time.Time // until then it may believe that it holds one
 	applied    uint64    // 0 while that is unknown
 	wantFence  bool
+	left       bool      // marked as on its way out by an office before this one, which did not end what it began
 	stops      time.Time // when it was first heard that it wants to stop, zero if it does not
 	superseded bool      // another incarnation may be registered any time
 	probe      bool
@@ -180,9 +181,10 @@ func New(now time.Time, cfg Config, img *image.Image) *Tracker {
 	cfg.Lease = cmp.Or(cfg.Lease, time.Second)
 	t := &Tracker{cfg: cfg, floor: img.Index()}
 	t.Image(now, img)
-	for _, b := range t.brokers {
+	for i, b := range t.brokers {
 		b.lease = now.Add(longest(cfg.Lease))
 		b.probe = true
+		b.left = !b.fenced && img.Brokers()[i].InControlledShutdown
 	}
 	return t
 }
@@ -215,9 +217,12 @@ func (t *Tracker) Image(now time.Time, img *image.Image) {
 			b = &broker{Broker: Broker{x.ID, x.Incarnation, x.Epoch}, registered: true, heard: now}
 			b.setFenced(x.Fenced, img.Index())
 			t.brokers = slices.Insert(t.brokers, t.after(x.ID), b)
-		} else if b.fenced != x.Fenced {
+			continue
+		}
+		if b.fenced != x.Fenced {
 			b.setFenced(x.Fenced, img.Index())
 		}
+		b.left = b.left && !x.Fenced && x.InControlledShutdown
 	}
 }
 
@@ -443,6 +448,7 @@ func (t *Tracker) demand(now time.Time, b *broker, e *Effects) {
 	e.wake(now.Add(again))
 	switch want {
 	case askFence:
+		b.left = false // it is this office's doing from now on
 		e.Fence = append(e.Fence, Fence{b.Broker, reason})
 	case askUnfence:
 		e.Unfence = append(e.Unfence, b.Broker)
@@ -472,6 +478,8 @@ func (t *Tracker) want(now time.Time, b *broker, e *Effects) (ask, string) {
 		return askFence, "it is not ready for clients"
 	case b.stopping():
 		return t.stop(now, b, e)
+	case b.left && !b.superseded && b.applied >= uint64(b.Epoch): // it is there after all, and shall gain again
+		return askUnfence, ""
 	}
 	return askNothing, ""
 }

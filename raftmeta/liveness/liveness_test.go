@@ -426,6 +426,37 @@ func TestStops(t *testing.T) {
 	}
 }
 
+// A controller that failed while it fenced a broker has left it marked as on its way out. Once it is heard of it gains again,
+// unless it is stopping, or this controller goes on with that.
+func TestWhoWasLeftOnItsWayOut(t *testing.T) {
+	marked := func(fenced bool) *image.Image {
+		img := imageOf(20, registrations(fenced, 1)...)
+		img, _ = image.Apply(img, 21, []image.Record{&image.BrokerChangeRecord{ID: 1, Epoch: 11, Fenced: fenced, InControlledShutdown: true}})
+		return led(img, 1)
+	}
+	s := &script{t, start, New(start, Config{}, marked(false))}
+	s.expect("probe 1") // it has not been heard of
+	s.beat(1, 22)
+	s.expect("unfence 1/11")
+	img, _ := image.Apply(marked(false), 23, []image.Record{&image.BrokerChangeRecord{ID: 1, Epoch: 11}})
+	s.Image(s.now, img)
+	s.expect()
+	again, _ := image.Apply(img, 24, []image.Record{&image.BrokerChangeRecord{ID: 1, Epoch: 11, InControlledShutdown: true}})
+	s.Image(s.now, again) // by a command that is under way
+	s.wait(time.Second)
+	s.expect()
+
+	s = &script{t, start, New(start, Config{}, marked(false))}
+	s.expect("probe 1")
+	s.beat(1, 22, wantStop)
+	s.expect("shutdown 1/11")
+
+	s = &script{t, start, New(start, Config{}, marked(false))}
+	s.expect("probe 1")
+	s.Probed(1, image.UUID{1}, Refused, image.UUID{})
+	s.expect("fence 1/11: its process is gone: its listener refuses connections")
+}
+
 // What nobody else can lead holds a broker up for a moment only.
 func TestControlledShutdownOfTheOnlyReplica(t *testing.T) {
 	s := newScript(t, false, 1)
