@@ -390,3 +390,36 @@ func TestSetAside(t *testing.T) {
 		t.Errorf("what is not there: %q, %v", to, err)
 	}
 }
+
+// TestDeletedByAProcessThatDied: the name of a log that was deleted is on the disk before
+// what is in it goes, also where the process that gave it the name could not sync it.
+func TestDeletedByAProcessThatDied(t *testing.T) {
+	for seed := range uint64(30) {
+		mem, failing := vfs.NewMem(), false
+		d := openDir(t, vfs.NewFaulty(mem, func(op vfs.Op, name string) error {
+			if failing && op == vfs.OpSyncDir {
+				return errFault
+			}
+			return nil
+		}), "/data")
+		must(t, mem.SyncDir("/"))
+		l, _ := openLog(t, d, withTopic(small, 1))
+		fill(t, l, 50)
+		flush(t, d)
+		must(t, d.Checkpoint())
+		failing = true
+		if err := d.DeleteLogs(noon, "t-0"); err == nil {
+			t.Fatal("a deletion that is not synced succeeds")
+		}
+		must(t, d.CloseDirty())
+
+		d = openDir(t, mem, "/data")
+		_, err := d.Sweep(noon.Add(time.Hour))
+		must(t, err)
+		must(t, d.CloseDirty())
+		again, _ := openLog(t, openDir(t, mem.Crash(rand.New(rand.NewPCG(seed, 15))), "/data"), withTopic(small, 2)) // reports damage
+		if again.EndOffset() != 0 {
+			t.Fatalf("seed %d: the log ends at %d", seed, again.EndOffset())
+		}
+	}
+}

@@ -142,12 +142,13 @@ func (d *Dir) load() error {
 		}
 	}
 	d.found = len(d.left)
-	if d.clean || !slices.ContainsFunc(names, isLogName) {
+	if d.clean || !slices.ContainsFunc(names, func(name string) bool { return isLogName(name) || isDeletedDir(name) }) {
 		return nil
 	}
 	// A process that died, unlike a machine, leaves its last writes in the page
 	// cache. Recovery will take them for what is in the log, so they must be on
-	// the disk. One call here saves one for each log.
+	// the disk, and the name of a log that was deleted before Sweep removes what is
+	// in it. One call here saves one for each log.
 	return d.fs.SyncAll(d.path)
 }
 
