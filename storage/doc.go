@@ -113,7 +113,8 @@
 // files go, durably, and only then does it get the first one's name, after which
 // nothing says any more that they were to go. A start that finds the name between the
 // two does what is left. Of a segment that is split the second half has its name, durably,
-// before the first, and its place before it: the first one's name is what counts. Groups are replaced in the order of the log, so no older record
-// of a key comes back behind the removal of a newer one. How far a log is compacted is a
+// before the first, and its place before it: the first one's name is what counts. Groups
+// are replaced in the order of the log, so no older record of a key comes back behind the
+// removal of a newer one. How far a log is compacted is a
 // hint that a crash may lose; a cut lowers it before anything new comes.
 package storage
