@@ -83,6 +83,7 @@ compat: build
 		echo "installing$$missing"; \
 		apt-get update -q && apt-get install -q -y $$missing || exit 1; \
 	fi
+	go test -count=1 -run '^TestQuickstart$$' ./cmd/streambus # which leaves out what kcat has to do where that is missing
 	cd compat-tests && go run ./compat -broker ../bin/streambus && go run ./kgotests -broker ../bin/streambus && go run ./clients
 
 # The long runs: STREAMBUS_KILLS kills of a broker that a producer writes to; the five
