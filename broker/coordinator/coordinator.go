@@ -51,8 +51,9 @@ type Manager struct {
 	loading  *semaphore.Weighted
 	metrics  *metrics
 
+	image *image.Image // that was applied last, nil before the first: Apply's alone
+
 	mu     sync.RWMutex // guards the following
-	image  *image.Image // that was applied last, nil before the first
 	count  int32        // of partitions
 	shards map[int32]*shard
 	closed bool
@@ -97,10 +98,11 @@ func (m *Manager) Apply(img *image.Image, d *image.Delta) {
 			}
 		}
 	}
+	names := deleted(m.image, img, d) // not under mu: an image may have a million topics
+	m.image = img
 	var over []*shard
 	m.mu.Lock()
-	names := deleted(m.image, img, d)
-	m.image, m.count = img, count
+	m.count = count
 	for i, s := range m.shards {
 		rep := led[i]
 		if rep == s.rep {

@@ -14,8 +14,12 @@ type Term struct {
 	shard *Shard // nil until it is loaded, and when the term is over
 	over  bool
 	end   int64    // of what was appended so far
-	gone  []string // topics that were deleted while it was loaded
+	gone  []string // topics that were deleted while it was loaded, at most maxGone
 }
+
+// maxGone bounds the topics that a shard remembers for when it is loaded, as that may be
+// tried for long. Offsets of others stay until they expire.
+const maxGone = 100_000
 
 // NewTerm begins a term whose shard is still to be loaded.
 func NewTerm(epoch int32) *Term { return &Term{epoch: epoch} }
@@ -93,7 +97,7 @@ func (t *Term) Loaded(now time.Time, shard *Shard, end int64, log Append) Outcom
 // until then nobody commits any of topics with their names that are made anew.
 func (t *Term) TopicsDeleted(now time.Time, topics []string, log Append) Outcome {
 	if t.State() == Loading {
-		t.gone = append(t.gone, topics...)
+		t.gone = append(t.gone, topics[:min(len(topics), maxGone-len(t.gone))]...)
 		return Outcome{}
 	}
 	o, _ := t.Step(now, func(s *Shard) Effects { return s.TopicsDeleted(now, topics) }, log)

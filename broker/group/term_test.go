@@ -130,3 +130,14 @@ func TestTermOverWhileLoading(t *testing.T) {
 		}
 	}
 }
+
+// What a shard remembers of deleted topics while it is loaded has a bound.
+func TestDeletedWhileLoadingIsBounded(t *testing.T) {
+	term := NewTerm(1)
+	for range 2 {
+		term.TopicsDeleted(time.Time{}, make([]string, maxGone-1), nil)
+	}
+	if len(term.gone) != maxGone {
+		t.Errorf("%d topics are remembered, %d may be", len(term.gone), maxGone)
+	}
+}
